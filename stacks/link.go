@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The contract of links: what carries packets to and from a userspace stack.
+
+package stacks
+
+// LinkType says what a link's packets begin with.
+type LinkType int
+
+// The link types.
+const (
+	LinkIP       LinkType = iota // IPv4 and IPv6 packets, no link header (ARPHRD_NONE)
+	LinkEthernet                 // Ethernet II frames without FCS (ARPHRD_ETHER)
+)
+
+// A Link moves packets in batches.
+//
+// Ownership: the caller owns every buffer, before and after the call; a link
+// copies what it keeps. Read is called by one goroutine at a time, Write by any
+// number. Write blocks where the link can push back (that is how TCP slows down
+// instead of losing packets) and drops only where the medium itself does.
+//
+// A link that implements [Offloads] and reports true carries a virtio_net_hdr in
+// front of every packet, in both directions; see package offload.
+type Link interface {
+	Type() LinkType
+	MTU() int       // bytes of the network layer
+	BatchSize() int // most packets that one Read fills; also the best Write
+
+	// Read waits for at least one packet, puts packets into bufs and their
+	// lengths into sizes, and returns how many. A buffer must hold
+	// [MaxPacket] bytes if the link offloads, else header + MTU.
+	Read(bufs [][]byte, sizes []int) (int, error)
+
+	// Write sends packets and returns how many were taken.
+	Write(bufs [][]byte) (int, error)
+
+	// Close ends the link; blocked and later Read and Write return
+	// net.ErrClosed. Twice is fine.
+	Close() error
+}
+
+// MaxPacket is the largest buffer a link reads or writes: virtio_net_hdr,
+// Ethernet header, and an IP packet of 64 KiB.
+const MaxPacket = 10 + 14 + 65535
+
+// Offloads is implemented by links that can carry super-segments and unfinished
+// checksums inside the process.
+type Offloads interface {
+	// Offloads reports whether each packet is preceded by a virtio_net_hdr of
+	// 10 bytes (linux/virtio_net.h, little endian). It is constant.
+	Offloads() bool
+}
+
+// A Waiter is implemented by links that are not up from the first moment.
+type Waiter interface {
+	// Up returns a channel that is closed when the link first carries traffic
+	// (WireGuard: the first handshake of any peer).
+	Up() <-chan struct{}
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The contract of stacks and their sockets.
+
+package stacks
+
+import (
+	"io"
+	"net/netip"
+	"os"
+)
+
+// A Stack is one network as a program sees it: a maker of sockets with its own
+// addresses, routes and port space.
+type Stack interface {
+	// Socket makes a socket. Arguments are those of socket(2), without
+	// SOCK_NONBLOCK and SOCK_CLOEXEC. SOCK_STREAM gives a [StreamSocket],
+	// everything else a [PacketSocket]. Errors: EAFNOSUPPORT, EPROTONOSUPPORT,
+	// ESOCKTNOSUPPORT, ENOBUFS.
+	Socket(family, typ, proto int) (Socket, error)
+
+	// State returns a snapshot that the caller may keep and must not change.
+	State() State
+
+	// Close ends the stack and every socket of it (their calls then give
+	// ENETDOWN) and closes its links. It waits for the stack's goroutines.
+	// Closing twice is fine.
+	Close() error
+}
+
+// A KernelStack hands over real sockets of another network namespace.
+type KernelStack interface {
+	Stack
+	// SocketFile makes the socket that the program itself will hold.
+	SocketFile(family, typ, proto int) (*os.File, error)
+}
+
+// Events is a set of poll(2) events: unix.POLLIN, POLLOUT, POLLPRI, POLLERR,
+// POLLHUP, POLLRDHUP.
+type Events uint32
+
+// A Socket is what streams and datagrams have in common. No call blocks.
+type Socket interface {
+	// Bind names the socket, bind(2). Port 0 picks an ephemeral port.
+	Bind(netip.AddrPort) error
+
+	// Connect starts or reports a connection, connect(2) on a non-blocking
+	// socket: nil when connected (datagrams: always at once), EINPROGRESS when
+	// started, EALREADY while under way, EISCONN after success was reported,
+	// else the cause of failure. The zero AddrPort dissolves a datagram
+	// socket's association (AF_UNSPEC).
+	Connect(netip.AddrPort) error
+
+	// Names returns the local and the remote address; the remote one is the
+	// zero AddrPort while there is no peer.
+	Names() (local, remote netip.AddrPort)
+
+	// Shutdown takes unix.SHUT_RD, SHUT_WR, SHUT_RDWR. ENOTCONN without a peer.
+	Shutdown(how int) error
+
+	// SetOption is setsockopt(2) with the value as the program gave it.
+	// ENOPROTOOPT for what the stack does not model, EINVAL for a short value.
+	SetOption(level, name int, value []byte) error
+
+	// Option is getsockopt(2): it fills value and returns how many bytes the
+	// option has (never more than len(value)). SO_ERROR is served here too and
+	// clears the error it reports.
+	Option(level, name int, value []byte) (int, error)
+
+	// Poll returns the events that hold now, as poll(2) would report them.
+	Poll() Events
+
+	// Watch calls f with a hint of what changed each time that one of the
+	// events in mask may have begun to hold, edge triggered; spurious calls are
+	// allowed, lost edges are not. stop is idempotent; f may still be running
+	// when it returns.
+	Watch(mask Events, f func(Events)) (stop func())
+
+	// Close releases the socket. A connected stream sends what is queued, then
+	// FIN, in the background (close(2) without SO_LINGER). Twice is fine.
+	Close() error
+}
+
+// A Payload is a source of bytes whose length is known: Len bytes are there to
+// be read at once. Read may be called with an empty slice and then returns 0,
+// nil.
+type Payload interface {
+	io.Reader
+	Len() int
+}
+
+// A StreamSocket is a TCP socket.
+type StreamSocket interface {
+	Socket
+
+	// Listen turns a bound or unbound socket into a listener, listen(2); a
+	// second call changes the backlog.
+	Listen(backlog int) error
+
+	// Accept takes an established connection; EAGAIN when there is none, EINVAL
+	// when the socket does not listen. Where the peer has already reset the
+	// connection it is handed out all the same, as on Linux.
+	Accept() (StreamSocket, error)
+
+	// Send queues up to p.Len() bytes and returns how many were taken. EAGAIN
+	// when the send buffer is full, EPIPE after SHUT_WR, ECONNRESET and the
+	// like once, then EPIPE. More than 64 KiB at once is not useful.
+	Send(p Payload) (int, error)
+
+	// Recv writes up to n received bytes to w and returns how many; a short
+	// write of w leaves the rest queued. EAGAIN when nothing is there, io.EOF
+	// after FIN, ECONNRESET after a reset that was not reported yet. Recv also
+	// lets the receive window grow by what was taken.
+	Recv(w io.Writer, n int) (int, error)
+
+	// Abort closes with RST and throws away what is queued.
+	Abort()
+}
+
+// Unacked is what a StreamSocket may know of its send queue.
+type Unacked interface {
+	// Unacked returns the bytes that Send took and the peer has not yet
+	// acknowledged (SIOCOUTQ of tcp(7)), a FIN not counted; done says that
+	// nothing more will happen: all was acknowledged and, after Close, the FIN
+	// too, or the connection is dead.
+	Unacked() (bytes int, done bool)
+}
+
+// A PacketSocket is a datagram socket: UDP or ICMP echo.
+type PacketSocket interface {
+	Socket
+
+	// SendMsg sends one datagram. m.Peer overrides the connected peer. EDESTADDRREQ
+	// without any, EMSGSIZE, EAGAIN when the queue is full, ENETUNREACH, or a
+	// pending asynchronous error such as ECONNREFUSED.
+	SendMsg(p []byte, m Message) error
+
+	// RecvMsg takes the first datagram, or only looks at it (peek): n bytes were
+	// put into p, the datagram has size bytes, m tells where it came from.
+	// EAGAIN when there is none, or a pending asynchronous error.
+	RecvMsg(p []byte, peek bool) (n, size int, m Message, err error)
+}
+
+// A Message is what travels with a datagram.
+type Message struct {
+	Peer    netip.AddrPort // source when received, destination when sent
+	Local   netip.Addr     // address it was sent to, or shall be sent from (IP_PKTINFO)
+	IfIndex int            // interface it came in by, or shall leave by; 0 any
+	TTL     int            // TTL or hop limit as received; when sending, -1 or 0 is the socket's
+	TOS     int            // TOS or traffic class, likewise; -1 is the socket's
+	Stamp   int64          // time of arrival, ns since the epoch; 0 unknown
+}
