@@ -4,7 +4,14 @@
 
 package intercept
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
 
 // An Addr is an address in a task's memory.
 type Addr uint64
@@ -18,16 +25,39 @@ const (
 	I386               // 32-bit entry of x86: int 0x80 and compat sysenter
 )
 
+// String returns "native" or "i386".
+func (a Arch) String() string {
+	if a == I386 {
+		return "i386"
+	}
+	return "native"
+}
+
 // ErrGone says that the call a handler works on is over: its thread was killed,
 // or was interrupted before the call was received. What the handler has done
 // must be undone; there is nobody to answer.
 var ErrGone = errors.New("the intercepted call is over")
 
-// A Key identifies an open socket, whoever holds it under whatever number.
+// A Key identifies an open file, whoever holds it under whatever number.
 type Key struct {
-	Ino    uint64 // inode of sockfs; the kernel may use it again after the last close
-	Cookie uint64 // SO_COOKIE; never used again while the machine runs
+	Ino    uint64 // inode; that of a socket may be used again after the last close
+	Cookie uint64 // SO_COOKIE, never used again while the machine runs; 0: no socket
 }
+
+// An FD is a duplicate of one of the target's descriptors: the same open file
+// description under a number of the supervisor. Its holder closes it, soon: while
+// it is open the target's own close(2) does not reach the file.
+type FD struct {
+	N    int    // close-on-exec
+	Key  Key    // which open file it is
+	Mode uint32 // st_mode of fstat(2)
+}
+
+// Close closes the duplicate.
+func (f FD) Close() { unix.Close(f.N) }
+
+// IsSocket reports whether the file is a socket.
+func (f FD) IsSocket() bool { return f.Mode&unix.S_IFMT == unix.S_IFSOCK }
 
 // A Handler answers calls. Handle runs inline on the receiving thread and so
 // never blocks: what must wait is parked ([Call.Park]).
@@ -39,45 +69,126 @@ type HandlerFunc func(*Call) Action
 // Handle calls f.
 func (f HandlerFunc) Handle(c *Call) Action { return f(c) }
 
-// An Action is a handler's answer, made by the functions below. The zero Action
-// is Next.
-type Action struct {
-	kind   actionKind
-	ret    int64
-	errno  int
-	fd     int
-	flags  uint32
-	cancel func(Reason) Action
+// A Call is one system call of a thread of the target. The thread waits in the
+// kernel until the call is answered, by the [Action] that the handler returns or,
+// once parked, by [Call.Complete].
+//
+// The exported fields are what the registers held and never change. Arguments of
+// type int or unsigned int are the low 32 bits of Args, as in the kernel; of an
+// i386 call the high halves are zero.
+//
+// Memory of the target may change under the handler at any time (other threads
+// run): what is read is a copy, to be taken once, judged and acted upon. A handler
+// must not answer [Continue] to a call whose pointer arguments decided so.
+//
+// Methods are safe for concurrent use.
+type Call struct {
+	NR   int // number of the call, in the table of Arch
+	Args [6]uint64
+	TID  int // thread, in the supervisor's PID namespace
+	Arch Arch
+	Task *Task
+	IP   uint64 // instruction pointer
 
-	// OnCommit, if set, runs once the answer reached the target; fd is the
-	// number that InstallFD was given there, else -1.
-	OnCommit func(fd int)
-	// OnAbort, if set, runs instead when it did not (target gone, or its
-	// descriptor table full: then the target got EMFILE).
-	OnAbort func()
+	b      Backend
+	id     uint64 // of the notification
+	state  atomic.Uint32
+	cancel func(Reason) Action // written before state becomes callParked
 }
 
-type actionKind uint8
-
+// The states of a Call. Who moves it to callAnswered answers it, once.
 const (
-	actNext actionKind = iota
-	actContinue
-	actReturn
-	actErrno
-	actInstall
-	actPark
-	actRestart
+	callActive   = iota // its handler has it
+	callParked          // waits for Complete or the watcher
+	callAnswered        // has its answer
 )
 
-// A Reason says why a parked call is taken back.
-type Reason int
+// ReadMem fills p from the target's memory: all of p, or an error. EFAULT says
+// that the target has no such memory, EPERM that it may not be read (an
+// execute-only program, process_vm_readv(2)), [ErrGone] that the call is over, in
+// which case p may hold another process's bytes and is not to be used.
+func (c *Call) ReadMem(a Addr, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return c.b.ReadMem(c, a, p)
+}
 
-// The reasons.
-const (
-	// Interrupted: a signal, a stop or a tracer waits for the thread. The
-	// Action that the cancel function returns is sent; Restart() for calls
-	// that SA_RESTART may restart, Fail(unix.EINTR) for those it never does.
-	Interrupted Reason = iota
-	// Gone: the thread is dead or exec'ed; nothing can be answered.
-	Gone
-)
+// WriteMem writes p to the target's memory, with the protections that hold there
+// (EFAULT where the target itself could not write). Errors are those of ReadMem;
+// after one of them a part may have been written.
+func (c *Call) WriteMem(a Addr, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return c.b.WriteMem(c, a, p)
+}
+
+// pageSize is the smallest page of any machine we run on; reading page by page
+// is right for bigger ones too.
+const pageSize = 4096
+
+// ReadString reads a string that ends with a NUL, which is not returned.
+// ENAMETOOLONG says that there is no NUL within max bytes; other errors are those
+// of ReadMem. Nothing behind the page of the NUL is touched.
+func (c *Call) ReadString(a Addr, max int) (string, error) {
+	var s []byte
+	for len(s) < max {
+		n := min(pageSize-int(uint64(a)%pageSize), max-len(s))
+		s = append(s, make([]byte, n)...)
+		chunk := s[len(s)-n:]
+		if err := c.ReadMem(a, chunk); err != nil {
+			return "", err
+		}
+		if i := bytes.IndexByte(chunk, 0); i >= 0 {
+			return string(s[:len(s)-n+i]), nil
+		}
+		a += Addr(n)
+	}
+	return "", unix.ENAMETOOLONG
+}
+
+// DupFD duplicates descriptor fd of the thread's own table (which need not be that
+// of its thread group: CLONE_FILES) and tells which open file it is. The caller
+// closes the duplicate. EBADF says that fd is not open there, EPERM that the
+// task's descriptors may not be had (pidfd_getfd(2)).
+func (c *Call) DupFD(fd int) (FD, error) {
+	if fd < 0 {
+		return FD{}, unix.EBADF
+	}
+	n, err := c.b.DupFD(c, fd)
+	if err != nil {
+		return FD{}, err
+	}
+	f, err := identify(n)
+	if err != nil {
+		unix.Close(n)
+		return FD{}, err
+	}
+	return f, nil
+}
+
+// identify asks the kernel which open file descriptor n refers to.
+func identify(n int) (FD, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(n, &st); err != nil {
+		return FD{}, fmt.Errorf("fstat of a duplicate: %w", err)
+	}
+	f := FD{N: n, Mode: st.Mode, Key: Key{Ino: st.Ino}}
+	if f.IsSocket() {
+		cookie, err := unix.GetsockoptUint64(n, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			return FD{}, fmt.Errorf("SO_COOKIE of a duplicate: %w", err)
+		}
+		f.Key.Cookie = cookie
+	}
+	return f, nil
+}
+
+// Valid reports whether the thread still waits for the answer of this call.
+func (c *Call) Valid() bool { return c.b.Valid(c) }
+
+// String returns what a debug log wants to say: entry, number, thread.
+func (c *Call) String() string {
+	return fmt.Sprintf("%s call %d of %d", c.Arch, c.NR, c.TID)
+}
