@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Binaries under test: umrun itself and the target programs of testdata/targets.
+
+package viewtest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Binary returns the path of umrun: $UMRUN_BIN, or one that is built for this
+// test process.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := umrunBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var umrunBinary = sync.OnceValues(func() (string, error) {
+	if p := os.Getenv("UMRUN_BIN"); p != "" {
+		return filepath.Abs(p)
+	}
+	out, err := outDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(out, "umrun")
+	return path, goBuild(path, "umrun/cmd/umrun")
+})
+
+// outDir is a directory for binaries that the ordinary user may run. It is
+// removed by [Main].
+var outDir = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "umrun-lab-bin-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+})
+
+// Main runs a package's tests and removes what was built for them. Call it from
+// TestMain.
+func Main(m *testing.M) {
+	code := m.Run()
+	built.Lock()
+	defer built.Unlock()
+	if dir, err := outDir(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// A Linking says how a target program is linked.
+type Linking string
+
+// The linkings: glibc as a shared library, glibc and musl inside, i386.
+const (
+	Dynamic Linking = "dynamic"
+	Static  Linking = "static"
+	Musl    Linking = "musl"
+	I386    Linking = "i386"
+)
+
+var built struct {
+	sync.Mutex
+	paths map[string]string
+}
+
+// Target builds testdata/targets/NAME.c, or the Go program in
+// testdata/targets/NAME, and returns its path. Each is built once.
+func Target(t testing.TB, name string, how Linking) string {
+	t.Helper()
+	built.Lock()
+	defer built.Unlock()
+	key := name + "-" + string(how)
+	if p := built.paths[key]; p != "" {
+		return p
+	}
+	dir, err := outDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, key)
+	src := filepath.Join(Root(), "testdata", "targets", name)
+	if _, err := os.Stat(src + ".c"); err == nil {
+		err = compile(t, path, src+".c", how)
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else if err := goBuild(path, "umrun/testdata/targets/"+name); err != nil {
+		t.Fatal(err)
+	}
+	if built.paths == nil {
+		built.paths = make(map[string]string)
+	}
+	built.paths[key] = path
+	return path
+}
+
+func compile(t testing.TB, path, src string, how Linking) error {
+	cc, flags := "gcc", []string{}
+	switch how {
+	case Static:
+		flags = []string{"-static"}
+	case Musl:
+		cc, flags = "musl-gcc", []string{"-static"}
+	case I386:
+		flags = []string{"-m32", "-static"}
+	}
+	Need(t, cc)
+	args := append(flags, "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-pthread", "-o", path, src)
+	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", cc, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func goBuild(path, pkg string) error {
+	c := exec.Command("go", "build", "-o", path, pkg)
+	c.Dir = Root()
+	if !strings.HasSuffix(pkg, "cmd/umrun") {
+		c.Env = append(os.Environ(), "CGO_ENABLED=0") // static, Go's own resolver
+	}
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// Root is the directory of the module.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
