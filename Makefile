@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make build   bin/umrun
+# make demo    the main job on this machine alone
+# make test    install what is missing, then run every check and test
+# make bench   measure, side by side with the peers that are installed
+# make check   vet, staticcheck, format; no network namespaces, no root
+
+GO         ?= go
+TOOLS      := $(CURDIR)/.cache/bin
+STATICCHECK_VERSION := v0.8.2
+
+# The commands that the packages stand for, as COMMAND:PACKAGE, so that what is
+# there already, from wherever it came, is not installed again.
+BUILD_NEEDS := gcc:gcc pkg-config:pkg-config
+BUILD_DEV   := libseccomp-dev
+TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dnsmasq-base nginx:nginx-light \
+	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
+	dig:bind9-dnsutils ping:iputils-ping ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
+	musl-gcc:musl-tools python3:python3 node:nodejs setpriv:util-linux
+TEST_DEV    := gcc-multilib
+
+.PHONY: all build test check bench demo deps-build deps-test clean
+all: build
+
+build: deps-build
+	$(GO) build -trimpath -o bin/umrun ./cmd/umrun
+
+# As root what is missing is installed; else the one command is named.
+deps-build:
+	@scripts/need-go.sh
+	@scripts/need.sh "$(BUILD_NEEDS)" "$(BUILD_DEV)"
+
+deps-test: deps-build
+	@scripts/need.sh --optional "$(TEST_NEEDS)" "$(TEST_DEV)"
+
+check: deps-build $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+	@test -z "$$(gofmt -s -l $$(git ls-files '*.go'))" || { gofmt -s -l $$(git ls-files '*.go'); echo 'gofmt -s -w these'; exit 1; }
+	$(GO) vet ./...
+	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ./...
+
+$(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	@mv $(TOOLS)/staticcheck $@
+
+# -p 1: namespaces and timing on two cores want one package at a time. A finding
+# of check does not keep the tests from running, but the whole fails.
+test: deps-test build
+	@status=0; $(MAKE) --no-print-directory check || status=1; \
+	export UMRUN_BIN=$(CURDIR)/bin/umrun; \
+	test "$$(id -u)" != 0 || export UMRUN_TEST_FULL=1; \
+	$(GO) test -json -race -shuffle=on -count=1 -p 1 -timeout 20m ./... | \
+		$(GO) run ./testdata/testsum -allowed testdata/allowed-skips.txt || status=1; \
+	exit $$status
+
+bench: build
+	$(GO) run ./testdata/bench
+
+demo: deps-build
+	@scripts/need.sh "curl:curl" ""
+	@$(MAKE) --no-print-directory build
+	bin/umrun demo
+
+clean:
+	rm -rf bin .cache

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Testsum reads `go test -json` and says what happened: failures and skips as
+// they come, then one line of counts. Its status is 1 if a test failed, a
+// package did not build, or a test was skipped that the list does not allow.
+//
+// The list has one regular expression a line, over PACKAGE.TEST of a skip, with
+// the reason behind " # ".
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// event is one line of test2json.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string
+	Test       string
+	Output     string
+	Elapsed    float64 // seconds
+}
+
+func main() {
+	allowed := flag.String("allowed", "", "file of tests that may be skipped")
+	flag.Parse()
+	list, err := readList(*allowed)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testsum:", err)
+		os.Exit(1)
+	}
+	if !sum(bufio.NewReaderSize(os.Stdin, 1<<20), list) {
+		os.Exit(1)
+	}
+}
+
+func readList(path string) ([]*regexp.Regexp, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var list []*regexp.Regexp
+	for i, line := range strings.Split(string(b), "\n") {
+		expr, _, _ := strings.Cut(line, " # ")
+		if expr = strings.TrimSpace(expr); expr == "" || strings.HasPrefix(expr, "#") {
+			continue
+		}
+		re, err := regexp.Compile("^(?:" + expr + ")$")
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, i+1, err)
+		}
+		list = append(list, re)
+	}
+	return list, nil
+}
+
+// sum prints the run and reports whether it is good.
+func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
+	var passed, failed, skipped, forbidden, packages int
+	start := time.Now()
+	output := map[string][]string{} // of tests that have not ended, by PACKAGE.TEST
+	broken := false
+	for {
+		line, err := r.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				os.Stdout.Write(line) // not of the tests: the go command's own words
+				continue
+			}
+			name := e.Package + "." + e.Test
+			switch e.Action {
+			case "output":
+				output[name] = append(output[name], e.Output)
+			case "build-output":
+				fmt.Print(e.Output)
+			case "build-fail":
+				broken = true
+			case "pass", "fail", "skip":
+				if e.Test == "" { // a package
+					packages++
+					if e.Action == "fail" {
+						broken = true
+						show(output[name])
+						fmt.Printf("FAIL %s\n", e.Package)
+					} else if e.Action == "pass" {
+						fmt.Printf("ok   %s %.1fs\n", e.Package, e.Elapsed)
+					}
+					delete(output, name)
+					continue
+				}
+				switch e.Action {
+				case "pass":
+					passed++
+				case "fail":
+					failed++
+					show(output[name])
+				case "skip":
+					skipped++
+					if mayskip(name, allowed) {
+						fmt.Printf("skip %s: %s\n", name, reason(output[name]))
+					} else {
+						forbidden++
+						fmt.Printf("SKIP NOT ALLOWED %s: %s\n", name, reason(output[name]))
+					}
+				}
+				delete(output, name)
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	for name, out := range output { // the process died under them
+		if !strings.HasSuffix(name, ".") {
+			failed++
+			fmt.Printf("FAIL %s: did not end\n", name)
+			show(out)
+		}
+	}
+	if forbidden > 0 {
+		fmt.Printf("%d skips are not in the list of allowed ones\n", forbidden)
+	}
+	if broken {
+		fmt.Println("a package failed")
+	}
+	if packages == 0 {
+		fmt.Println("no package was tested")
+	}
+	fmt.Printf("%d packages in %v\n", packages, time.Since(start).Round(time.Second))
+	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	return failed == 0 && forbidden == 0 && !broken && packages > 0
+}
+
+func show(lines []string) {
+	for _, l := range lines {
+		fmt.Print(l)
+	}
+}
+
+// reason is what t.Skip was told.
+func reason(lines []string) string {
+	for _, l := range lines {
+		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "===") && !strings.HasPrefix(l, "---") {
+			return l
+		}
+	}
+	return "no reason given"
+}
+
+func mayskip(name string, allowed []*regexp.Regexp) bool {
+	for _, re := range allowed {
+		if re.MatchString(name) {
+			return true
+		}
+	}
+	// An ordinary user's run shows its skips, but cannot be blamed for them.
+	return os.Getenv("UMRUN_TEST_FULL") != "1" && os.Geteuid() != 0
+}
