@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The keys of a SPEC: which there are, what they take, where they work.
+
+package view
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// keys is every key of CLI.md. A key without kinds is reserved: it is parsed and
+// then refused, so that no setting is ever taken and ignored.
+var keys = map[string]struct {
+	value func(string) error // nil: the key takes no value
+	kinds []Kind             // where it works today
+}{
+	"stack": {oneOf("auto", "netstack", "kernel"), []Kind{WireGuard, NAT, None}},
+	"mtu":   {inRange(68, 65535), []Kind{WireGuard, NAT}},
+	// 68 is the least that IPv4 allows, RFC 791 §3.2.
+	"cc":            {oneOf("reno", "cubic"), []Kind{WireGuard, NAT, None}},
+	"rcvbuf":        {isSize, []Kind{WireGuard, NAT, None}},
+	"sndbuf":        {isSize, []Kind{WireGuard, NAT, None}},
+	"dns":           {isAddr, []Kind{WireGuard, NAT}},
+	"domain":        {notEmpty, []Kind{WireGuard, NAT}},
+	"host-loopback": {nil, []Kind{NAT}},
+	"ip":            {isPrefix, nil},
+	"gw":            {isAddr, nil},
+	"fqdn":          {notEmpty, nil},
+	"mac":           {notEmpty, nil},
+	"dhcp":          {},
+	"dhcp6":         {},
+	"slaac":         {},
+	"rd":            {},
+	"auto":          {},
+	"rate":          {notEmpty, nil},
+	"delay":         {notEmpty, nil},
+	"jitter":        {notEmpty, nil},
+	"loss":          {notEmpty, nil},
+	"pcap":          {notEmpty, nil},
+	"auth":          {notEmpty, nil},
+}
+
+// check says whether k exists, has the form it needs, and can be used with kind
+// today. What a profile stands for is not known yet, so all kinds are allowed.
+func (k Key) check(kind Kind) error {
+	def, ok := keys[k.Name]
+	switch {
+	case !ok:
+		return fmt.Errorf("unknown key %q%s", k.Name, didYouMean(k.Name, slices.Sorted(maps.Keys(keys))))
+	case def.value == nil && k.HasValue:
+		return fmt.Errorf("the key %s takes no value", k.Name)
+	case def.value != nil && !k.HasValue:
+		return fmt.Errorf("the key %s needs a value: %s=...", k.Name, k.Name)
+	case def.value != nil:
+		if err := def.value(k.Value); err != nil {
+			return fmt.Errorf("%s=%s: %w", k.Name, k.Value, err)
+		}
+	}
+	return nil
+}
+
+// supported returns the error for what n asks for and umrun has not built, or
+// what does not go together.
+func (n Network) supported() error {
+	if k := kinds[n.Kind]; !k.built {
+		return NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
+	}
+	for _, k := range n.Keys {
+		switch def := keys[k.Name]; {
+		case len(def.kinds) == 0:
+			return NotBuilt(fmt.Sprintf("-n %s: the key %s", n.Spec, k.Name))
+		case !slices.Contains(def.kinds, n.Kind):
+			return badConfig("-n %s: the key %s does not go with %s", n.Spec, k.Name, n.Kind)
+		case k.Name == "stack" && k.Value == "kernel":
+			return NotBuilt(fmt.Sprintf("-n %s: the kernel stack", n.Spec))
+		}
+	}
+	return nil
+}
+
+// value returns what key was set to last; ok is false if it was not set.
+func (n Network) value(key string) (v string, ok bool) {
+	for _, k := range n.Keys {
+		if k.Name == key {
+			v, ok = k.Value, true
+		}
+	}
+	return v, ok
+}
+
+// values returns everything that a repeatable key was set to.
+func (n Network) values(key string) []string {
+	var vs []string
+	for _, k := range n.Keys {
+		if k.Name == key {
+			vs = append(vs, k.Value)
+		}
+	}
+	return vs
+}
+
+// bytes returns a size key in bytes, 0 if it is not set.
+func (n Network) bytes(key string) int {
+	v, ok := n.value(key)
+	if !ok {
+		return 0
+	}
+	size, _ := parseSize(v) // was checked when parsed
+	return size
+}
+
+// number returns a numeric key, 0 if it is not set.
+func (n Network) number(key string) int {
+	v, _ := n.value(key)
+	i, _ := strconv.Atoi(v) // was checked when parsed
+	return i
+}
+
+// servers returns the name servers that dns= set.
+func (n Network) servers() []netip.AddrPort {
+	var as []netip.AddrPort
+	for _, v := range n.values("dns") {
+		if a, err := netip.ParseAddr(v); err == nil {
+			as = append(as, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return as
+}
+
+func oneOf(words ...string) func(string) error {
+	return func(v string) error {
+		if !slices.Contains(words, v) {
+			return fmt.Errorf("it is one of %s", strings.Join(words, ", "))
+		}
+		return nil
+	}
+}
+
+func inRange(lo, hi int) func(string) error {
+	return func(v string) error {
+		if i, err := strconv.Atoi(v); err != nil || i < lo || i > hi {
+			return fmt.Errorf("it is a number from %d to %d", lo, hi)
+		}
+		return nil
+	}
+}
+
+func isAddr(v string) error {
+	if _, err := netip.ParseAddr(v); err != nil {
+		return fmt.Errorf("it is an IP address")
+	}
+	return nil
+}
+
+func isPrefix(v string) error {
+	if _, err := netip.ParsePrefix(v); err != nil {
+		return fmt.Errorf("it is an address with a prefix length, as in 192.0.2.1/24")
+	}
+	return nil
+}
+
+func notEmpty(v string) error {
+	if v == "" {
+		return fmt.Errorf("it is empty")
+	}
+	return nil
+}
+
+func isSize(v string) error {
+	_, err := parseSize(v)
+	return err
+}
+
+// parseSize reads bytes with an optional K, M (powers of 1024): 4096 to 1 GiB.
+func parseSize(v string) (int, error) {
+	num, mul := v, 1
+	if n := len(v) - 1; n > 0 {
+		switch v[n] {
+		case 'k', 'K':
+			num, mul = v[:n], 1<<10
+		case 'm', 'M':
+			num, mul = v[:n], 1<<20
+		}
+	}
+	i, err := strconv.Atoi(num)
+	if err != nil || i < 0 || i > 1<<30/mul || i*mul < 4096 {
+		return 0, fmt.Errorf("it is a size in bytes from 4096 to 1024M; K and M are powers of 1024")
+	}
+	return i * mul, nil
+}
