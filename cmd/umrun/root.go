@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The root command: flags of a run, the usage text, the tree of subcommands.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"umrun/view"
+)
+
+// flags is what the command line of a run says.
+type flags struct {
+	nets    []string
+	dns     string
+	dbus    string
+	wait    time.Duration
+	noWait  bool
+	waitAll bool
+	backend string
+	verbose bool
+	quiet   bool
+	logFile string
+	dryRun  bool
+}
+
+// define adds the flags that work, and those that are reserved, to fs.
+func (f *flags) define(fs *pflag.FlagSet) {
+	fs.SortFlags = false
+	fs.SetInterspersed(false) // flags after the program are the program's
+	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, or a profile; see below")
+	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, or none")
+	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
+	fs.DurationVar(&f.wait, "wait", 10*time.Second, "wait so long for the network to be up")
+	fs.BoolVar(&f.noWait, "no-wait", false, "start the program at once")
+	fs.BoolVar(&f.waitAll, "wait-all", false, "wait until the last descendant has ended, not only the program")
+	fs.StringVar(&f.backend, "backend", "auto", "`HOW` calls are intercepted: auto or notify")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say what was started, and more in the log")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "errors only, no warnings")
+	fs.StringVar(&f.logFile, "log", "", "append the log to `FILE`")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "print the plan as JSON and run nothing")
+	defineReserved(fs)
+}
+
+const usageText = `umrun - run a program on a network of its own
+
+  umrun [flags] [--] PROGRAM [ARG...]
+  umrun COMMAND ...
+
+  umrun -n office.conf -- firefox      firefox in the WireGuard tunnel of office.conf
+  umrun -n nat -- ssh host             own address, NAT to the host's network
+  umrun -n none -- make test           no network but its own loopback
+  umrun check office.conf              does the tunnel work?
+
+Networks (-n):
+  FILE.conf   WireGuard inside the process, from a wg-quick file (wg:FILE for other names)
+  nat         own address 10.0.2.15, NAT to the host; nat,host-loopback: 10.0.2.2 is this host
+  none        loopback only
+  NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
+  Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=
+  Without -n: the profile "default" if there is one, else nat.
+
+Commands:
+  check SPEC     parse, and try the network: handshake, DNS, MTU
+  doctor         what this machine allows and lacks, and how to mend it
+  demo           the main job on this machine alone
+  version        versions of umrun and of what it is made of
+  completion     a completion script for bash, zsh or fish
+  help           this text, or that of a command
+
+Flags:
+`
+
+// newRoot builds the tree of commands.
+func newRoot() *cobra.Command {
+	var f flags
+	root := &cobra.Command{
+		Use:               "umrun [flags] [--] PROGRAM [ARG...]",
+		Version:           "(devel)", // makes cobra define --version; printed by versionText
+		Args:              cobra.ArbitraryArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := fromEnv(c.Flags()); err != nil {
+				return err
+			}
+			if err := refuseReserved(c.Flags()); err != nil {
+				return err
+			}
+			return f.run(c.Context(), args)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+	}
+	f.define(root.Flags())
+	root.SetVersionTemplate(versionText())
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) {
+		if c != root {
+			fmt.Fprintf(c.OutOrStdout(), "%s\n\n  %s\n", c.Short, c.UseLine())
+			if u := c.LocalFlags().FlagUsages(); u != "" {
+				fmt.Fprintf(c.OutOrStdout(), "\n%s", u)
+			}
+			return
+		}
+		fmt.Fprint(c.OutOrStdout(), usageText+c.LocalFlags().FlagUsages()+reservedText())
+	})
+	root.SetHelpCommand(newHelp(root))
+	root.AddCommand(newCheck(), newDoctor(), newVersion(), newCompletion(root), newDemo())
+	root.AddCommand(newReserved()...)
+	root.InitDefaultHelpCmd()
+	_ = root.RegisterFlagCompletionFunc("net", completeNet)
+	return root
+}
+
+// newHelp is `umrun help [COMMAND]`.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "how umrun, or one of its commands, is used",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return root.Help()
+			}
+			for _, sub := range root.Commands() {
+				if sub.Name() == args[0] {
+					return sub.Help()
+				}
+			}
+			return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf("there is no command %q", args[0]), Try: []string{"umrun help"}}
+		},
+	}
+}
+
+// newCompletion is `umrun completion SHELL`.
+func newCompletion(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:       "completion bash|zsh|fish",
+		Short:     "print a completion script",
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		RunE: func(c *cobra.Command, args []string) error {
+			switch out := c.OutOrStdout(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(out, true)
+			case "zsh":
+				return root.GenZshCompletion(out)
+			default:
+				return root.GenFishCompletion(out, true)
+			}
+		},
+	}
+}
+
+// flagError words what pflag found: status 122, with a suggestion for a flag that
+// does not exist.
+func flagError(c *cobra.Command, err error) error {
+	p := &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{"umrun --help"}, Err: err}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
+		var known []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		if s, ok := view.Suggest(unknown.GetSpecifiedName(), known); ok {
+			p.What += fmt.Sprintf(" (did you mean --%s?)", s)
+		}
+	}
+	return p
+}
+
+// execute runs the command line args and returns the exit status.
+func execute(ctx context.Context, args []string) error {
+	root := newRoot()
+	args, err := settle(root, args)
+	if err != nil {
+		return err
+	}
+	root.SetArgs(args)
+	err = root.ExecuteContext(ctx)
+	var p *view.Problem
+	var st exitStatus
+	if err != nil && !errors.As(err, &p) && !errors.As(err, &st) && isUsage(err) {
+		return &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{"umrun --help"}, Err: err}
+	}
+	return err
+}
+
+// isUsage tells cobra's complaints about arguments, which have no type, from
+// errors of running.
+func isUsage(err error) bool {
+	for _, s := range []string{"accepts ", "invalid argument ", "unknown command ", "requires "} {
+		if strings.HasPrefix(err.Error(), s) {
+			return true
+		}
+	}
+	return false
+}

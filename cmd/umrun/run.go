@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A run: from flags to the exit status of the program.
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"umrun/view"
+)
+
+// run runs the program of args, or prints the plan.
+func (f *flags) run(ctx context.Context, args []string) error {
+	log, closeLog, err := openLog(f, os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	conf, err := f.config(args)
+	if err != nil {
+		return err
+	}
+	conf.Log = log
+	plan, err := view.MakePlan(conf)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return printPlan(os.Stdout, plan)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	relay, err := startRelay(cancel)
+	if err != nil {
+		return err
+	}
+	defer relay.close()
+	conf.SigMask = relay.mask()
+	conf.OnStop = relay.stopped
+	if f.verbose {
+		conf.Pending = func(bytes, sockets int) {
+			fmt.Fprintf(os.Stderr, "umrun: the program has ended; %d bytes on %d sockets are still on their way (Ctrl-C gives them up)\n", bytes, sockets)
+		}
+	}
+	v, err := view.Start(ctx, conf)
+	if sig := relay.ended(); sig != 0 && ctx.Err() != nil {
+		return exitStatus(128 + int(sig))
+	}
+	if err != nil {
+		return err
+	}
+	if f.verbose && term.IsTerminal(int(os.Stderr.Fd())) {
+		fmt.Fprintln(os.Stderr, startLine(plan))
+	}
+	relay.attach(v)
+	st, err := v.Wait(ctx)
+	if cerr := v.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		// The program has run: its status is worth more than what went wrong
+		// afterwards.
+		log.Error(err.Error())
+	}
+	return exitStatus(st)
+}
+
+// config makes a view's configuration of the flags, with everything checked that
+// needs no file but profiles.
+func (f *flags) config(args []string) (conf view.Config, err error) {
+	bad := func(format string, a ...any) error {
+		return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf(format, a...), Try: []string{"umrun --help"}}
+	}
+	if f.noWait {
+		f.wait = 0
+	}
+	switch {
+	case len(args) == 0:
+		return conf, bad("there is no program to run: umrun [flags] [--] PROGRAM [ARG...]")
+	case f.quiet && f.verbose:
+		return conf, bad("-q and -v do not go together")
+	case f.wait < 0:
+		return conf, bad("--wait %v is less than nothing", f.wait)
+	case f.dbus != "none" && f.dbus != "host":
+		return conf, bad("--dbus %s: it is none or host", f.dbus)
+	}
+	switch f.backend {
+	case "auto", "notify":
+	case "ptrace":
+		return conf, &view.Problem{
+			Code: view.ExitMachine,
+			What: "the ptrace backend is not built yet",
+			Try:  []string{"--backend auto", "umrun doctor"},
+		}
+	default:
+		return conf, bad("--backend %s: it is auto, notify or ptrace", f.backend)
+	}
+	nets, err := parseNetworks(f.nets)
+	if err != nil {
+		return conf, err
+	}
+	return view.Config{
+		Networks: nets,
+		Argv:     args,
+		Env:      os.Environ(),
+		Wait:     f.wait,
+		WaitAll:  f.waitAll,
+		DNS:      f.dns,
+		DBus:     f.dbus == "host",
+		Backend:  f.backend,
+	}, nil
+}
+
+// printPlan writes the plan as JSON.
+func printPlan(w io.Writer, p *view.Plan) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(p)
+}
+
+// startLine is what -v says on a terminal.
+func startLine(p *view.Plan) string {
+	var nets []string
+	for _, n := range p.Networks {
+		nets = append(nets, strings.TrimSpace(n.Name+" "+strings.Join(n.Addresses, " ")))
+	}
+	return fmt.Sprintf("umrun: %s on %s", p.Path, strings.Join(nets, "; "))
+}
