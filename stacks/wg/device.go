@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The device's TUN side: two hand-overs between a stack and wireguard-go.
+
+package wg
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"umrun/stacks/offload"
+)
+
+// batch is how many packets go through the device at once. It is the batch of
+// the UDP side too, so that no part of it waits for another.
+const batch = conn.IdealBatchSize
+
+// A tunDevice is the tun.Device that the device reads and writes: Read takes from
+// the stack, Write gives to it.
+type tunDevice struct {
+	mtu    int
+	events chan tun.Event
+	once   sync.Once
+	out    outbox
+	in     inbox
+}
+
+var _ tun.Device = (*tunDevice)(nil)
+
+func newTUN(mtu int) *tunDevice {
+	t := &tunDevice{mtu: mtu, events: make(chan tun.Event)}
+	t.out.mtu = mtu
+	t.out.init()
+	t.in.init()
+	return t
+}
+
+// Read waits for packets of the stack; tun.Device says what the arguments are.
+func (t *tunDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	return t.out.read(bufs, sizes, offset)
+}
+
+// Write gives decrypted packets to the stack, and waits until it has taken them.
+func (t *tunDevice) Write(bufs [][]byte, offset int) (int, error) {
+	return t.in.write(bufs, offset)
+}
+
+func (t *tunDevice) File() *os.File           { return nil }
+func (t *tunDevice) MTU() (int, error)        { return t.mtu, nil }
+func (t *tunDevice) Name() (string, error)    { return "umrun", nil }
+func (t *tunDevice) Events() <-chan tun.Event { return t.events } // none ever come
+func (t *tunDevice) BatchSize() int           { return batch }
+
+// Close ends both directions; everything blocked returns os.ErrClosed.
+func (t *tunDevice) Close() error {
+	t.once.Do(func() {
+		t.out.close()
+		t.in.close()
+		close(t.events)
+	})
+	return nil
+}
+
+// An outbox is the way from the stack to the device. The device's only reader
+// lends its buffers while it waits; writers cut packets straight into them.
+type outbox struct {
+	mu     sync.Mutex
+	filled sync.Cond // the reader waits for packets
+	room   sync.Cond // writers wait for buffers
+
+	mtu    int
+	bufs   [][]byte // lent by the reader; nil while it does not wait
+	sizes  []int
+	offset int
+	n      int // buffers filled
+	closed bool
+
+	bad atomic.Uint64 // packets whose header did not fit, or beyond the MTU
+}
+
+func (o *outbox) init() { o.filled.L, o.room.L = &o.mu, &o.mu }
+
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.filled.Broadcast()
+	o.room.Broadcast()
+}
+
+func (o *outbox) read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bufs, o.sizes, o.offset, o.n = bufs, sizes, offset, 0
+	o.room.Broadcast()
+	for o.n == 0 && !o.closed {
+		o.filled.Wait()
+	}
+	n := o.n
+	o.bufs, o.sizes, o.n = nil, nil, 0
+	if o.closed {
+		return 0, os.ErrClosed
+	}
+	return n, nil
+}
+
+// write takes packets, each behind an offload.Hdr, and returns how many. A packet
+// that does not fit its header is counted and left out: it is the stack's
+// mistake, and the next packet is innocent.
+func (o *outbox) write(packets [][]byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var s offload.Splitter
+	for i, p := range packets {
+		var h offload.Hdr
+		if h.Decode(p) != nil || s.Reset(h, p[offload.HdrLen:]) != nil {
+			o.bad.Add(1)
+			continue
+		}
+		for s.More() {
+			for !o.closed && o.n == len(o.bufs) {
+				o.room.Wait() // no buffers, or all of them full
+			}
+			if o.closed {
+				return i, os.ErrClosed
+			}
+			n, err := s.Next(o.bufs[o.n][o.offset : o.offset+o.mtu])
+			if err != nil { // a piece beyond the MTU
+				o.bad.Add(1)
+				break
+			}
+			o.sizes[o.n] = n
+			o.n++
+			if o.n == 1 || o.n == len(o.bufs) {
+				o.filled.Signal()
+			}
+		}
+	}
+	return len(packets), nil
+}
+
+// An inbox is the way from the device to the stack. The stack's only reader lends
+// its buffers while it waits; the device's receivers, one per peer, verify and
+// coalesce straight into them.
+type inbox struct {
+	mu     sync.Mutex
+	filled sync.Cond // the reader waits for packets
+	room   sync.Cond // receivers wait for buffers
+	runs   offload.Coalescer
+	lent   bool
+	closed bool
+
+	bad atomic.Uint64 // packets with a wrong length or checksum
+}
+
+func (b *inbox) init() { b.filled.L, b.room.L = &b.mu, &b.mu }
+
+func (b *inbox) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.filled.Broadcast()
+	b.room.Broadcast()
+}
+
+func (b *inbox) read(bufs [][]byte, sizes []int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.runs.Reset(bufs, sizes)
+	b.lent = true
+	b.room.Broadcast()
+	for b.runs.Len() == 0 && !b.closed {
+		b.filled.Wait()
+	}
+	b.lent = false
+	n := b.runs.Flush()
+	if b.closed {
+		return 0, os.ErrClosed
+	}
+	return n, nil
+}
+
+// write takes what the device decrypted. Checksums are summed before the lock is
+// taken, so that peers do it at the same time. A bad packet is marked by nil in
+// packets, which the device fills anew for each call.
+func (b *inbox) write(packets [][]byte, offset int) (int, error) {
+	for i, p := range packets {
+		if !offload.Verify(p[offset:]) {
+			packets[i] = nil
+			b.bad.Add(1)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, p := range packets {
+		if p == nil {
+			continue
+		}
+		for {
+			if b.closed {
+				return i, os.ErrClosed
+			}
+			if b.lent && b.runs.Add(p[offset:]) {
+				break
+			}
+			b.filled.Signal() // full, or the reader is elsewhere
+			b.room.Wait()
+		}
+	}
+	b.filled.Signal()
+	return len(packets), nil
+}
