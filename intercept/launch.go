@@ -6,7 +6,17 @@ package intercept
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,48 +24,330 @@ import (
 // A Config says what to run and what to intercept.
 type Config struct {
 	Path  string   // the executable; not searched in PATH
-	Argv  []string // Argv[0] is the name the program sees; nil: Path
-	Env   []string // nil: none
+	Argv  []string // Argv[0] is the name the program sees; nil: Path alone
+	Env   []string // nil: that of the supervisor
 	Dir   string   // working directory; empty: the supervisor's
 	Rules Rules
 	Log   *slog.Logger // required
+
+	// Stdin, Stdout and Stderr are the program's first descriptors; nil: those of
+	// the supervisor.
+	Stdin, Stdout, Stderr *os.File
 
 	// SigMask, if set, is the signal mask that the program starts with: bit n-1
 	// blocks signal n. Else it starts with the supervisor's.
 	SigMask *uint64
 
-	// InspectFD is asked about each inherited descriptor above 2 whether the
-	// program may have it; nil asks [NetworkFD].
+	// Inherited lists the descriptors above 2 that the supervisor itself was
+	// started with and hands on, under the same numbers. nil: every one that is
+	// not close-on-exec when Start runs. See [InheritedFDs].
+	Inherited []int
+
+	// InspectFD is asked about each inherited descriptor whether the program may
+	// have it; nil asks [LocalFD]. What it refuses is open in no process of the
+	// target, and in [Supervisor.ClosedFDs].
 	InspectFD func(fd int) (pass bool)
 
 	// OnChange, if set, is told when the program (the first process) is stopped or
-	// continued, so that the caller can do job control. It must not block.
+	// continued (waitpid(2), WUNTRACED and WCONTINUED), so that the caller can do
+	// job control. It runs on a goroutine that Close waits for, and must not block.
 	OnChange func(unix.WaitStatus)
 }
 
-// A Supervisor is a running program whose system calls are intercepted.
-type Supervisor struct{}
+// An ExecError says that everything was ready but the program could not be run:
+// execve(2) or chdir(2) failed.
+type ExecError struct {
+	Call string // "execve" or "chdir"
+	Path string
+	Err  unix.Errno
+}
 
-// Start runs the program of cfg.
-func Start(ctx context.Context, cfg Config) (*Supervisor, error) { return nil, unix.ENOSYS }
+// Error is the message of the failed call.
+func (e *ExecError) Error() string { return e.Call + " " + e.Path + ": " + e.Err.Error() }
 
-// PID returns the process number of the program.
-func (s *Supervisor) PID() int { return 0 }
+// Unwrap returns the errno.
+func (e *ExecError) Unwrap() error { return e.Err }
+
+// A Supervisor is a running program whose system calls are intercepted, and its
+// descendants.
+type Supervisor struct {
+	n      *notifier
+	f      *family
+	closed []int
+}
+
+// Start runs the program of cfg under its rules and those that always hold, and
+// returns when execve(2) has succeeded. ctx limits only the start.
+//
+// The calling process becomes a child subreaper, and not dumpable: both for good,
+// and both before the target exists (prctl(2)). It reads its own /proc/self as
+// before, but files there that only their owner may write belong to root.
+//
+// Errors: [*ExecError]; [*UnsupportedError]; EBUSY when a listener is installed
+// already, that is inside another supervisor.
+func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
+	if err := checkNotifySizes(); err != nil {
+		return nil, err
+	}
+	rules := append(baseRules(), cfg.Rules...)
+	prog, err := compileFilter(rules)
+	if err != nil {
+		return nil, err
+	}
+	// Who can open our descriptors can take the listener and answer for us.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+	}
+	// A daemon must stay our descendant: Yama's scope 1 allows us those only.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)
+	}
+	ours, theirs, err := controlPair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	fds, err := planFDs(&cfg, theirs)
+	if err != nil {
+		theirs.Close()
+		return nil, err
+	}
+	f, err := newFamily(cfg.OnChange, func() (int, error) { return forkChild(fds) })
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the child: %w", err)
+	}
+	s := &Supervisor{f: f, closed: fds.refused}
+	if err := s.handshake(ctx, ours, cfg, rules, prog); err != nil {
+		f.kill()
+		<-f.exited
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// controlPair makes the socket over which Start and ChildMain talk.
+func controlPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	theirs = os.NewFile(uintptr(p[1]), "control")
+	file := os.NewFile(uintptr(p[0]), "control")
+	defer file.Close() // FileConn duplicates
+	c, err := net.FileConn(file)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	return c.(*net.UnixConn), theirs, nil
+}
+
+// spec is what the child is told, first.
+type spec struct {
+	Path      string
+	Argv, Env []string
+	Dir       string
+	SigMask   *uint64
+	Filter    []unix.SockFilter
+}
+
+// report is what the child says: the listener (with SCM_RIGHTS), or which step
+// failed. End of file instead says that execve has succeeded.
+type report struct {
+	Step  step
+	Errno uint32
+}
+
+type step uint32
+
+const (
+	stepListener step = iota
+	stepSetup         // prctl, sigprocmask
+	stepFilter        // seccomp
+	stepChdir
+	stepExec
+)
+
+const reportSize = 8 // bytes of a report
+
+// handshake leads the child from its start to execve: spec, listener, go-ahead.
+func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err := s.converse(c, cfg, rules, prog)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
+	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigMask: cfg.SigMask, Filter: prog}
+	if sp.Argv == nil {
+		sp.Argv = []string{sp.Path}
+	}
+	if sp.Env == nil {
+		sp.Env = os.Environ()
+	}
+	if err := gob.NewEncoder(c).Encode(sp); err != nil {
+		return fmt.Errorf("instruct the child: %w", err)
+	}
+	fd, err := receiveListener(c, &cfg)
+	if err != nil {
+		return err
+	}
+	n, err := newNotifier(fd, rules, cfg.Log)
+	if err != nil {
+		return err
+	}
+	s.n = n
+	s.f.serve(n)
+	if _, err := c.Write([]byte{1}); err != nil {
+		return fmt.Errorf("start the program: %w", err)
+	}
+	var buf [reportSize]byte
+	switch _, err := io.ReadFull(c, buf[:]); err {
+	case io.EOF:
+		return nil
+	case nil:
+		return parseReport(buf[:]).failure(&cfg)
+	default:
+		return fmt.Errorf("start the program: %w", err)
+	}
+}
+
+// receiveListener waits for the child's filter to be installed.
+func receiveListener(c *net.UnixConn, cfg *Config) (int, error) {
+	buf := make([]byte, reportSize)
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err == nil && n < reportSize {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return -1, fmt.Errorf("the child ended before it ran anything (does main call ChildMain first?): %w", err)
+	}
+	r := parseReport(buf)
+	if r.Step != stepListener {
+		return -1, r.failure(cfg)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err == nil && len(msgs) == 1 {
+		var fds []int
+		if fds, err = unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) == 1 {
+			unix.CloseOnExec(fds[0])
+			return fds[0], nil
+		}
+	}
+	return -1, fmt.Errorf("no listener from the child: %w", errors.Join(err, unix.EPROTO))
+}
+
+func parseReport(b []byte) report {
+	return report{Step: step(binary.NativeEndian.Uint32(b)), Errno: binary.NativeEndian.Uint32(b[4:])}
+}
+
+// failure is the error that a report stands for.
+func (r report) failure(cfg *Config) error {
+	errno := unix.Errno(r.Errno)
+	switch {
+	case r.Step == stepExec:
+		return &ExecError{Call: "execve", Path: cfg.Path, Err: errno}
+	case r.Step == stepChdir:
+		return &ExecError{Call: "chdir", Path: cfg.Dir, Err: errno}
+	case r.Step == stepFilter && errno == unix.EBUSY:
+		return &UnsupportedError{Feature: "a supervisor inside another one (a seccomp listener is installed already)", Err: errno}
+	case r.Step == stepFilter:
+		return &UnsupportedError{Feature: "SECCOMP_FILTER_FLAG_NEW_LISTENER", Kernel: "5.0", Err: errno}
+	}
+	return fmt.Errorf("prepare the program: %w", errno)
+}
+
+// fdPlan says which descriptors the child starts with.
+type fdPlan struct {
+	files   []uintptr // by number; ^0: closed
+	control int       // number of the control socket there
+	refused []int     // inherited, but not handed on
+}
+
+// closedFD marks a hole in syscall.ProcAttr.Files.
+const closedFD = ^uintptr(0)
+
+// planFDs gives the child its first three descriptors, what is inherited under its
+// own numbers, and the control socket under the lowest number that is left.
+func planFDs(cfg *Config, control *os.File) (*fdPlan, error) {
+	inherited := cfg.Inherited
+	if inherited == nil {
+		var err error
+		if inherited, err = InheritedFDs(); err != nil {
+			return nil, err
+		}
+	}
+	pass := cfg.InspectFD
+	if pass == nil {
+		pass = LocalFD
+	}
+	p := &fdPlan{files: []uintptr{0, 1, 2}}
+	for i, f := range []*os.File{cfg.Stdin, cfg.Stdout, cfg.Stderr} {
+		if f != nil {
+			p.files[i] = f.Fd()
+		}
+	}
+	for _, fd := range inherited {
+		if fd <= 2 {
+			continue
+		}
+		for len(p.files) <= fd {
+			p.files = append(p.files, closedFD)
+		}
+		if pass(fd) {
+			p.files[fd] = uintptr(fd)
+		} else {
+			p.refused = append(p.refused, fd)
+		}
+	}
+	p.control = slices.Index(p.files, closedFD)
+	if p.control < 0 {
+		p.control = len(p.files)
+		p.files = append(p.files, closedFD)
+	}
+	p.files[p.control] = control.Fd()
+	return p, nil
+}
+
+// InheritedFDs returns the descriptors above 2 that are not close-on-exec, in
+// ascending order. Called before anything else is opened, these are what the
+// process was started with: Go opens everything close-on-exec, but libraries of
+// other languages need not.
+func InheritedFDs() ([]int, error) {
+	fds, err := openFDs()
+	if err != nil {
+		return nil, err
+	}
+	fds = slices.DeleteFunc(fds, func(fd int) bool {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		return fd <= 2 || err != nil || flags&unix.FD_CLOEXEC != 0
+	})
+	slices.Sort(fds)
+	return fds, nil
+}
+
+// LocalFD reports whether descriptor fd may be handed on to a program that is to
+// live on another network: everything but sockets that are not AF_UNIX.
+func LocalFD(fd int) bool {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err != nil && errors.Is(err, unix.ENOTSOCK) || domain == unix.AF_UNIX && err == nil
+}
+
+// forkChild starts this same executable, which will find itself in ChildMain.
+func forkChild(p *fdPlan) (int, error) {
+	return syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
+		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", childEnv, p.control)),
+		Files: p.files,
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+}
 
 // ClosedFDs returns the inherited descriptors that the program was not given.
-func (s *Supervisor) ClosedFDs() []int { return nil }
-
-// Wait waits for the program (the first process) to end.
-func (s *Supervisor) Wait() (unix.WaitStatus, error) { return 0, unix.ENOSYS }
-
-// WaitAll waits until no task of the target is left.
-func (s *Supervisor) WaitAll(ctx context.Context) error { return unix.ENOSYS }
-
-// Signal sends a signal to the program (the first process).
-func (s *Supervisor) Signal(sig unix.Signal) error { return unix.ENOSYS }
-
-// Close ends supervision.
-func (s *Supervisor) Close() error { return nil }
-
-// ChildMain is what main and TestMain call first.
-func ChildMain() {}
+func (s *Supervisor) ClosedFDs() []int { return slices.Clone(s.closed) }

@@ -36,3 +36,39 @@ func parseStatus(b []byte, field string) (int, error) {
 
 // threadGroup returns the thread group of a thread.
 func threadGroup(tid int) (int, error) { return statusField(tid, "Tgid") }
+
+// openFDs returns the numbers of our own descriptors.
+func openFDs() ([]int, error) {
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return nil, fmt.Errorf("list descriptors: %w", err)
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list descriptors: %w", err)
+	}
+	var fds []int
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name); err == nil && fd != int(d.Fd()) {
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
+}
+
+// exiting reports whether the task has begun to exit: PF_EXITING in the flags of
+// /proc/PID/stat (proc_pid_stat(5), field 9).
+func exiting(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // from field 3, state
+	if len(fields) < 7 {
+		return false
+	}
+	const pfExiting = 0x4 // linux/sched.h
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	return err == nil && flags&pfExiting != 0
+}

@@ -5,6 +5,7 @@
 package intercept
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -15,14 +16,16 @@ import (
 // A Task is a thread of the target. The Supervisor keeps one for as long as the
 // thread lives; a handler may keep it longer and then gets ESRCH from it.
 type Task struct {
-	tid   int
-	pidfd int // PIDFD_THREAD; -1: not open
+	tid int
 
-	mu   sync.Mutex
-	tgid int // 0: not asked yet
+	mu    sync.Mutex
+	pidfd int  // PIDFD_THREAD; -1: not open
+	gone  bool // the thread ended, seen by its pidfd
+	tgid  int  // 0: not asked yet
 }
 
-// NewTask describes thread tid of thread group tgid. It is for a [Backend].
+// NewTask describes thread tid of thread group tgid; 0 lets /proc say which. It is
+// for a [Backend].
 func NewTask(tid, tgid int) *Task { return &Task{tid: tid, tgid: tgid, pidfd: -1} }
 
 // TID returns the thread's number in the supervisor's PID namespace.
@@ -33,28 +36,245 @@ func (t *Task) TID() int { return t.tid }
 func (t *Task) TGID() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.tgid == 0 {
+	if t.tgid == 0 && !t.gone {
 		t.tgid, _ = threadGroup(t.tid)
 	}
 	return t.tgid
 }
 
-// NetNS returns the inode number of the thread's network namespace.
+// NetNS returns the inode number of the thread's network namespace. ESRCH when the
+// thread is gone, EACCES when it may not be looked at.
 func (t *Task) NetNS() (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", t.tid), &st); err != nil {
-		return 0, fmt.Errorf("network namespace of %d: %w", t.tid, err)
+		return 0, fmt.Errorf("network namespace of %d: %w", t.tid, procError(err))
+	}
+	if t.dead() {
+		return 0, fmt.Errorf("network namespace of %d: %w", t.tid, unix.ESRCH)
 	}
 	return st.Ino, nil
 }
 
 // OpenDir opens, with O_PATH, what the thread's paths begin at: "root", "cwd", or
-// "fd/N".
+// "fd/N". The caller closes it. ESRCH when the thread is gone, EBADF when it has
+// no descriptor N, EACCES when it may not be looked at.
 func (t *Task) OpenDir(what string) (*os.File, error) {
 	name := fmt.Sprintf("/proc/%d/%s", t.tid, what)
 	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) && what != "root" && what != "cwd" {
+		err = unix.EBADF
+	}
+	if err == nil && t.dead() {
+		unix.Close(fd)
+		err = unix.ESRCH
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s of %d: %w", what, t.tid, err)
+		return nil, fmt.Errorf("%s of %d: %w", what, t.tid, procError(err))
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// procError is what the absence of /proc/TID means.
+func procError(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return unix.ESRCH
+	}
+	return err
+}
+
+// dead reports whether the thread is known to have ended, so that its number may
+// be another's by now.
+func (t *Task) dead() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pidfd < 0 {
+		return t.gone
+	}
+	p := []unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0
+}
+
+// taskCache keeps a Task with an open pidfd for each thread whose descriptors were
+// asked for. The pidfds of ended threads become readable before the number can be
+// used again, and sit in one epoll set, so that a single call before each lookup
+// keeps the cache true.
+type taskCache struct {
+	epoll int
+
+	mu    sync.Mutex
+	tasks map[int]*Task
+}
+
+func newTaskCache() (*taskCache, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll of threads: %w", err)
+	}
+	return &taskCache{epoll: fd, tasks: make(map[int]*Task)}, nil
+}
+
+// get returns the Task of a thread that waits in a notification.
+func (tc *taskCache) get(tid int) *Task {
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	if len(tc.tasks) > 0 {
+		tc.sweepLocked()
+		if t := tc.tasks[tid]; t != nil {
+			return t
+		}
+	}
+	return NewTask(tid, 0)
+}
+
+// sweepLocked drops the threads that have ended.
+func (tc *taskCache) sweepLocked() {
+	var events [16]unix.EpollEvent
+	for {
+		n, err := unix.EpollWait(tc.epoll, events[:], 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		for _, e := range events[:max(n, 0)] {
+			tid := int(e.Fd)
+			if t := tc.tasks[tid]; t != nil {
+				delete(tc.tasks, tid)
+				t.close()
+			}
+		}
+		if n < len(events) {
+			return
+		}
+	}
+}
+
+// put keeps t, whose thread waits in a call and whose pidfd has just been opened.
+func (tc *taskCache) put(t *Task, pidfd int) error {
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	if tc.tasks == nil {
+		return ErrGone // closed
+	}
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(t.tid)}
+	if err := unix.EpollCtl(tc.epoll, unix.EPOLL_CTL_ADD, pidfd, &e); err != nil {
+		return fmt.Errorf("watch thread %d: %w", t.tid, err)
+	}
+	if old := tc.tasks[t.tid]; old != nil {
+		old.close()
+	}
+	tc.tasks[t.tid] = t
+	return nil
+}
+
+// close drops all threads; the cache then stays empty.
+func (tc *taskCache) close() {
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	if tc.tasks == nil {
+		return
+	}
+	for _, t := range tc.tasks {
+		t.close()
+	}
+	tc.tasks = nil
+	unix.Close(tc.epoll)
+}
+
+// close ends the thread's entry; a handler may still hold t.
+func (t *Task) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gone = true
+	if t.pidfd >= 0 {
+		unix.Close(t.pidfd)
+		t.pidfd = -1
+	}
+}
+
+// DupFD implements [Backend] with pidfd_getfd(2).
+func (n *notifier) DupFD(c *Call, fd int) (int, error) {
+	dup, err := n.getfd(c, fd)
+	switch {
+	case err == nil:
+		return dup, nil
+	case errors.Is(err, unix.ESRCH):
+		return -1, ErrGone
+	case errors.Is(err, unix.EPERM):
+		n.denied(c, "pidfd_getfd")
+	}
+	return -1, err
+}
+
+func (n *notifier) getfd(c *Call, fd int) (int, error) {
+	pidfd, done, err := n.pidfd(c)
+	if err != nil {
+		return -1, err
+	}
+	defer done()
+	dup, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_getfd of %d, descriptor %d: %w", c.TID, fd, err)
+	}
+	return dup, nil
+}
+
+// pidfd returns a pidfd of the calling thread, good until done is called.
+//
+// It must be the thread's own (PIDFD_THREAD, 6.9): a thread can have another
+// descriptor table than its group's leader (unshare(CLONE_FILES)), and a table that
+// is not the caller's gives somebody else's file under the same number.
+func (n *notifier) pidfd(c *Call) (fd int, done func(), err error) {
+	t := c.Task
+	t.mu.Lock()
+	if t.pidfd >= 0 {
+		return t.pidfd, t.mu.Unlock, nil
+	}
+	t.mu.Unlock()
+
+	fd, err = unix.PidfdOpen(c.TID, unix.PIDFD_THREAD)
+	if errors.Is(err, unix.EINVAL) {
+		return n.groupPidfd(c)
+	}
+	if err != nil {
+		return -1, nil, fmt.Errorf("pidfd_open of thread %d: %w", c.TID, err)
+	}
+	// The thread still waits: so it is the one that the number means.
+	if !n.Valid(c) {
+		unix.Close(fd)
+		return -1, nil, ErrGone
+	}
+	if err := n.tasks.put(t, fd); err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	t.mu.Lock()
+	t.pidfd = fd
+	return fd, t.mu.Unlock, nil
+}
+
+// groupPidfd is pidfd for kernels that have pidfds of thread groups only: good if
+// the thread shares its leader's table. It is not cached, as such a pidfd does not
+// tell when the thread ends.
+func (n *notifier) groupPidfd(c *Call) (fd int, done func(), err error) {
+	tgid, err := threadGroup(c.TID)
+	if err != nil {
+		return -1, nil, err
+	}
+	if tgid != c.TID {
+		const kcmpFiles = 2 // KCMP_FILES, linux/kcmp.h
+		r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(c.TID), uintptr(tgid), kcmpFiles, 0, 0, 0)
+		if errno != 0 || r != 0 {
+			// Another table, or no way to know.
+			return -1, nil, fmt.Errorf("descriptor table of thread %d: %w", c.TID, unix.EPERM)
+		}
+	}
+	fd, err = unix.PidfdOpen(tgid, 0)
+	if err != nil {
+		return -1, nil, fmt.Errorf("pidfd_open of %d: %w", tgid, err)
+	}
+	if !n.Valid(c) {
+		unix.Close(fd)
+		return -1, nil, ErrGone
+	}
+	return fd, func() { unix.Close(fd) }, nil
 }

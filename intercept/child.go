@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The child: from a fork of the supervisor to the program, with the filter on.
+
+package intercept
+
+import (
+	"encoding/binary"
+	"encoding/gob"
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	childEnv  = "UMRUN_CHILD" // number of the control socket
+	childName = "umrun-child" // argv[0]
+)
+
+// ChildMain is to be the first call of main, and of TestMain in packages that call
+// [Start]: in a child that Start has made it becomes the program and does not
+// return, in every other process it returns at once.
+func ChildMain() {
+	if os.Args[0] != childName {
+		return
+	}
+	fd, err := strconv.Atoi(os.Getenv(childEnv))
+	if err != nil {
+		return
+	}
+	unix.CloseOnExec(fd)
+	runChild(os.NewFile(uintptr(fd), "control"))
+	os.Exit(125) // the supervisor has been told why, or is dead
+}
+
+// A childError is a step that failed.
+type childError struct {
+	step step
+	err  error
+}
+
+// runChild returns only if something fails.
+//
+// The filter is the thread's, not the process's: a goroutine that is locked to its
+// thread installs it and calls execve, which makes that thread the whole process.
+// Until then the other threads are free of it; so they do the talking, as calls of
+// the filtered one may already be waiting for the supervisor.
+func runChild(control *os.File) {
+	var sp spec
+	if err := gob.NewDecoder(control).Decode(&sp); err != nil {
+		return
+	}
+	installed := make(chan int)    // the listener
+	goAhead := make(chan struct{}) // the supervisor's loop runs
+	failed := make(chan childError)
+	go func() { failed <- become(&sp, installed, goAhead) }() // ends with the process
+
+	for {
+		select {
+		case listener := <-installed:
+			if sendReport(control, report{Step: stepListener}, unix.UnixRights(listener)) != nil {
+				return
+			}
+			// The supervisor must hold the only one: while another is open
+			// its death would leave calls waiting.
+			unix.Close(listener)
+			if _, err := control.Read(make([]byte, 1)); err != nil {
+				return // the supervisor died
+			}
+			close(goAhead)
+		case e := <-failed:
+			var errno unix.Errno
+			if !errors.As(e.err, &errno) {
+				errno = unix.EINVAL // such as a NUL in an argument
+			}
+			_ = sendReport(control, report{Step: e.step, Errno: uint32(errno)}, nil)
+			return
+		}
+	}
+}
+
+// become turns the calling thread into the program.
+func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError {
+	runtime.LockOSThread() // never unlocked: it carries the filter
+	if sp.Dir != "" {
+		if err := unix.Chdir(sp.Dir); err != nil {
+			return childError{stepChdir, err}
+		}
+	}
+	// The death signal is the thread's too. It is sent when the *thread* that
+	// forked us ends: see family.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return childError{stepSetup, err}
+	}
+	if sp.SigMask != nil {
+		var set unix.Sigset_t
+		set.Val[0] = *sp.SigMask
+		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &set, nil); err != nil {
+			return childError{stepSetup, err}
+		}
+	}
+	listener, err := installFilter(sp.Filter)
+	if err != nil {
+		return childError{stepFilter, err}
+	}
+	installed <- listener
+	<-goAhead
+	// Exec also gives back the limit of descriptors (RLIMIT_NOFILE) that the
+	// runtime has raised at its start.
+	return childError{stepExec, syscall.Exec(sp.Path, sp.Argv, sp.Env)}
+}
+
+// sendReport tells the supervisor.
+func sendReport(control *os.File, r report, oob []byte) error {
+	var b [reportSize]byte
+	binary.NativeEndian.PutUint32(b[:], uint32(r.Step))
+	binary.NativeEndian.PutUint32(b[4:], r.Errno)
+	return unix.Sendmsg(int(control.Fd()), b[:], oob, nil, 0)
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The notify loop: receives calls, runs their handlers, sends the answers.
+
+package intercept
+
+import (
+	"errors"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A notifier is the seccomp [Backend]: one listener and everything that is served
+// by it. Its goroutines are the receiver and the watcher of parked calls; close
+// waits for both.
+type notifier struct {
+	l     listener
+	log   *slog.Logger
+	rules table
+	tasks *taskCache
+	watch *watcher
+
+	wg       sync.WaitGroup
+	tid      atomic.Int32 // the receiver's thread, 0 before it runs
+	stopping atomic.Bool
+	current  *notification // what the receiver receives into
+	ended    chan struct{} // closed when the receiver has ended
+
+	deniedOnce sync.Map // thread groups that were complained about
+}
+
+// newNotifier serves the listener fd, which it owns, until close.
+func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
+	tasks, err := newTaskCache()
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	n := &notifier{
+		log:     log,
+		rules:   newTable(rules),
+		tasks:   tasks,
+		current: new(notification),
+		ended:   make(chan struct{}),
+	}
+	n.l.fd = fd
+	n.watch = newWatcher(n)
+	if err := n.l.setSync(); err != nil {
+		log.Debug("no synchronous wake-up", "errno", err)
+	}
+	n.wg.Go(n.watch.run)
+	n.wg.Go(n.receive)
+	return n, nil
+}
+
+// close ends the loop, takes back what is parked ([Gone]) and closes the listener:
+// from then on the target's intercepted calls fail with ENOSYS.
+func (n *notifier) close() {
+	n.stopping.Store(true)
+	n.wake()
+	n.wg.Wait()
+	n.tasks.close()
+	n.l.close()
+}
+
+// wake brings the receiver out of its ioctl, for good.
+func (n *notifier) wake() {
+	for delay := time.Duration(0); ; delay = time.Millisecond {
+		select {
+		case <-n.ended:
+			return
+		case <-time.After(delay):
+		}
+		if tid := n.tid.Load(); tid != 0 {
+			n.current.spoil()
+			// What the runtime uses for preemption: harmless. Repeated, as
+			// the receiver may be on its way into the ioctl.
+			_ = unix.Tgkill(unix.Getpid(), int(tid), unix.SIGURG)
+		}
+	}
+}
+
+// receive is the hot receiver. It is locked to its thread since the kernel hands
+// over between two threads that are both known to it: a hand-off to another
+// goroutine costs more than the handlers. Unlocked at the end, the thread has
+// nothing special.
+func (n *notifier) receive() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(n.ended)
+	defer n.watch.stop() // nothing will be parked any more
+	n.tid.Store(int32(unix.Gettid()))
+	nt := n.current
+	var hs []Handler
+	for {
+		nt.reset()
+		if n.stopping.Load() {
+			return
+		}
+		switch err := n.l.recv(nt); {
+		case err == nil:
+			hs = n.handle(nt, hs[:0])
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENOENT):
+			// The thread was gone before its call was received, or all
+			// are gone (woken so from 6.11 on; before, by wake).
+			if n.l.hungUp() {
+				return
+			}
+		case n.stopping.Load():
+			return
+		default:
+			// Nobody will answer any more: let every call fail at once.
+			n.log.Error("receive notification", "errno", err)
+			n.l.close()
+			return
+		}
+	}
+}
+
+// handle answers one notification or parks it. hs is scratch.
+func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
+	tid := int(nt.pid)
+	n.watch.supersede(tid)
+	arch := Native
+	if nt.arch == auditI386 {
+		arch = I386
+	}
+	hs, known := n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
+	c := NewCall(n, nt.id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
+	c.IP = nt.ip
+	if !known {
+		// libseccomp traps socketcall(2) along with the i386 calls that it
+		// multiplexes. Nobody answers for it, so it does not exist.
+		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
+		return hs
+	}
+	parked, err := c.Serve(hs...)
+	if err != nil {
+		n.panicked(err)
+	}
+	if parked {
+		n.watch.add(c)
+	}
+	return hs
+}
+
+// auditI386 is AUDIT_ARCH_I386, linux/audit.h.
+const auditI386 = 0x40000003
+
+// Valid implements [Backend].
+func (n *notifier) Valid(c *Call) bool { return n.l.valid(c.id) }
+
+// Reply implements [Backend].
+func (n *notifier) Reply(c *Call, r Reply) (int, error) {
+	resp := response{id: c.id}
+	switch r.Kind {
+	case ReplyInstall:
+		return n.l.install(c.id, r.FD, r.CloseOnExec)
+	case ReplyReturn:
+		resp.val = r.Val
+	case ReplyErrno:
+		resp.errno = -int32(r.Errno)
+	case ReplyRestart:
+		resp.errno = -erestartsys
+	default:
+		resp.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
+	}
+	err := n.l.send(&resp)
+	if err != nil && !errors.Is(err, ErrGone) {
+		n.log.Error("answer a call", "tid", c.TID, "call", c.NR, "errno", err)
+		err = ErrGone
+	}
+	return -1, err
+}
+
+// panicked logs what a handler did.
+func (n *notifier) panicked(err error) {
+	var p *PanicError
+	if errors.As(err, &p) {
+		n.log.Error("handler panicked", "tid", p.Call.TID, "call", p.Call.NR, "panic", p.Value, "stack", string(p.Stack))
+	}
+}
+
+// denied tells, once for each thread group, that the kernel does not let us look
+// at it: an execute-only program, or one of another user.
+func (n *notifier) denied(c *Call, call string) {
+	tgid := c.Task.TGID()
+	if _, told := n.deniedOnce.LoadOrStore(tgid, true); !told {
+		n.log.Warn("the program may not be read; its network calls fail", "pid", tgid, "call", call)
+	}
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The kernel interface of seccomp_unotify(2): structures, ioctls, installation.
+
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// notification is struct seccomp_notif with its struct seccomp_data.
+type notification struct {
+	id    uint64
+	pid   uint32
+	flags uint32
+	nr    int32
+	arch  uint32
+	ip    uint64
+	args  [6]uint64
+}
+
+// response is struct seccomp_notif_resp.
+type response struct {
+	id    uint64
+	val   int64
+	errno int32 // negative
+	flags uint32
+}
+
+// addFD is struct seccomp_notif_addfd.
+type addFD struct {
+	id         uint64
+	flags      uint32
+	srcFD      uint32
+	newFD      uint32
+	newFDFlags uint32
+}
+
+// erestartsys is the kernel's ERESTARTSYS, linux/errno.h: it never reaches a
+// program while a signal is pending.
+const erestartsys = 512
+
+// notifySizes returns the sizes of struct seccomp_notif, seccomp_notif_resp and
+// seccomp_data in this kernel.
+func notifySizes() (sizes [3]uint16, err error) {
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes)))
+	if errno != 0 {
+		return sizes, errno
+	}
+	return sizes, nil
+}
+
+// checkNotifySizes makes sure that the kernel will not write more than our
+// structures hold.
+func checkNotifySizes() error {
+	sizes, err := notifySizes()
+	if err != nil {
+		return &UnsupportedError{Feature: "seccomp user notification", Kernel: "5.0", Err: err}
+	}
+	if want := [3]uint16{uint16(unsafe.Sizeof(notification{})), uint16(unsafe.Sizeof(response{})), 64}; sizes != want {
+		return fmt.Errorf("the kernel's notification structures have %v bytes, not %v: %w", sizes, want, unix.ENOTSUP)
+	}
+	return nil
+}
+
+// installFilter puts the filter on the calling thread alone, whose goroutine is
+// locked to it, and returns the listener (close-on-exec). Where the kernel can, a
+// thread whose call was received is interrupted by fatal signals only
+// (WAIT_KILLABLE_RECV, 5.19).
+func installFilter(prog []unix.SockFilter) (listener int, err error) {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return -1, fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	}
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	install := func(flags uintptr) (int, error) {
+		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fprog)))
+		if errno != 0 {
+			return -1, errno
+		}
+		return int(fd), nil
+	}
+	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	listener, err = install(flags | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	if errors.Is(err, unix.EINVAL) {
+		listener, err = install(flags)
+	}
+	runtime.KeepAlive(prog)
+	if err != nil {
+		return -1, fmt.Errorf("install the filter: %w", err)
+	}
+	return listener, nil
+}
+
+// listener is the supervisor's end of the filter. Its methods may be used during
+// and after close and then give ErrGone.
+type listener struct {
+	mu sync.RWMutex // held for reading while fd is in use, but by recv
+	fd int          // -1: closed
+}
+
+// close closes the listener: waiting and future calls of the target give ENOSYS.
+// Nobody may be in recv.
+func (l *listener) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fd >= 0 {
+		unix.Close(l.fd)
+		l.fd = -1
+	}
+}
+
+// ioctl makes one call. EBADF becomes ErrGone if the listener is closed.
+func (l *listener) ioctl(req uintptr, arg unsafe.Pointer) (int, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.fd < 0 {
+		return -1, ErrGone
+	}
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), req, uintptr(arg))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
+// setSync asks for the cheaper hand-over between target and supervisor on one
+// processor (6.6). Without it everything works, slower.
+func (l *listener) setSync() error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// recv waits for a notification. n is all zero before, as the kernel demands.
+func (l *listener) recv(n *notification) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// spoil makes a recv into n fail with EINVAL when it is started or restarted. To
+// end a blocked recv, spoil and send its thread any signal: Go's handlers ask for
+// a restart (SA_RESTART), and the restarted recv finds n not zero.
+func (n *notification) spoil() { atomic.StoreUint64(&n.id, 1) }
+
+// reset makes n fit for recv.
+func (n *notification) reset() {
+	n.pid, n.flags, n.nr, n.arch, n.ip, n.args = 0, 0, 0, 0, 0, [6]uint64{}
+	atomic.StoreUint64(&n.id, 0)
+}
+
+// valid reports whether notification id still waits.
+func (l *listener) valid(id uint64) bool {
+	_, err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id))
+	return err == nil
+}
+
+// send answers a notification; ErrGone if it no longer waits.
+func (l *listener) send(r *response) error {
+	for {
+		switch _, err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r)); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.ENOENT, unix.EINPROGRESS, ErrGone:
+			// EINPROGRESS: answered before, which Call excludes.
+			return ErrGone
+		default:
+			return fmt.Errorf("SECCOMP_IOCTL_NOTIF_SEND: %w", err)
+		}
+	}
+}
+
+// install gives the target a duplicate of fd and that as the answer, in one step
+// (5.14), and returns its number.
+//
+// The ioctl waits until the target has taken the descriptor. A signal to our thread
+// in that moment would end the wait and leave the target with the answer 0 and no
+// descriptor: seccomp_notify_addfd (kernel/seccomp.c, v6.18) takes the request back,
+// but not the state "replied". The Go runtime signals its threads all the time, so
+// signals are blocked.
+func (l *listener) install(id uint64, fd int, cloexec bool) (int, error) {
+	a := addFD{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcFD: uint32(fd)}
+	if cloexec {
+		a.newFDFlags = unix.O_CLOEXEC
+	}
+	runtime.LockOSThread() // the mask is the thread's
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return -1, fmt.Errorf("block signals: %w", err)
+	}
+	n, err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
+	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); e != nil && err == nil {
+		err = fmt.Errorf("unblock signals: %w", e)
+	}
+	switch err {
+	case nil:
+		return n, nil
+	case unix.ENOENT, unix.EINPROGRESS, unix.ESRCH, ErrGone:
+		return -1, ErrGone
+	}
+	return -1, err
+}
+
+// hungUp reports whether the last task with the filter is gone.
+func (l *listener) hungUp() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0
+}
