@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Control messages of datagrams: what is told on receive, what can be asked on send.
+
+package netmod
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+	"umrun/stacks"
+)
+
+// ancillary is the set of control messages that a socket has asked for.
+type ancillary uint32
+
+// The control messages.
+const (
+	wantPktinfo ancillary = 1 << iota
+	wantTTL
+	wantTOS
+	wantPktinfo6
+	wantHopLimit
+	wantTClass
+	wantTimestamp
+	wantTimestampNS
+	wantOrigDst
+)
+
+var ancillaryOptions = map[optionKey]ancillary{
+	{unix.IPPROTO_IP, unix.IP_PKTINFO}:          wantPktinfo,
+	{unix.IPPROTO_IP, unix.IP_RECVTTL}:          wantTTL,
+	{unix.IPPROTO_IP, unix.IP_RECVTOS}:          wantTOS,
+	{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR}:  wantOrigDst,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}:  wantPktinfo6,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT}: wantHopLimit,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:   wantTClass,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:        wantTimestamp,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}:      wantTimestampNS,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:    wantTimestamp,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:  wantTimestampNS,
+}
+
+// note records that an option was set.
+func (w *ancillary) note(level, name int, v []byte) {
+	bit, ok := ancillaryOptions[optionKey{level, name}]
+	if !ok || len(v) == 0 {
+		return
+	}
+	on := v[0] != 0
+	if len(v) >= 4 {
+		on = native.Uint32(v) != 0
+	}
+	if on {
+		*w |= bit
+	} else {
+		*w &^= bit
+	}
+}
+
+// encode makes the control messages of a received datagram, as recvmsg(2) stores
+// them.
+func (w ancillary) encode(s *packet, m stacks.Message) []byte {
+	if w == 0 {
+		return nil
+	}
+	var out []byte
+	add := func(level, typ int, data []byte) {
+		at := len(out)
+		out = append(out, make([]byte, unix.CmsgSpace(len(data)))...)
+		native.PutUint64(out[at:], uint64(unix.CmsgLen(len(data))))
+		native.PutUint32(out[at+8:], uint32(level))
+		native.PutUint32(out[at+12:], uint32(typ))
+		copy(out[at+unix.CmsgLen(0):], data)
+	}
+	if w&(wantTimestamp|wantTimestampNS) != 0 {
+		stamp := m.Stamp
+		if stamp == 0 {
+			stamp = time.Now().UnixNano()
+		}
+		tv := make([]byte, 16)
+		native.PutUint64(tv, uint64(stamp/1e9))
+		if w&wantTimestampNS != 0 {
+			native.PutUint64(tv[8:], uint64(stamp%1e9))
+			add(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, tv)
+		} else {
+			native.PutUint64(tv[8:], uint64(stamp%1e9/1e3))
+			add(unix.SOL_SOCKET, unix.SO_TIMESTAMP, tv)
+		}
+	}
+	is4 := s.family == unix.AF_INET || m.Peer.Addr().Is4In6()
+	if w&wantPktinfo != 0 && is4 {
+		b := make([]byte, 12)
+		native.PutUint32(b, uint32(m.IfIndex))
+		if a := m.Local.Unmap(); a.Is4() {
+			v := a.As4()
+			copy(b[4:], v[:])
+			copy(b[8:], v[:])
+		}
+		add(unix.IPPROTO_IP, unix.IP_PKTINFO, b)
+	}
+	if w&wantTTL != 0 && is4 && m.TTL >= 0 {
+		add(unix.IPPROTO_IP, unix.IP_TTL, int32Value(m.TTL))
+	}
+	if w&wantTOS != 0 && is4 && m.TOS >= 0 {
+		add(unix.IPPROTO_IP, unix.IP_TOS, []byte{byte(m.TOS)})
+	}
+	if w&wantOrigDst != 0 && is4 && m.Local.IsValid() {
+		local, _ := s.ep.Names()
+		add(unix.IPPROTO_IP, unix.IP_ORIGDSTADDR, encodeSockaddr(unix.AF_INET, netip.AddrPortFrom(m.Local, local.Port())))
+	}
+	if s.family == unix.AF_INET6 {
+		if w&wantPktinfo6 != 0 {
+			b := make([]byte, 20)
+			if m.Local.IsValid() {
+				v := m.Local.As16()
+				copy(b, v[:])
+			}
+			native.PutUint32(b[16:], uint32(m.IfIndex))
+			add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, b)
+		}
+		if w&wantHopLimit != 0 && m.TTL >= 0 {
+			add(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32Value(m.TTL))
+		}
+		if w&wantTClass != 0 && m.TOS >= 0 {
+			add(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int32Value(m.TOS))
+		}
+	}
+	return out
+}
+
+// readControl decodes the control messages of a datagram that is sent. What the
+// module does not know is EINVAL, as in ip_cmsg_send, so that a program (a QUIC
+// stack that tries UDP_SEGMENT, say) falls back.
+func readControl(c *intercept.Call, x *transfer) (stacks.Message, error) {
+	m := noMessage
+	if x.hdr == 0 || x.controlLen == 0 || x.control == 0 {
+		return m, nil
+	}
+	if x.controlLen > 20480 { // net.core.optmem_max
+		return m, unix.ENOBUFS
+	}
+	b := make([]byte, x.controlLen)
+	if err := c.ReadMem(x.control, b); err != nil {
+		return m, err
+	}
+	for len(b) >= unix.SizeofCmsghdr {
+		n := native.Uint64(b)
+		if n < unix.SizeofCmsghdr || n > uint64(len(b)) {
+			return m, unix.EINVAL
+		}
+		level, typ := int(int32(native.Uint32(b[8:]))), int(int32(native.Uint32(b[12:])))
+		if err := controlMessage(&m, level, typ, b[unix.CmsgLen(0):n]); err != nil {
+			return m, err
+		}
+		b = b[min(unix.CmsgSpace(int(n)-unix.CmsgLen(0)), len(b)):]
+	}
+	return m, nil
+}
+
+func controlMessage(m *stacks.Message, level, typ int, v []byte) error {
+	word := func() (int, error) {
+		if len(v) < 4 {
+			return 0, unix.EINVAL
+		}
+		return int(int32(native.Uint32(v))), nil
+	}
+	var err error
+	switch (optionKey{level, typ}) {
+	case optionKey{unix.IPPROTO_IP, unix.IP_PKTINFO}:
+		if len(v) < 12 {
+			return unix.EINVAL
+		}
+		m.IfIndex = int(int32(native.Uint32(v)))
+		if a := netip.AddrFrom4([4]byte(v[4:8])); !a.IsUnspecified() { // ipi_spec_dst
+			m.Local = a
+		}
+	case optionKey{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:
+		if len(v) < 20 {
+			return unix.EINVAL
+		}
+		m.IfIndex = int(int32(native.Uint32(v[16:])))
+		if a := netip.AddrFrom16([16]byte(v[:16])); !a.IsUnspecified() {
+			m.Local = a
+			if m.IfIndex != 0 && a.IsLinkLocalUnicast() {
+				m.Local = a.WithZone(strconv.Itoa(m.IfIndex))
+			}
+		}
+	case optionKey{unix.IPPROTO_IP, unix.IP_TTL}, optionKey{unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT}:
+		m.TTL, err = word()
+	case optionKey{unix.IPPROTO_IP, unix.IP_TOS}:
+		if len(v) == 1 {
+			m.TOS = int(v[0])
+			return nil
+		}
+		m.TOS, err = word()
+	case optionKey{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}:
+		m.TOS, err = word()
+	default:
+		return unix.EINVAL
+	}
+	return err
+}

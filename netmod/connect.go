@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// connect(2): of AF_UNIX sockets, of streams, and of what waits for it.
+
+package netmod
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+	"umrun/stacks"
+)
+
+// handleConnect answers connect(2).
+func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
+	sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
+	if err != nil {
+		// The kernel looks at the descriptor first.
+		fd, ferr := c.DupFD(int(int32(c.Args[0])))
+		if ferr != nil {
+			return intercept.Fail(intercept.Errno(ferr))
+		}
+		fd.Close()
+		if fd.Key.Cookie == 0 {
+			return intercept.Fail(unix.ENOTSOCK)
+		}
+		return intercept.Fail(intercept.Errno(err))
+	}
+	fd, err := c.DupFD(int(int32(c.Args[0])))
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	d := &held{FD: fd}
+	defer func() {
+		if !d.taken {
+			d.Close()
+		}
+	}()
+	s := m.find(fd)
+	if s == nil {
+		if sockaddrFamily(sa) == unix.AF_UNIX && m.conf.Doors != nil {
+			if err := m.conf.Doors.Judge(c.Task, sa); err != nil {
+				return intercept.Fail(intercept.Errno(err))
+			}
+		}
+		return m.foreign(c, fd)
+	}
+	b := s.common()
+	if nl, ok := b.ep.(*netlink); ok {
+		return result(nl.connect(sa, c.Task.TGID()))
+	}
+	to, err := parseSockaddr(b.family, sa)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	if st, ok := s.(*stream); ok {
+		return st.connectHeld(c, d, to)
+	}
+	return s.connect(c, fd, to)
+}
+
+// A connectWait is a thread that waits in a blocking connect.
+type connectWait struct {
+	call  *intercept.Call
+	d     intercept.FD // of the placeholder; ours to close
+	timer *time.Timer  // SO_SNDTIMEO
+}
+
+func (w *connectWait) end() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.d.Close()
+}
+
+func (s *stream) connect(c *intercept.Call, d intercept.FD, to netip.AddrPort) intercept.Action {
+	return s.connectHeld(c, &held{FD: d}, to)
+}
+
+// connectHeld is connect(2) on a stream, with the state machine of
+// net/ipv4/af_inet.c:__inet_stream_connect.
+func (s *stream) connectHeld(c *intercept.Call, d *held, to netip.AddrPort) intercept.Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !to.IsValid() { // AF_UNSPEC: disconnect
+		return s.disconnect()
+	}
+	switch s.state {
+	case connected:
+		if s.reported {
+			return intercept.Fail(unix.EISCONN)
+		}
+		s.reported = true
+		return intercept.Return(0)
+	case listening:
+		return intercept.Fail(unix.EISCONN)
+	case failed:
+		if e := s.takeError(); e != 0 {
+			return intercept.Fail(e)
+		}
+		return intercept.Fail(unix.ECONNABORTED)
+	case connecting:
+		if nonblocking(d.N) {
+			return intercept.Fail(unix.EALREADY)
+		}
+		return s.waitConnect(c, d)
+	}
+	if s.m.stub.owns(to) {
+		return s.connectStub(c, d, to)
+	}
+	err := s.ep.Connect(to)
+	if err != nil && intercept.Errno(err) != unix.EINPROGRESS {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	s.state, s.remote, s.reported = connecting, to, false
+	if !nonblocking(d.N) {
+		a := s.waitConnect(c, d)
+		s.m.pump.schedule(&s.job, nudge)
+		return a
+	}
+	if err := s.raiseGate(d.N); err != nil {
+		s.m.log.Error("gate of a connecting socket", "err", err)
+		return intercept.Fail(unix.ENOBUFS)
+	}
+	s.m.pump.schedule(&s.job, nudge)
+	return intercept.Fail(unix.EINPROGRESS)
+}
+
+// raiseGate connects the placeholder d is a duplicate of, and fills it.
+func (s *stream) raiseGate(d int) error {
+	peer, err := s.m.meet.join(d)
+	if err != nil {
+		return err
+	}
+	s.peer, s.gate = peer, fill(d)
+	return s.m.pump.add(&s.job, peer)
+}
+
+// waitConnect parks a blocking connect.
+func (s *stream) waitConnect(c *intercept.Call, d *held) intercept.Action {
+	w := &connectWait{call: c, d: d.take()}
+	s.waiters = append(s.waiters, w)
+	if s.sndTimeo > 0 {
+		w.timer = time.AfterFunc(s.sndTimeo, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !s.dropWaiter(w) {
+				return
+			}
+			s.closeGateFor(w)
+			c.Complete(intercept.Fail(unix.EINPROGRESS))
+			w.end()
+		})
+	}
+	timed := s.sndTimeo > 0
+	return c.Park(func(why intercept.Reason) intercept.Action {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.dropWaiter(w) {
+			s.closeGateFor(w)
+			w.end()
+		}
+		// A socket that has connected meanwhile says so when the call comes again.
+		if timed {
+			return intercept.Fail(unix.EINTR)
+		}
+		return intercept.Restart()
+	})
+}
+
+// closeGateFor puts up the gate when nobody waits in connect any longer, so that
+// poll is right from then on.
+func (s *stream) closeGateFor(w *connectWait) {
+	if s.state != connecting || s.peer >= 0 || s.gone {
+		return
+	}
+	if err := s.raiseGate(w.d.N); err != nil {
+		s.m.log.Error("gate of an interrupted connect", "err", err)
+	}
+}
+
+// dropWaiter takes w out of the list; false if it is not in it any more.
+func (s *stream) dropWaiter(w *connectWait) bool {
+	for i, x := range s.waiters {
+		if x == w {
+			s.waiters = append(s.waiters[:i], s.waiters[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// cancelWaiters answers all waiters of a socket that is torn down.
+func (s *stream) cancelWaiters() {
+	for _, w := range s.waiters {
+		w.call.Complete(intercept.Fail(unix.ECONNABORTED))
+		w.end()
+	}
+	s.waiters = nil
+}
+
+// progressConnect looks whether the stack has a result.
+func (s *stream) progressConnect(ready uint32) {
+	if ready&appHup != 0 { // closed behind the gate
+		s.release(true)
+		return
+	}
+	ev := s.ep.Poll()
+	if ev&(unix.POLLOUT|unix.POLLERR|unix.POLLHUP) == 0 {
+		return
+	}
+	if err := endpointError(s.ep); err != 0 {
+		s.connectFailed(err)
+		return
+	}
+	if ev&unix.POLLHUP != 0 { // neither connected nor told why
+		s.connectFailed(unix.ECONNREFUSED)
+		return
+	}
+	s.connectDone()
+}
+
+func (s *stream) connectFailed(err unix.Errno) {
+	if s.peer < 0 { // nobody saw a gate: the socket is as before
+		ws := s.waiters
+		s.waiters = nil
+		s.state, s.remote = fresh, netip.AddrPort{}
+		s.renew()
+		for _, w := range ws {
+			w.call.Complete(intercept.Fail(err))
+			w.end()
+		}
+		return
+	}
+	s.state, s.soErr = failed, err
+	s.dropPeer() // with the filler unread: POLLERR and ECONNRESET
+	s.gate = 0
+	for _, w := range s.waiters {
+		if w.call.Complete(intercept.Fail(err)) {
+			s.soErr = 0
+		}
+		w.end()
+	}
+	s.waiters = nil
+}
+
+func (s *stream) connectDone() {
+	if s.peer >= 0 {
+		s.state, s.lagged = connected, true
+		if err := drain(s.peer, s.gate-1); err != nil {
+			s.m.log.Error("open gate", "err", err)
+		}
+		s.gate = 0
+	} else if len(s.waiters) > 0 {
+		w := s.waiters[0]
+		peer, err := s.m.meet.join(w.d.N)
+		if err == nil {
+			err = lag(w.d.N)
+		}
+		if err != nil {
+			s.m.log.Error("connect placeholder", "err", err)
+			s.connectFailed(unix.ENOBUFS)
+			return
+		}
+		s.peer, s.lagged, s.state = peer, true, connected
+		if err := s.m.pump.add(&s.job, peer); err != nil {
+			s.m.log.Error("watch placeholder", "err", err)
+		}
+	}
+	s.state = connected
+	if _, remote := s.ep.Names(); remote.IsValid() && !s.stubbed {
+		s.remote = remote
+	}
+	for _, w := range s.waiters {
+		if w.call.Complete(intercept.Return(0)) {
+			s.reported = true
+		}
+		w.end()
+	}
+	s.waiters = nil
+}
+
+// renew replaces an endpoint that has failed to connect: Linux allows another
+// attempt on the same socket, a stack's endpoint need not.
+func (s *stream) renew() {
+	local, _ := s.ep.Names()
+	ep, err := s.m.stack.Socket(s.family, s.typ, s.proto)
+	if err != nil {
+		s.m.log.Error("renew socket", "err", err)
+		return
+	}
+	tcp, ok := ep.(stacks.StreamSocket)
+	if !ok {
+		_ = ep.Close()
+		return
+	}
+	s.stop()
+	_ = s.tcp.Close()
+	s.tcp, s.ep = tcp, tcp
+	for _, o := range s.opts {
+		_ = tcp.SetOption(o.level, o.name, o.value) // it was taken once
+	}
+	if s.bound {
+		if err := tcp.Bind(local); err != nil {
+			s.m.log.Debug("bind renewed socket", "err", err)
+		}
+	}
+	s.watch()
+}
+
+// disconnect is connect with AF_UNSPEC (tcp_disconnect).
+func (s *stream) disconnect() intercept.Action {
+	switch s.state {
+	case fresh:
+		return intercept.Return(0)
+	case connecting:
+		s.connectFailed(unix.ECONNABORTED)
+		return intercept.Return(0)
+	case connected:
+		s.reset(0)
+		return intercept.Return(0)
+	}
+	return intercept.Return(0)
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netmod turns the socket calls of the target into calls on a stack.
+//
+// # Placeholders
+//
+// What the program holds is a real file, installed by the supervisor: a
+// placeholder. For SOCK_STREAM it is an unconnected AF_UNIX stream socket, which
+// the module later connects or lets listen through a short-lived duplicate of
+// the program's own descriptor; its poll(2) mask then equals that of a TCP
+// socket in each state. For everything else it is one end of an AF_UNIX
+// SOCK_SEQPACKET pair. read, write, poll, epoll, dup, fork, exec, SCM_RIGHTS and
+// close are the kernel's own and never trap.
+//
+// A socket is found again by the SO_COOKIE of its placeholder, asked of the
+// kernel at each trap, so that no descriptor table is kept and no close is
+// tracked: closes show as a hang-up on the module's end of the pair, and for
+// placeholders that have no such end by [liveness].
+//
+// # The gate
+//
+// A stream placeholder whose connect(2) is under way is connected to the module
+// with its send buffer full: poll shows nothing and writes give EAGAIN, as TCP
+// does in SYN_SENT. Success drains the filler, which raises POLLOUT; failure
+// closes the module's end with the filler unread, and the kernel makes that
+// ECONNRESET with POLLIN|POLLOUT|POLLERR|POLLHUP|POLLRDHUP. SO_ERROR is trapped
+// and tells the true cause. A blocking connect is parked instead and connects the
+// placeholder only when it succeeds, so that a failed socket can be used again.
+//
+// # The last byte
+//
+// The pump from program to stack never consumes the last byte that it has
+// forwarded: it stays in the queue, read again and dropped with the next batch.
+// So there is always an unread byte, and closing the module's end aborts the
+// program's side with ECONNRESET at any moment. Only an orderly end reads it.
+// The first such byte is the gate's last one, or one that the module itself
+// writes through the program's end before the program has it.
+//
+// # Datagrams
+//
+// Where every datagram has the same source (a connected socket, netlink) and
+// nothing else must be told of it, the module pushes datagrams into the pair as
+// they come. Otherwise at most one datagram is in the pair: a trapped receive
+// that finds one there knows that it is the one whose source was noted last, and
+// one that finds none takes the next from the stack.
+//
+// # Who runs what
+//
+// Handlers run on intercept's receiver. One goroutine, the poller, waits on the
+// module's ends of all pairs; a few workers serve what the stack's callbacks
+// have marked ready. Each socket is a [job]: it runs on one of them at a time. No
+// goroutine belongs to a socket, but for an answer of the DNS stub under way.
+//
+// # Locks
+//
+//	socket.mu    one per socket; held while bytes move
+//	Module.mu    the table and the lists; a leaf, never held across a call out
+//	rendezvous.mu, queue.mu   leaves
+//
+// A socket's mutex is taken before Module.mu, never after; two socket mutexes
+// are held together only as listener, then the child that no one else knows yet.
+// [intercept.Call.Complete] is called with the socket's mutex held, and the
+// cancel function of a parked call takes it.
+package netmod

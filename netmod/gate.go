@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The gate of a connecting placeholder, and the rendezvous where placeholders meet the module.
+
+package netmod
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A nook is an AF_UNIX stream listener's address that nobody else can reach: the
+// socket is bound to a path in a private directory that is removed at once, and
+// is found again through a descriptor of that path alone.
+type nook struct {
+	path int // O_PATH descriptor of the unlinked socket
+}
+
+// newNook binds fd, a fresh AF_UNIX stream socket.
+func newNook(fd int) (*nook, error) {
+	dir, err := privateDir()
+	if err != nil {
+		return nil, err
+	}
+	name := dir + "/s"
+	defer func() {
+		_ = os.Remove(name)
+		_ = os.Remove(dir)
+	}()
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		return nil, fmt.Errorf("bind %s: %w", name, err)
+	}
+	path, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return &nook{path: path}, nil
+}
+
+// privateDir makes a directory of mode 0700 where sockets can be bound.
+func privateDir() (string, error) {
+	var first error
+	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", os.TempDir(), "/tmp"} {
+		if base == "" {
+			continue
+		}
+		dir, err := os.MkdirTemp(base, "umrun-")
+		if err == nil {
+			return dir, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", fmt.Errorf("no directory for sockets: %w", first)
+}
+
+func (n *nook) addr() *unix.SockaddrUnix {
+	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(n.path)}
+}
+
+// alive tells whether anybody still holds the socket that is bound here: a
+// datagram socket cannot connect to it, and the errno says why.
+func (n *nook) alive(probe int) bool {
+	return unix.Connect(probe, n.addr()) == unix.EPROTOTYPE
+}
+
+func (n *nook) close() {
+	if n != nil && n.path >= 0 {
+		unix.Close(n.path)
+		n.path = -1
+	}
+}
+
+// A rendezvous connects placeholders to the module.
+type rendezvous struct {
+	mu   sync.Mutex // one connect and its accept at a time
+	fd   int        // listener
+	nook *nook
+}
+
+func newRendezvous() (*rendezvous, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	n, err := newNook(fd)
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &rendezvous{fd: fd, nook: n}, nil
+}
+
+// join connects d, a duplicate of an unconnected stream placeholder, and returns
+// the module's end, which does not block.
+func (r *rendezvous) join(d int) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := unix.Connect(d, r.nook.addr()); err != nil {
+		return -1, fmt.Errorf("connect placeholder: %w", err)
+	}
+	peer, _, err := unix.Accept4(r.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("accept placeholder: %w", err)
+	}
+	return peer, nil
+}
+
+func (r *rendezvous) close() {
+	unix.Close(r.fd)
+	r.nook.close()
+}
+
+// fillerChunk is the size of the writes that fill a gate. The last byte stays in
+// the queue and keeps its whole buffer charged; a socket counts as writable up to
+// a quarter of its send buffer (af_unix.c:unix_writable), so a chunk must be well
+// below that of the default, 212,992.
+const fillerChunk = 32 << 10
+
+var zeros [fillerChunk]byte
+
+// fill makes the send buffer of d full and returns the bytes that took.
+func fill(d int) (n int) {
+	for {
+		m, err := unix.SendmsgN(d, zeros[:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || m <= 0 {
+			return n
+		}
+		n += m
+	}
+}
+
+// lag writes the one byte through a placeholder that its end keeps unread.
+func lag(d int) error {
+	_, err := unix.SendmsgN(d, zeros[:1], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return err
+}
+
+// drain reads and drops n bytes of filler.
+func drain(peer, n int) error {
+	var sink [fillerChunk]byte
+	for n > 0 {
+		m, err := unix.Read(peer, sink[:min(n, len(sink))])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("drain gate: %w", err)
+		}
+		if m == 0 {
+			return nil // the program has closed it already
+		}
+		n -= m
+	}
+	return nil
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The module: its configuration, its table of sockets, its end.
+
+package netmod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+	"umrun/stacks"
+)
+
+// A Resolver answers DNS queries for the program.
+type Resolver interface {
+	// Answer returns the reply to a query in wire format, or nil for none. tcp
+	// says that the reply is not bound to the size of a datagram.
+	Answer(ctx context.Context, query []byte, tcp bool) []byte
+}
+
+// A Doorkeeper judges where AF_UNIX sockets of the program may connect to.
+type Doorkeeper interface {
+	// Judge returns nil to let the call go on, or the errno to answer. sa is the
+	// copied sockaddr_un.
+	Judge(task *intercept.Task, sa []byte) error
+}
+
+// Config is what a Module needs. Log must be set.
+type Config struct {
+	Stack stacks.Stack // serves every inet socket; the module does not close it
+
+	// Resolver, if set, serves port 53 of each address in ResolverAddrs, instead
+	// of the stack, over UDP and TCP. Zones are not compared.
+	Resolver      Resolver
+	ResolverAddrs []netip.Addr
+
+	Doors Doorkeeper // nil: every AF_UNIX address is allowed
+	Log   *slog.Logger
+}
+
+// A Module serves the socket calls of one target.
+type Module struct {
+	conf   Config
+	stack  stacks.Stack
+	log    *slog.Logger
+	netns  uint64 // inode of the network namespace that the supervisor is in
+	pump   *pump
+	meet   *rendezvous
+	live   *liveness
+	stub   *stub
+	ctx    context.Context // alive until Close
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards what follows
+	sockets map[uint64]socket
+	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer
+	closed  bool
+	warned  map[string]bool
+}
+
+// New makes a module. Close ends it.
+func New(conf Config) (*Module, error) {
+	if conf.Stack == nil || conf.Log == nil {
+		return nil, errors.New("netmod: a stack and a log are needed")
+	}
+	m := &Module{
+		conf:    conf,
+		stack:   conf.Stack,
+		log:     conf.Log,
+		sockets: make(map[uint64]socket),
+		leaving: make(map[stacks.Unacked]struct{}),
+		warned:  make(map[string]bool),
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return nil, fmt.Errorf("stat /proc/self/ns/net: %w", err)
+	}
+	m.netns = st.Ino
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	var err error
+	if m.meet, err = newRendezvous(); err != nil {
+		return nil, fmt.Errorf("rendezvous of placeholders: %w", err)
+	}
+	if m.pump, err = newPump(); err != nil {
+		m.meet.close()
+		return nil, err
+	}
+	if m.live, err = newLiveness(m); err != nil {
+		m.pump.close()
+		m.meet.close()
+		return nil, err
+	}
+	m.stub = newStub(m)
+	return m, nil
+}
+
+// find returns the socket whose placeholder d is a duplicate of, or nil.
+func (m *Module) find(d intercept.FD) socket {
+	if d.Key.Cookie == 0 {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sockets[d.Key.Cookie]
+}
+
+// enter puts s into the table under the cookie of the placeholder fd.
+func (m *Module) enter(s socket, fd int) error {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return fmt.Errorf("getsockopt SO_COOKIE: %w", err)
+	}
+	s.common().cookie = cookie
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return unix.ENETDOWN
+	}
+	m.sockets[cookie] = s
+	return nil
+}
+
+// leave takes s out of the table.
+func (m *Module) leave(s socket) {
+	m.mu.Lock()
+	delete(m.sockets, s.common().cookie)
+	m.mu.Unlock()
+	m.pump.forget(&s.common().job)
+}
+
+// linger keeps a closed endpoint in mind until its peer has acknowledged all.
+func (m *Module) linger(ep stacks.Socket) {
+	u, ok := ep.(stacks.Unacked)
+	if !ok {
+		return
+	}
+	if _, done := u.Unacked(); done {
+		return
+	}
+	m.mu.Lock()
+	if len(m.leaving) > 256 { // forget those that have ended
+		for u := range m.leaving {
+			if _, done := u.Unacked(); done {
+				delete(m.leaving, u)
+			}
+		}
+	}
+	m.leaving[u] = struct{}{}
+	m.mu.Unlock()
+}
+
+// warnOnce logs a warning the first time that key is seen.
+func (m *Module) warnOnce(key, msg string, args ...any) {
+	m.mu.Lock()
+	seen := m.warned[key]
+	m.warned[key] = true
+	m.mu.Unlock()
+	if !seen {
+		m.log.Warn(msg, args...)
+	}
+}
+
+// Limits of Drain.
+const (
+	drainStall = 5 * time.Second  // without an acknowledgement
+	drainTotal = 60 * time.Second // in all
+	drainTick  = 10 * time.Millisecond
+)
+
+// ErrUndelivered is what Drain returns when data was left behind.
+var ErrUndelivered = errors.New("data was written that the peer has not acknowledged")
+
+// Drain waits, after the last task has ended, until what the program wrote was
+// acknowledged by its peers. It gives up when ctx ends, after 5 s without any
+// progress or 60 s in all, and then returns an error that wraps ErrUndelivered
+// and says how much. tell, if not nil, is called once when there is something to
+// wait for.
+func (m *Module) Drain(ctx context.Context, tell func(bytes, sockets int)) error {
+	start := time.Now()
+	last, moved := -1, start
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	for {
+		bytes, n := m.undelivered()
+		if n == 0 {
+			return nil
+		}
+		if tell != nil && time.Since(start) > 100*time.Millisecond {
+			tell(bytes, n)
+			tell = nil
+		}
+		if bytes != last {
+			last, moved = bytes, time.Now()
+		}
+		if time.Since(moved) > drainStall || time.Since(start) > drainTotal {
+			return fmt.Errorf("%w: %d bytes on %d connections", ErrUndelivered, bytes, n)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %d bytes on %d connections", ErrUndelivered, bytes, n)
+		case <-tick.C:
+		}
+	}
+}
+
+// undelivered sums what is still on its way: bytes in placeholders and in send
+// queues, on n sockets.
+func (m *Module) undelivered() (bytes, n int) {
+	m.mu.Lock()
+	socks := make([]socket, 0, len(m.sockets))
+	for _, s := range m.sockets {
+		socks = append(socks, s)
+	}
+	left := make([]stacks.Unacked, 0, len(m.leaving))
+	for u := range m.leaving {
+		left = append(left, u)
+	}
+	m.mu.Unlock()
+	for _, s := range socks {
+		if b, busy := s.pending(); busy {
+			bytes += b
+			n++
+		}
+	}
+	for _, u := range left {
+		b, done := u.Unacked()
+		if done {
+			m.mu.Lock()
+			delete(m.leaving, u)
+			m.mu.Unlock()
+			continue
+		}
+		bytes += b
+		n++
+	}
+	return bytes, n
+}
+
+// Close ends every socket, which the program sees as a broken connection, and
+// waits for the module's goroutines. It does not close the stack.
+func (m *Module) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	socks := make([]socket, 0, len(m.sockets))
+	for _, s := range m.sockets {
+		socks = append(socks, s)
+	}
+	m.mu.Unlock()
+	m.cancel()
+	m.live.close()
+	m.pump.close()
+	for _, s := range socks {
+		s.destroy()
+	}
+	m.stub.wait()
+	m.meet.close()
+	return nil
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// AF_NETLINK sockets: NETLINK_ROUTE answers about the view, nothing else is there.
+
+package netmod
+
+import (
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/netmod/rtnetlink"
+	"umrun/stacks"
+)
+
+// A netlink is the kernel's side of a netlink socket, as a stacks.PacketSocket
+// without addresses: requests go in by request, replies come out by RecvMsg.
+type netlink struct {
+	stack stacks.Stack
+
+	mu     sync.Mutex // a leaf
+	port   uint32     // nl_pid; 0 before bind or the first request
+	groups uint32
+	queue  [][]byte
+	opts   map[int][]byte
+	notify func(stacks.Events)
+}
+
+// netlinkQueue bounds the replies that wait; a dump of a view is far smaller.
+const netlinkQueue = 4096
+
+func newNetlink(stack stacks.Stack, typ, proto int) (*netlink, error) {
+	if typ != unix.SOCK_RAW && typ != unix.SOCK_DGRAM {
+		return nil, unix.ESOCKTNOSUPPORT
+	}
+	if proto != unix.NETLINK_ROUTE {
+		return nil, unix.EPROTONOSUPPORT
+	}
+	return &netlink{stack: stack, opts: make(map[int][]byte)}, nil
+}
+
+// netlinkName encodes struct sockaddr_nl.
+func netlinkName(port uint32) []byte {
+	sa := make([]byte, unix.SizeofSockaddrNetlink)
+	native.PutUint16(sa, unix.AF_NETLINK)
+	native.PutUint32(sa[4:], port)
+	return sa
+}
+
+func (n *netlink) bind(sa []byte, tgid int) error {
+	if len(sa) < unix.SizeofSockaddrNetlink || sockaddrFamily(sa) != unix.AF_NETLINK {
+		return unix.EINVAL
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	port := native.Uint32(sa[4:])
+	if n.port != 0 && port != n.port {
+		return unix.EINVAL
+	}
+	n.port = port
+	n.autobind(tgid)
+	n.groups = native.Uint32(sa[8:])
+	return nil
+}
+
+// autobind picks the port as netlink_autobind does first: the thread group's id.
+func (n *netlink) autobind(tgid int) {
+	if n.port == 0 {
+		n.port = uint32(tgid)
+	}
+}
+
+func (n *netlink) connect(sa []byte, tgid int) error {
+	if sockaddrFamily(sa) == unix.AF_UNSPEC && len(sa) >= 2 {
+		return nil
+	}
+	if len(sa) < unix.SizeofSockaddrNetlink || sockaddrFamily(sa) != unix.AF_NETLINK {
+		return unix.EINVAL
+	}
+	if native.Uint32(sa[4:]) != 0 {
+		return unix.EPERM
+	}
+	n.mu.Lock()
+	n.autobind(tgid)
+	n.mu.Unlock()
+	return nil
+}
+
+func (n *netlink) localName() []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	sa := netlinkName(n.port)
+	native.PutUint32(sa[8:], n.groups)
+	return sa
+}
+
+// request serves one write of the program.
+func (n *netlink) request(p []byte, tgid int) {
+	n.mu.Lock()
+	n.autobind(tgid)
+	port := n.port
+	n.mu.Unlock()
+	replies := rtnetlink.Answer(n.stack.State(), p, port)
+	n.mu.Lock()
+	if len(n.queue)+len(replies) <= netlinkQueue {
+		n.queue = append(n.queue, replies...)
+	}
+	notify := n.notify
+	n.mu.Unlock()
+	if notify != nil && len(replies) > 0 {
+		notify(unix.POLLIN)
+	}
+}
+
+// SendMsg serves a native write.
+func (n *netlink) SendMsg(p []byte, _ stacks.Message) error {
+	n.request(p, os.Getpid())
+	return nil
+}
+
+// RecvMsg takes the next reply.
+func (n *netlink) RecvMsg(p []byte, peek bool) (int, int, stacks.Message, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.queue) == 0 {
+		return 0, 0, noMessage, unix.EAGAIN
+	}
+	q := n.queue[0]
+	if !peek {
+		n.queue = n.queue[1:]
+	}
+	return copy(p, q), len(q), noMessage, nil
+}
+
+// The rest of stacks.Socket.
+
+func (n *netlink) Bind(netip.AddrPort) error             { return unix.EINVAL }
+func (n *netlink) Connect(netip.AddrPort) error          { return unix.EINVAL }
+func (n *netlink) Shutdown(int) error                    { return unix.EOPNOTSUPP }
+func (n *netlink) Names() (local, remote netip.AddrPort) { return }
+func (n *netlink) Close() error                          { return nil }
+func (n *netlink) Poll() stacks.Events                   { return unix.POLLOUT }
+func (n *netlink) Watch(_ stacks.Events, f func(stacks.Events)) (stop func()) {
+	n.mu.Lock()
+	n.notify = f
+	n.mu.Unlock()
+	return func() {
+		n.mu.Lock()
+		n.notify = nil
+		n.mu.Unlock()
+	}
+}
+
+// SetOption takes buffer sizes and the options of netlink(7), which change nothing
+// here: answers are small, and notifications are not sent.
+func (n *netlink) SetOption(level, name int, v []byte) error {
+	switch level {
+	case unix.SOL_SOCKET:
+		switch name {
+		case unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE, unix.SO_PASSCRED, unix.SO_REUSEADDR:
+		default:
+			return unix.ENOPROTOOPT
+		}
+	case unix.SOL_NETLINK:
+		switch name {
+		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
+			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP:
+		default:
+			return unix.ENOPROTOOPT
+		}
+	default:
+		return unix.ENOPROTOOPT
+	}
+	n.mu.Lock()
+	n.opts[level<<16|name] = append([]byte(nil), v...)
+	n.mu.Unlock()
+	return nil
+}
+
+// Option tells what SetOption was given, or the defaults.
+func (n *netlink) Option(level, name int, v []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if o, ok := n.opts[level<<16|name]; ok {
+		return copy(v, o), nil
+	}
+	if level == unix.SOL_SOCKET {
+		switch name {
+		case unix.SO_RCVBUF, unix.SO_SNDBUF:
+			return copy(v, int32Value(212992)), nil
+		case unix.SO_ERROR, unix.SO_REUSEADDR:
+			return copy(v, int32Value(0)), nil
+		}
+	}
+	return 0, unix.ENOPROTOOPT
+}

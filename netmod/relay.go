@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The pump of a connected stream: program to stack (up), stack to program (down).
+
+package netmod
+
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+const (
+	// quantum is the most that one turn moves in each direction, so that busy
+	// sockets take turns.
+	quantum = 256 << 10
+	// sendChunk is the most that is offered to the stack at once: beyond 64 KiB
+	// a stack splits what it got, at a cost.
+	sendChunk = 48 << 10
+	recvChunk = 128 << 10
+)
+
+// move is a turn of a connected socket.
+func (s *stream) move(ready uint32) (again bool) {
+	if s.stubbed {
+		return false
+	}
+	if ready&appHup != 0 && !s.rdwrShut {
+		s.appHup = true
+	}
+	if ready&appShut != 0 {
+		s.appShut = true
+	}
+	if ready&(stackAny|nudge) != 0 {
+		s.upFull = false
+	}
+	if ready&(appIn|appShut|appHup|stackAny|nudge) != 0 {
+		again = s.up(quantum)
+		if s.gone || s.state != connected {
+			return false
+		}
+	}
+	if ready&(appOut|stackAny|nudge) != 0 {
+		if s.down(quantum) {
+			again = true
+		}
+		if s.gone || s.state != connected {
+			return false
+		}
+	}
+	if again {
+		s.job.ready.Or(nudge)
+	}
+	return again
+}
+
+// up moves what the program wrote to the stack, up to limit bytes, and ends the
+// direction where the program has.
+func (s *stream) up(limit int) (again bool) {
+	if s.finSent || s.peer < 0 {
+		return false
+	}
+	for limit > 0 {
+		shut := s.appShut // read before the queue: nothing is added behind the mark
+		n, err := unix.IoctlGetInt(s.peer, unix.TIOCINQ)
+		if err != nil {
+			s.m.log.Error("size of a placeholder's queue", "err", err)
+			return false
+		}
+		if s.lagged {
+			n--
+		}
+		if n <= 0 {
+			if shut {
+				s.upEnd()
+			}
+			return false
+		}
+		if s.upFull {
+			return false
+		}
+		p := &lagReader{s: s, left: min(n, sendChunk)}
+		sent, err := s.tcp.Send(p)
+		limit -= sent
+		if err != nil {
+			if intercept.Errno(err) == unix.EAGAIN {
+				s.upFull = true
+				return false
+			}
+			s.broken(intercept.Errno(err))
+			return false
+		}
+		if sent == 0 {
+			s.upFull = true
+			return false
+		}
+	}
+	return true
+}
+
+// upEnd is the end of what the program says: after SHUT_WR the last byte stays,
+// after the last close it is read, and tells whether the program left input
+// unread, which is an abort.
+func (s *stream) upEnd() {
+	if !s.appHup {
+		s.finSent = true
+		if err := s.tcp.Shutdown(unix.SHUT_WR); err != nil {
+			s.m.log.Debug("shutdown", "err", err)
+		}
+		return
+	}
+	var b [1]byte
+	for {
+		n, err := unix.Read(s.peer, b[:])
+		if err == unix.EINTR || n > 0 {
+			continue
+		}
+		s.release(err == unix.ECONNRESET)
+		return
+	}
+}
+
+// A lagReader reads what the program wrote and leaves the last byte that it hands
+// out in the queue. It is a stacks.Payload.
+type lagReader struct {
+	s    *stream
+	left int
+}
+
+func (r *lagReader) Len() int { return r.left }
+
+func (r *lagReader) Read(p []byte) (int, error) {
+	p = p[:min(len(p), r.left)]
+	if len(p) == 0 {
+		if r.left == 0 {
+			return 0, io.EOF
+		}
+		return 0, nil
+	}
+	s := r.s
+	var old [1]byte
+	iov := make([][]byte, 0, 2)
+	if s.lagged {
+		iov = append(iov, old[:])
+	}
+	if len(p) > 1 {
+		iov = append(iov, p[:len(p)-1])
+	}
+	want := len(p) - 1
+	if s.lagged {
+		want++
+	}
+	if want > 0 {
+		got, err := readv(s.peer, iov)
+		if err != nil {
+			return 0, err
+		}
+		if s.lagged && got > 0 {
+			got, s.lagged = got-1, false
+		}
+		if got < len(p)-1 { // the queue was shorter than said: hand out what there is
+			r.left -= got
+			return got, nil
+		}
+	}
+	if _, _, err := unix.Recvfrom(s.peer, p[len(p)-1:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err != nil {
+		r.left -= len(p) - 1
+		return len(p) - 1, nil
+	}
+	s.lagged = true
+	r.left -= len(p)
+	return len(p), nil
+}
+
+func readv(fd int, iov [][]byte) (int, error) {
+	for {
+		n, err := unix.Readv(fd, iov)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// down moves what came for the program, up to limit bytes.
+func (s *stream) down(limit int) (again bool) {
+	for limit > 0 && !s.downEOF {
+		w := appWriter{s: s}
+		n, err := s.tcp.Recv(&w, min(limit, recvChunk))
+		limit -= n
+		if w.full {
+			s.wantOut(true)
+			return false
+		}
+		switch {
+		case err == nil:
+			s.wantOut(false)
+		case err == io.EOF:
+			s.downEOF = true
+			s.wantOut(false)
+			if err := unix.Shutdown(s.peer, unix.SHUT_WR); err != nil {
+				s.m.log.Debug("shutdown placeholder", "err", err)
+			}
+		case intercept.Errno(err) == unix.EAGAIN:
+			s.wantOut(false)
+			return false
+		default:
+			s.broken(intercept.Errno(err))
+			return false
+		}
+	}
+	if s.downEOF { // a reset may follow the FIN
+		if s.ep.Poll()&unix.POLLERR != 0 {
+			if err := endpointError(s.ep); err != 0 {
+				s.broken(err)
+			}
+		}
+		return false
+	}
+	return true
+}
+
+func (s *stream) wantOut(on bool) {
+	if s.downFull != on {
+		s.downFull = on
+		s.m.pump.wantOut(&s.job, s.peer, on)
+	}
+}
+
+// An appWriter writes into the program's queue. Where the program has shut its
+// read side, bytes are thrown away, as TCP goes on acknowledging them.
+type appWriter struct {
+	s    *stream
+	full bool
+}
+
+func (w *appWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		m, err := unix.SendmsgN(w.s.peer, p[n:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			n += m
+		case unix.EINTR:
+		case unix.EAGAIN:
+			w.full = true
+			return n, io.ErrShortWrite
+		case unix.EPIPE, unix.ECONNRESET:
+			return len(p), nil
+		default:
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// broken is the end by the network: the connection was reset or timed out.
+func (s *stream) broken(err unix.Errno) {
+	if err == unix.EPIPE {
+		// The peer's reset was reported in the other direction, or this side was
+		// shut: find the cause.
+		if e := endpointError(s.ep); e != 0 {
+			err = e
+		} else {
+			err = unix.ECONNRESET
+		}
+	}
+	s.reset(err)
+}
+
+// reset shows the program a broken connection: its end gets ECONNRESET behind
+// what is already queued, since a byte of its own is unread.
+func (s *stream) reset(err unix.Errno) {
+	s.state, s.soErr = failed, err
+	s.local, _ = s.ep.Names() // the endpoint forgets it
+	hup := s.appHup
+	s.dropPeer()
+	if hup {
+		s.release(true)
+		return
+	}
+	s.stop()
+	s.tcp.Abort()
+	s.m.live.orphan()
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Addresses: RTM_GETADDR; and the requests that are answered the same everywhere.
+
+package rtnetlink
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+const (
+	ifaProto = 11 // IFA_PROTO: who added the address
+	protoLo  = 1  // IFAPROT_KERNEL_LO
+	protoLL  = 3  // IFAPROT_KERNEL_LL
+
+	scopeSite = 200 // RT_SCOPE_SITE
+)
+
+// familyOf is the family of an address as the kernel counts them.
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// scopeOf is the scope that the kernel (IPv6) or ip(8) (IPv4) gives an address.
+func scopeOf(a netip.Addr) uint8 {
+	switch {
+	case a.IsLoopback():
+		return unix.RT_SCOPE_HOST
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return unix.RT_SCOPE_LINK
+	case a.Is6() && netip.MustParsePrefix("fec0::/10").Contains(a):
+		return scopeSite
+	}
+	return unix.RT_SCOPE_UNIVERSE
+}
+
+// addrs dumps all addresses, first those of IPv4.
+func (r *request) addrs(w *writer) {
+	only, flags := 0, uint16(unix.NLM_F_MULTI)
+	if r.opts.Strict {
+		only = int(attrU32(r.fixed(unix.SizeofIfAddrmsg)[4:]))
+	}
+	if only != 0 {
+		flags |= unix.NLM_F_DUMP_FILTERED
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if !r.wants(family) {
+			continue
+		}
+		for i := range r.state.Interfaces {
+			ifc := &r.state.Interfaces[i]
+			if only != 0 && ifc.Index != only {
+				continue
+			}
+			for n, p := range ifc.Addrs {
+				if familyOf(p.Addr()) == family {
+					address(w, ifc, n, flags)
+				}
+			}
+		}
+	}
+}
+
+// oneAddr answers a request for an IPv6 address.
+func (r *request) oneAddr(w *writer) *failure {
+	if len(r.body) < unix.SizeofIfAddrmsg {
+		return fail(unix.EINVAL, "Invalid header for get address request")
+	}
+	index := int(attrU32(r.body[4:]))
+	attrs := r.attrs(unix.SizeofIfAddrmsg)
+	want := attrs[unix.IFA_LOCAL]
+	if want == nil {
+		want = attrs[unix.IFA_ADDRESS]
+	}
+	addr, ok := attrAddr(want, unix.AF_INET6)
+	if want == nil || !ok {
+		return fail(unix.EINVAL, "")
+	}
+	for i := range r.state.Interfaces {
+		ifc := &r.state.Interfaces[i]
+		for n, p := range ifc.Addrs {
+			if p.Addr() == addr && (index == 0 || index == ifc.Index) {
+				address(w, ifc, n, 0)
+				return nil
+			}
+		}
+	}
+	return fail(unix.EADDRNOTAVAIL, "")
+}
+
+// address writes the n-th address of an interface.
+func address(w *writer, ifc *stacks.Interface, n int, flags uint16) {
+	p := ifc.Addrs[n]
+	a := p.Addr()
+	ifaFlags := uint32(unix.IFA_F_PERMANENT)
+	if a.Is4() && secondary(ifc, n) {
+		ifaFlags |= unix.IFA_F_SECONDARY
+	}
+	w.begin(unix.RTM_NEWADDR, flags)
+	w.u8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), scopeOf(a))
+	w.u32(uint32(ifc.Index))
+	w.attrAddr(unix.IFA_ADDRESS, a)
+	if a.Is4() {
+		w.attrAddr(unix.IFA_LOCAL, a)
+		w.attrString(unix.IFA_LABEL, ifc.Name)
+	}
+	w.attrU32(unix.IFA_FLAGS, ifaFlags)
+	switch {
+	case a.Is6() && a.IsLoopback():
+		w.attrU8(ifaProto, protoLo)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		w.attrU8(ifaProto, protoLL)
+	}
+	// struct ifa_cacheinfo: valid and preferred for ever, the stamps since boot.
+	w.u16(unix.SizeofRtAttr + 16)
+	w.u16(unix.IFA_CACHEINFO)
+	w.u32(^uint32(0))
+	w.u32(^uint32(0))
+	w.zero(8)
+	w.end()
+}
+
+// primary is the first address in the subnet of the n-th one, with a prefix of
+// the same length: the one that the kernel prefers as a source.
+func primary(ifc *stacks.Interface, n int) netip.Addr {
+	for _, p := range ifc.Addrs[:n] {
+		if p.Masked() == ifc.Addrs[n].Masked() {
+			return p.Addr()
+		}
+	}
+	return ifc.Addrs[n].Addr()
+}
+
+// secondary reports whether the n-th address is not the primary one.
+func secondary(ifc *stacks.Interface, n int) bool { return primary(ifc, n) != ifc.Addrs[n].Addr() }
+
+// oneNeigh answers a request for a neighbour: there are none.
+func (r *request) oneNeigh() *failure {
+	const size = 12 // struct ndmsg
+	if len(r.body) < size {
+		return fail(unix.EINVAL, "Invalid header for neighbor get request")
+	}
+	dst, ok := attrAddr(r.attrs(size)[unix.NDA_DST], r.family())
+	if !ok || !dst.IsValid() {
+		return fail(unix.EINVAL, "Network address not specified")
+	}
+	if index := int(attrU32(r.body[4:])); byIndex(r.state, index) == nil {
+		return fail(unix.ENODEV, "Unknown device ifindex")
+	}
+	return fail(unix.ENOENT, "Neighbour entry not found")
+}
+
+// rules dumps the routing policy of a machine where nobody changed it.
+func (r *request) rules(w *writer) {
+	const (
+		fraSuppress = 14 // FRA_SUPPRESS_PREFIXLEN
+		fraProtocol = 21
+		toTable     = 1 // FR_ACT_TO_TBL
+	)
+	for _, rule := range []struct {
+		family   int
+		table    uint8
+		priority uint32
+	}{
+		{unix.AF_INET, unix.RT_TABLE_LOCAL, 0},
+		{unix.AF_INET, unix.RT_TABLE_MAIN, 32766},
+		{unix.AF_INET, unix.RT_TABLE_DEFAULT, 32767},
+		{unix.AF_INET6, unix.RT_TABLE_LOCAL, 0},
+		{unix.AF_INET6, unix.RT_TABLE_MAIN, 32766},
+	} {
+		if !r.wants(rule.family) {
+			continue
+		}
+		w.begin(unix.RTM_NEWRULE, unix.NLM_F_MULTI)
+		w.u8(uint8(rule.family), 0, 0, 0, rule.table, 0, 0, toTable)
+		w.u32(0)
+		w.attrU32(unix.FRA_TABLE, uint32(rule.table))
+		w.attrU32(fraSuppress, ^uint32(0))
+		w.attrU8(fraProtocol, unix.RTPROT_KERNEL)
+		if rule.priority != 0 {
+			w.attrU32(unix.FRA_PRIORITY, rule.priority)
+		}
+		w.end()
+	}
+}

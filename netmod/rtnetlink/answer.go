@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Requests: taking them apart, and which function answers which.
+
+package rtnetlink
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// maxDump bounds what one request can make us build: when that much was
+// answered, further dumps of the same request get EBUSY, as from a kernel whose
+// first dump still runs.
+const maxDump = 64 << 10 // bytes
+
+const (
+	kindGet = 2      // of type & 3: new, del, get, set
+	rtmMax  = 0x7f   // types above are unknown even to recent kernels
+	afAny   = 0      // AF_UNSPEC
+	afBr    = 7      // AF_BRIDGE
+	dumpBit = 0x300  // NLM_F_DUMP; either bit of it means a dump
+	cloned  = 0x0200 // RTM_F_CLONED
+
+	fullTable = 0x1000 // RTM_F_LOOKUP_TABLE: tell the table
+	fibMatch  = 0x2000 // RTM_F_FIB_MATCH: tell the route, not the resolved path
+)
+
+// Options are the socket options of netlink(7) that change answers. The zero
+// value is that of a new socket.
+type Options struct {
+	ExtAck bool // NETLINK_EXT_ACK: errors say in words what they mean
+	CapAck bool // NETLINK_CAP_ACK: errors do not repeat the request
+	Strict bool // NETLINK_GET_STRICT_CHK: dumps honour filters in the request
+}
+
+// Answer is Options{}.Answer: the answer to a socket without options.
+func Answer(s stacks.State, req []byte, portID uint32) [][]byte {
+	return Options{}.Answer(s, req, portID)
+}
+
+// Answer returns the datagrams, in order, that a NETLINK_ROUTE socket with the
+// address portID receives for what it sent in one sendmsg(2). None is a valid
+// answer: messages that are cut off or no requests are ignored. req is only
+// read.
+func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
+	w := writer{pid: portID, opts: o}
+	for len(req) >= unix.NLMSG_HDRLEN {
+		size := int(binary.NativeEndian.Uint32(req))
+		if size < unix.NLMSG_HDRLEN || size > len(req) {
+			break
+		}
+		r := request{
+			state: s,
+			raw:   req[:size],
+			typ:   binary.NativeEndian.Uint16(req[4:]),
+			flags: binary.NativeEndian.Uint16(req[6:]),
+			body:  req[unix.NLMSG_HDRLEN:size],
+			opts:  o,
+		}
+		w.seq = binary.NativeEndian.Uint32(req[8:])
+		var failed *failure
+		dumped := false
+		if r.flags&unix.NLM_F_REQUEST != 0 && r.typ >= unix.NLMSG_MIN_TYPE {
+			dumped, failed = r.serve(&w)
+		}
+		w.flush()
+		if failed != nil || r.flags&unix.NLM_F_ACK != 0 && !dumped {
+			w.ack(r.raw, failed)
+		}
+		req = req[min(len(req), align(size)):]
+	}
+	return w.full
+}
+
+// A failure is an error with the words that NETLINK_EXT_ACK adds.
+type failure struct {
+	errno unix.Errno
+	text  string
+}
+
+func fail(errno unix.Errno, text string) *failure { return &failure{errno, text} }
+
+// A request is one message.
+type request struct {
+	state stacks.State
+	raw   []byte // with its header
+	body  []byte // without
+	typ   uint16
+	flags uint16
+	opts  Options
+}
+
+// serve answers r. dumped: the answer is a dump, which is never acknowledged
+// beside its NLMSG_DONE.
+func (r *request) serve(w *writer) (dumped bool, _ *failure) {
+	switch {
+	case r.typ > rtmMax:
+		return false, fail(unix.EOPNOTSUPP, "")
+	case len(r.body) == 0:
+		return false, nil // no family: ignored, as in the kernel
+	case r.typ&3 != kindGet:
+		return false, fail(unix.EPERM, "")
+	case r.flags&dumpBit == 0:
+		return false, r.single(w)
+	}
+	if w.size > maxDump {
+		return false, fail(unix.EBUSY, "")
+	}
+	if f := r.dump(w); f != nil {
+		return false, f
+	}
+	w.done()
+	return true, nil
+}
+
+// single answers a request for one object.
+func (r *request) single(w *writer) *failure {
+	switch {
+	case r.typ == unix.RTM_GETLINK:
+		return r.oneLink(w)
+	case r.typ == unix.RTM_GETADDR && r.family() == unix.AF_INET6:
+		return r.oneAddr(w)
+	case r.typ == unix.RTM_GETROUTE && r.family() != afAny:
+		return r.oneRoute(w)
+	case r.typ == unix.RTM_GETNEIGH:
+		return r.oneNeigh()
+	}
+	return fail(unix.EOPNOTSUPP, "")
+}
+
+// dump answers a request for all objects.
+func (r *request) dump(w *writer) *failure {
+	switch r.typ {
+	case unix.RTM_GETLINK:
+		r.links(w)
+	case unix.RTM_GETADDR:
+		r.addrs(w)
+	case unix.RTM_GETROUTE:
+		return r.routes(w)
+	case unix.RTM_GETRULE:
+		r.rules(w)
+	case unix.RTM_GETNEIGH:
+	default:
+		return fail(unix.EOPNOTSUPP, "")
+	}
+	return nil
+}
+
+// family is the address family that the request is about.
+func (r *request) family() int { return int(r.body[0]) }
+
+// wants reports whether a dump covers family f. A family that has no such
+// objects means all of them (rtnetlink_rcv_msg falls back to PF_UNSPEC).
+func (r *request) wants(f int) bool {
+	got := r.family()
+	return got == f || got != unix.AF_INET && got != unix.AF_INET6
+}
+
+// fixed returns the fixed part of the body, of n bytes; what a short request
+// leaves out is zero (glibc and Go send the family alone).
+func (r *request) fixed(n int) []byte {
+	b := make([]byte, n)
+	copy(b, r.body)
+	return b
+}
+
+// attrs returns the attributes behind a fixed part of n bytes, the last of each
+// type; those that are cut off end the list.
+func (r *request) attrs(n int) map[uint16][]byte {
+	if n > len(r.body) {
+		return nil
+	}
+	out := make(map[uint16][]byte)
+	b := r.body[n:]
+	for len(b) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			break
+		}
+		typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		out[typ] = b[unix.SizeofRtAttr:size]
+		b = b[min(len(b), align(size)):]
+	}
+	return out
+}
+
+// attrU32 reads a number; absent or short is 0.
+func attrU32(a []byte) uint32 {
+	if len(a) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(a)
+}
+
+// attrAddr reads an address of the family; absent is the zero Addr.
+func attrAddr(a []byte, family int) (_ netip.Addr, ok bool) {
+	want := 4
+	if family == unix.AF_INET6 {
+		want = 16
+	}
+	if a == nil {
+		return netip.Addr{}, true
+	}
+	if len(a) != want {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFromSlice(a)
+}
+
+// byIndex returns the interface with an index, or nil.
+func byIndex(s stacks.State, index int) *stacks.Interface {
+	for i := range s.Interfaces {
+		if s.Interfaces[i].Index == index {
+			return &s.Interfaces[i]
+		}
+	}
+	return nil
+}
+
+// byName returns the interface with a name, or nil.
+func byName(s stacks.State, name string) *stacks.Interface {
+	for i := range s.Interfaces {
+		if s.Interfaces[i].Name == name {
+			return &s.Interfaces[i]
+		}
+	}
+	return nil
+}

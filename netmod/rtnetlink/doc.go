@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rtnetlink tells programs what network they are on: it answers
+// rtnetlink(7) requests and the netdevice(7) ioctls from a [stacks.State], as
+// the kernel would for interfaces of that configuration. Everything in it is a
+// pure function; it holds no state, starts no goroutine and is safe for
+// concurrent use.
+//
+// # What is answered
+//
+//	RTM_GETLINK    dump; one by index or name
+//	RTM_GETADDR    dump; IPv6: one by address
+//	RTM_GETROUTE   dump of the tables main and local; the route to an address
+//	RTM_GETRULE    dump: the kernel's default rules
+//	RTM_GETNEIGH   dump: always empty, a State does not list neighbours
+//
+// That is what getifaddrs(3), getaddrinfo(3) with AI_ADDRCONFIG, Go's net
+// package, Chromium's address tracker and iproute2's show commands ask for. Each
+// request to change something gets EPERM, as from a program without
+// CAP_NET_ADMIN; each other request EOPNOTSUPP. The loop over the messages of a
+// request, and what it does with malformed ones, is that of the kernel
+// (net/netlink/af_netlink.c:netlink_rcv_skb, net/core/rtnetlink.c, v6.18).
+//
+// # What a State does not say
+//
+// The table local, broadcast and multicast routes follow from the addresses, by
+// the rules of net/ipv4/fib_frontend.c and net/ipv6/addrconf.c. The main table is
+// [stacks.State.Routes] and nothing more: a stack lists its connected routes.
+// Interfaces without link header look like a TUN device, those with one like an
+// Ethernet device; counters are zero. Attributes that describe drivers, queues
+// and per-device sysctls are left out (IFLA_AF_SPEC, IFLA_XDP, IFLA_LINKINFO and
+// the like), and the test that compares with the kernel lists them.
+//
+// # Datagrams
+//
+// A dump comes in datagrams of at most 3776 bytes: the kernel's own limit on
+// machines with 4 KiB pages (NLMSG_GOODSIZE), on which readers rely; glibc and
+// Go read into one page.
+package rtnetlink

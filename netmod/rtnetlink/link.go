@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Interfaces: RTM_GETLINK.
+
+package rtnetlink
+
+import (
+	"bytes"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+const (
+	skipStats = 8 // RTEXT_FILTER_SKIP_STATS
+	statsLen  = 24 * 4
+	stats64   = 25 * 8
+
+	operUnknown = 0 // RFC 2863, linux/if.h
+	operDown    = 2
+	operUp      = 6
+
+	iflaMinMTU = 50 // newer than the list in x/sys
+	iflaMaxMTU = 51
+)
+
+// A device is what the kernel says about interfaces of a kind.
+type device struct {
+	hwType uint16 // ARPHRD_*
+	flags  uint32 // IFF_*, while it is up
+	qdisc  string
+	txqlen uint32
+	oper   uint8 // while it is up
+	minMTU uint32
+	maxMTU uint32
+	bcast  net.HardwareAddr
+}
+
+// deviceOf returns the kind of i: the kernel's loopback, a TUN, or an Ethernet
+// device.
+func deviceOf(i *stacks.Interface) device {
+	const up = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP
+	var d device
+	switch {
+	case i.Loop:
+		d = device{hwType: unix.ARPHRD_LOOPBACK, flags: up | unix.IFF_LOOPBACK, qdisc: "noqueue",
+			txqlen: 1000, oper: operUnknown, bcast: make(net.HardwareAddr, 6)}
+	case i.Type == stacks.LinkEthernet:
+		d = device{hwType: unix.ARPHRD_ETHER, flags: up | unix.IFF_BROADCAST | unix.IFF_MULTICAST, qdisc: "noqueue",
+			txqlen: 1000, oper: operUp, minMTU: 68, maxMTU: 65535, bcast: bytes.Repeat([]byte{0xff}, 6)}
+	default:
+		d = device{hwType: unix.ARPHRD_NONE, flags: up | unix.IFF_POINTOPOINT | unix.IFF_MULTICAST | unix.IFF_NOARP, qdisc: "pfifo_fast",
+			txqlen: 500, oper: operUnknown, minMTU: 68, maxMTU: 65535}
+	}
+	if !i.Up {
+		d.flags &^= up
+		d.oper = operDown
+		d.qdisc = "noop"
+	}
+	return d
+}
+
+// hwAddr is the link-layer address; nil where there is none.
+func hwAddr(i *stacks.Interface) net.HardwareAddr {
+	if i.Loop {
+		return make(net.HardwareAddr, 6)
+	}
+	if i.Type == stacks.LinkEthernet {
+		return i.MAC
+	}
+	return nil
+}
+
+// links dumps all interfaces.
+func (r *request) links(w *writer) {
+	if r.family() == afBr {
+		return // no bridges
+	}
+	attrs := r.attrs(unix.SizeofIfInfomsg)
+	if attrU32(attrs[unix.IFLA_MASTER]) != 0 || attrs[unix.IFLA_LINKINFO] != nil {
+		return // asks for ports of a device, or for one kind of them (ip link show type ...)
+	}
+	for i := range r.state.Interfaces {
+		r.link(w, &r.state.Interfaces[i], unix.NLM_F_MULTI)
+	}
+}
+
+// oneLink answers a request by index or by name.
+func (r *request) oneLink(w *writer) *failure {
+	if len(r.body) < unix.SizeofIfInfomsg {
+		return fail(unix.EINVAL, "Invalid header for get link")
+	}
+	index := int(int32(attrU32(r.body[4:])))
+	attrs := r.attrs(unix.SizeofIfInfomsg)
+	name := attrs[unix.IFLA_IFNAME]
+	if len(bytes.TrimRight(name, "\x00")) >= unix.IFNAMSIZ {
+		return fail(unix.ERANGE, "")
+	}
+	if name == nil {
+		name = attrs[unix.IFLA_ALT_IFNAME]
+	}
+	var i *stacks.Interface
+	switch {
+	case index > 0:
+		i = byIndex(r.state, index)
+	case index < 0:
+		return fail(unix.EINVAL, "ifindex can't be negative")
+	case name != nil:
+		name, _, _ = bytes.Cut(name, []byte{0})
+		i = byName(r.state, string(name))
+	default:
+		return fail(unix.EINVAL, "")
+	}
+	if i == nil {
+		return fail(unix.ENODEV, "")
+	}
+	// The reply describes the device; the family matters in dumps only.
+	one := *r
+	one.body = append([]byte{afAny}, r.body[1:]...)
+	one.link(w, i, 0)
+	return nil
+}
+
+// link writes one interface.
+func (r *request) link(w *writer, i *stacks.Interface, flags uint16) {
+	d := deviceOf(i)
+	inet6 := r.family() == unix.AF_INET6 // inet6_dump_ifinfo says less
+
+	w.begin(unix.RTM_NEWLINK, flags)
+	if inet6 {
+		w.u8(unix.AF_INET6, 0)
+	} else {
+		w.u8(unix.AF_UNSPEC, 0)
+	}
+	w.u16(d.hwType)
+	w.u32(uint32(i.Index))
+	w.u32(d.flags)
+	w.u32(0) // change mask
+
+	w.attrString(unix.IFLA_IFNAME, i.Name)
+	if mac := hwAddr(i); inet6 && len(mac) > 0 {
+		w.attr(unix.IFLA_ADDRESS, mac)
+	}
+	if !inet6 {
+		w.attrU32(unix.IFLA_TXQLEN, d.txqlen)
+	}
+	w.attrU8(unix.IFLA_OPERSTATE, d.oper)
+	w.attrU32(unix.IFLA_MTU, uint32(i.MTU))
+	if !inet6 {
+		r.linkDetails(w, i, d)
+	}
+	w.end()
+}
+
+// linkDetails writes what the general dump says beyond the IPv6 one.
+func (r *request) linkDetails(w *writer, i *stacks.Interface, d device) {
+	w.attrU8(unix.IFLA_LINKMODE, 0)
+	w.attrU32(iflaMinMTU, d.minMTU)
+	w.attrU32(iflaMaxMTU, d.maxMTU)
+	w.attrU32(unix.IFLA_GROUP, 0)
+	w.attrU32(unix.IFLA_PROMISCUITY, 0)
+	var carrier uint8
+	if i.Up {
+		carrier = 1
+	}
+	w.attrU8(unix.IFLA_CARRIER, carrier)
+	w.attrU8(unix.IFLA_PROTO_DOWN, 0)
+	if mac := hwAddr(i); len(mac) > 0 {
+		w.attr(unix.IFLA_ADDRESS, mac)
+		w.attr(unix.IFLA_BROADCAST, d.bcast)
+	}
+	if attrU32(r.attrs(unix.SizeofIfInfomsg)[unix.IFLA_EXT_MASK])&skipStats == 0 {
+		w.attrZero(unix.IFLA_STATS64, stats64)
+		w.attrZero(unix.IFLA_STATS, statsLen)
+	}
+	w.attrString(unix.IFLA_QDISC, d.qdisc)
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The route to one address: ip route get.
+
+package rtnetlink
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// Flags of a resolved route, linux/in_route.h.
+const (
+	rtcfLocal     = 0x80000000
+	rtcfBroadcast = 0x10000000
+	rtcfMulticast = 0x20000000
+)
+
+var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// oneRoute answers where packets to an address go.
+func (r *request) oneRoute(w *writer) *failure {
+	if len(r.body) < unix.SizeofRtMsg {
+		return fail(unix.EINVAL, "Invalid header for get route request")
+	}
+	family := r.family()
+	if family != unix.AF_INET && family != unix.AF_INET6 {
+		return fail(unix.EOPNOTSUPP, "")
+	}
+	attrs := r.attrs(unix.SizeofRtMsg)
+	dst, ok1 := attrAddr(attrs[unix.RTA_DST], family)
+	src, ok2 := attrAddr(attrs[unix.RTA_SRC], family)
+	if !ok1 || !ok2 {
+		return fail(unix.EINVAL, "")
+	}
+	if attrU32(attrs[unix.RTA_IIF]) != 0 {
+		return fail(unix.EOPNOTSUPP, "") // forwarding; a view forwards nothing
+	}
+	if !dst.IsValid() {
+		dst = netip.IPv6Unspecified()
+		if family == unix.AF_INET {
+			dst = netip.IPv4Unspecified()
+		}
+	}
+	oif := int(attrU32(attrs[unix.RTA_OIF]))
+	if oif != 0 && byIndex(r.state, oif) == nil {
+		return fail(unix.ENODEV, "")
+	}
+	e, f := lookup(r.state, dst, src, oif)
+	if f != nil {
+		return f
+	}
+	flags := attrU32(r.body[8:])
+	if flags&fibMatch != 0 {
+		if e.proto == unix.RTPROT_UNSPEC {
+			return fail(unix.EHOSTUNREACH, "") // an assumption, no entry
+		}
+		if dst.Is4() {
+			e.table = unix.RT_TABLE_MAIN // see resolved4
+		}
+		e.write(w, 0)
+		return nil
+	}
+	if dst.Is4() {
+		e.resolved4(w, r.state, dst, src, flags&fullTable != 0)
+	} else {
+		e.resolved6(w, r.state, dst, src)
+	}
+	return nil
+}
+
+// lookup finds the entry for packets from src (may be invalid) to dst by the
+// interface oif (0: any).
+func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *failure) {
+	unreachable := fail(unix.ENETUNREACH, "")
+	if src.IsValid() && src.IsUnspecified() {
+		src = netip.Addr{}
+	}
+	if src.Is4() && !own(s, src) {
+		return entry{}, unreachable
+	}
+	if dst.Is4() && dst.IsUnspecified() {
+		dst = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // net/ipv4/route.c: this host
+	}
+	var best entry
+	for _, e := range entries(s) {
+		if !e.dst.Contains(dst) || oif != 0 && e.oif != oif && e.typ != unix.RTN_LOCAL {
+			continue
+		}
+		if !best.dst.IsValid() || better(e, best) {
+			best = e
+		}
+	}
+	switch {
+	case best.dst.IsValid():
+	case dst.Is4() && oif != 0:
+		// With a device and without a route the kernel takes the destination
+		// for a neighbour.
+		best = entry{dst: netip.PrefixFrom(dst, 0).Masked(), oif: oif,
+			typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_LINK}
+	default:
+		return entry{}, unreachable
+	}
+	return best, nil
+}
+
+// better orders entries that both match: the table local is asked first, and so
+// wins whatever the length of its prefix.
+func better(a, b entry) bool {
+	if a.table != b.table {
+		return a.table == unix.RT_TABLE_LOCAL
+	}
+	if a.dst.Bits() != b.dst.Bits() {
+		return a.dst.Bits() > b.dst.Bits()
+	}
+	return a.metric < b.metric
+}
+
+// own reports whether a is an address of the stack.
+func own(s stacks.State, a netip.Addr) bool {
+	for _, ifc := range s.Interfaces {
+		for _, p := range ifc.Addrs {
+			if p.Addr() == a || ifc.Loop && a.Is4() && p.Contains(a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// source is the address that packets along e get: the preferred one, else one
+// that shares a subnet with the next hop, else the first of the interface, else
+// the first of all.
+func (e *entry) source(s stacks.State, dst netip.Addr) netip.Addr {
+	if e.src.IsValid() {
+		return e.src
+	}
+	next := dst
+	if e.gateway.IsValid() {
+		next = e.gateway
+	}
+	var onLink, onIface, any netip.Addr
+	for _, ifc := range s.Interfaces {
+		for _, p := range ifc.Addrs {
+			a := p.Addr()
+			if a.BitLen() != dst.BitLen() || a.IsLoopback() {
+				continue
+			}
+			// A link-local address is no source for what lies beyond the link.
+			if a.IsLinkLocalUnicast() && !dst.IsLinkLocalUnicast() && !dst.IsMulticast() {
+				continue
+			}
+			if !any.IsValid() {
+				any = a
+			}
+			if ifc.Index != e.oif {
+				continue
+			}
+			if !onIface.IsValid() {
+				onIface = a
+			}
+			if !onLink.IsValid() && p.Contains(next) {
+				onLink = a
+			}
+		}
+	}
+	for _, a := range []netip.Addr{onLink, onIface} {
+		if a.IsValid() {
+			return a
+		}
+	}
+	return any
+}
+
+// resolved4 writes the answer of net/ipv4/route.c:rt_fill_info.
+func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTable bool) {
+	// Without rules of the administrator both tables are one (fib_unmerge), which
+	// goes by the name of main.
+	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), e.typ, uint32(cloned), e.oif
+	prefsrc := e.source(s, dst)
+	gateway := e.gateway
+	if tellTable && e.proto == unix.RTPROT_UNSPEC {
+		table = unix.RT_TABLE_UNSPEC
+	}
+	switch {
+	case dst == broadcast4:
+		typ = unix.RTN_BROADCAST
+	case dst.IsMulticast():
+		typ = unix.RTN_MULTICAST
+	}
+	switch typ {
+	case unix.RTN_LOCAL:
+		flags |= rtcfLocal
+		oif = 1
+	case unix.RTN_BROADCAST:
+		flags |= rtcfLocal | rtcfBroadcast
+		gateway = netip.Addr{}
+	case unix.RTN_MULTICAST:
+		flags |= rtcfLocal | rtcfMulticast
+		gateway = netip.Addr{}
+	}
+	srcLen := uint8(0)
+	if src.IsValid() {
+		srcLen = 32
+	}
+	w.begin(unix.RTM_NEWROUTE, 0)
+	w.u8(unix.AF_INET, 32, srcLen, 0, uint8(table), unix.RTPROT_UNSPEC, unix.RT_SCOPE_UNIVERSE, typ)
+	w.u32(flags)
+	w.attrU32(unix.RTA_TABLE, table)
+	w.attrAddr(unix.RTA_DST, dst)
+	if src.IsValid() {
+		w.attrAddr(unix.RTA_SRC, src)
+	}
+	w.attrU32(unix.RTA_OIF, uint32(oif))
+	if prefsrc.IsValid() && prefsrc != src && !(src.IsValid() && !src.IsUnspecified()) {
+		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
+	}
+	if gateway.IsValid() {
+		w.attrAddr(unix.RTA_GATEWAY, gateway)
+	}
+	w.attrU32(unix.RTA_UID, 0)
+	w.attrZero(unix.RTA_CACHEINFO, 32)
+	w.end()
+}
+
+// resolved6 writes the answer of net/ipv6/route.c:rt6_fill_node.
+func (e *entry) resolved6(w *writer, s stacks.State, dst, src netip.Addr) {
+	oif := e.oif
+	prefsrc := e.source(s, dst)
+	if e.typ == unix.RTN_LOCAL {
+		oif, prefsrc = 1, dst
+	}
+	if !src.IsValid() {
+		src = netip.IPv6Unspecified()
+	}
+	w.begin(unix.RTM_NEWROUTE, 0)
+	w.u8(unix.AF_INET6, 128, 128, 0, e.table, e.proto, e.scope, e.typ)
+	w.u32(0)
+	w.attrU32(unix.RTA_TABLE, uint32(e.table))
+	w.attrAddr(unix.RTA_DST, dst)
+	w.attrAddr(unix.RTA_SRC, src)
+	if prefsrc.IsValid() && !dst.IsMulticast() {
+		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
+	}
+	w.attrU32(unix.RTA_PRIORITY, e.metric)
+	if e.gateway.IsValid() {
+		w.attrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
+	}
+	w.attrU32(unix.RTA_OIF, uint32(oif))
+	w.attrZero(unix.RTA_CACHEINFO, 32)
+	w.attrU8(unix.RTA_PREF, 0)
+	w.end()
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What all sockets have in common, and socket(2) itself.
+
+package netmod
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+	"umrun/stacks"
+)
+
+// A socket is a socket of the program: a placeholder and what stands behind it.
+// Methods that answer a call get the call and a duplicate of the program's
+// descriptor; they own neither, but may keep the duplicate by taking it (see
+// held).
+type socket interface {
+	common() *base
+	connect(c *intercept.Call, d intercept.FD, to netip.AddrPort) intercept.Action
+	listen(c *intercept.Call, d intercept.FD, backlog int) intercept.Action
+	accept(c *intercept.Call, d *held, a acceptArgs) intercept.Action
+	shutdown(c *intercept.Call, d intercept.FD, how int) intercept.Action
+	send(c *intercept.Call, d *held, x *transfer) intercept.Action
+	recv(c *intercept.Call, d *held, x *transfer) intercept.Action
+
+	// settle moves what the program has written so far to the stack, so that a
+	// state change that follows does not overtake it.
+	settle()
+	// reap is called when no one holds the placeholder any more.
+	reap()
+	// pending returns the bytes that the program wrote and the peer may not
+	// have; busy is false when there is nothing to wait for.
+	pending() (bytes int, busy bool)
+	// destroy releases everything at once.
+	destroy()
+}
+
+// base is the part that is the same for each kind of socket.
+type base struct {
+	m                  *Module
+	cookie             uint64 // of the placeholder; constant once entered
+	family, typ, proto int    // as socket(2) was called
+	job                job
+
+	mu       sync.Mutex // guards what follows and the fields of the kinds
+	ep       stacks.Socket
+	stop     func() // ends the watch on ep
+	peer     int    // the module's end; -1 when there is none
+	soErr    unix.Errno
+	opts     []optionSet   // what was set, for an endpoint that must be made anew
+	rcvTimeo time.Duration // 0: for ever
+	sndTimeo time.Duration
+	bound    bool
+	gone     bool // destroyed
+}
+
+func (b *base) common() *base { return b }
+
+// optionSet is one successful setsockopt.
+type optionSet struct {
+	level, name int
+	value       []byte
+}
+
+// held is a duplicate of the program's descriptor that an answer may keep.
+type held struct {
+	intercept.FD
+	taken bool
+}
+
+// take keeps the duplicate beyond the handler; the taker closes it.
+func (h *held) take() intercept.FD {
+	h.taken = true
+	return h.FD
+}
+
+// watch starts to be told of events of the endpoint.
+func (b *base) watch() {
+	b.stop = b.ep.Watch(unix.POLLIN|unix.POLLOUT|unix.POLLERR|unix.POLLHUP|unix.POLLRDHUP|unix.POLLPRI,
+		func(stacks.Events) { b.m.pump.schedule(&b.job, stackAny) })
+}
+
+// dropPeer closes the module's end.
+func (b *base) dropPeer() {
+	if b.peer >= 0 {
+		unix.Close(b.peer)
+		b.peer = -1
+	}
+}
+
+// takeError returns the error that SO_ERROR reports, and clears it.
+func (b *base) takeError() unix.Errno {
+	if e := b.soErr; e != 0 {
+		b.soErr = 0
+		return e
+	}
+	return endpointError(b.ep)
+}
+
+// endpointError asks an endpoint for its pending error.
+func endpointError(ep stacks.Socket) unix.Errno {
+	var v [4]byte
+	if n, err := ep.Option(unix.SOL_SOCKET, unix.SO_ERROR, v[:]); err != nil || n < 4 {
+		return 0
+	}
+	return unix.Errno(native.Uint32(v[:]))
+}
+
+// nonblocking reads O_NONBLOCK of the open file description, which the program
+// may change at any time.
+func nonblocking(fd int) bool {
+	fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && fl&unix.O_NONBLOCK != 0
+}
+
+// handleSocket answers socket(2). The family is in a register and is the kernel's
+// int: its low 32 bits.
+func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
+	family, typ, proto := int(int32(c.Args[0])), int(int32(c.Args[1])), int(int32(c.Args[2]))
+	switch family {
+	case unix.AF_UNIX:
+		return intercept.Continue()
+	case unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+	default:
+		return intercept.Fail(unix.EAFNOSUPPORT)
+	}
+	if c.Arch != intercept.Native {
+		return intercept.Fail(unix.EAFNOSUPPORT) // the calls that would follow have other layouts
+	}
+	// A task that made a network namespace of its own wants no network (or an
+	// empty one); a socket of the view would give it one.
+	if ns, err := c.Task.NetNS(); err != nil || ns != m.netns {
+		return intercept.Fail(unix.EACCES)
+	}
+	flags := typ &^ 0xf
+	typ &= 0xf
+	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	s, fd, err := m.newSocket(family, typ, proto, flags&unix.SOCK_NONBLOCK)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	a := intercept.InstallFD(fd, flags&unix.SOCK_CLOEXEC != 0)
+	a.OnAbort = s.destroy
+	return a
+}
+
+// newSocket makes a socket and its placeholder.
+func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error) {
+	if family == unix.AF_NETLINK {
+		ep, err := newNetlink(m.stack, typ, proto)
+		if err != nil {
+			return nil, -1, err
+		}
+		return m.newPacket(family, typ, proto, ep, nonblock)
+	}
+	ep, err := m.stack.Socket(family, typ, proto)
+	if err != nil {
+		return nil, -1, err
+	}
+	switch ep := ep.(type) {
+	case stacks.StreamSocket:
+		return m.newStream(family, typ, proto, ep, nonblock)
+	case stacks.PacketSocket:
+		return m.newPacket(family, typ, proto, ep, nonblock)
+	}
+	_ = ep.Close()
+	return nil, -1, unix.ESOCKTNOSUPPORT
+}
+
+// with finds the socket that argument 0 names and lets f answer. What is not a
+// socket of the module's goes to foreign.
+func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Action) intercept.Action {
+	fd, err := c.DupFD(int(int32(c.Args[0])))
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	d := &held{FD: fd}
+	defer func() {
+		if !d.taken {
+			d.Close()
+		}
+	}()
+	s := m.find(fd)
+	if s == nil {
+		return m.foreign(c, fd)
+	}
+	return f(s, d)
+}
+
+// foreign answers for a descriptor that is none of the module's sockets. The
+// kernel serves it, but sockets of the host's network, however the program came
+// by them, stay out of use.
+func (m *Module) foreign(c *intercept.Call, d intercept.FD) intercept.Action {
+	if d.Key.Cookie == 0 {
+		return intercept.Continue() // no socket: the kernel has the errno
+	}
+	domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	if domain != unix.AF_UNIX {
+		m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
+		return intercept.Fail(unix.EACCES)
+	}
+	return intercept.Continue()
+}
