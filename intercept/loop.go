@@ -132,7 +132,8 @@ func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
 		arch = I386
 	}
 	hs, known := n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
-	c := NewCall(n, nt.id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
+	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
+	c := NewCall(n, id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip
 	if !known {
 		// libseccomp traps socketcall(2) along with the i386 calls that it

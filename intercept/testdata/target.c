@@ -172,8 +172,8 @@ int main(int argc, char **argv)
 		strcpy(page + 4096 - 6, "hello");
 		say("string", ask(CALL, 1, (long)(page + 4096 - 6), 0, 0));
 		memset(page + 4000, 'x', 96);
-		say("unterminated", ask(CALL, 1, (long)(page + 4000), 0, 0));
-		say("too long", ask(CALL, 1, (long)page + 4000 - 64, 0, 0));
+		say("unterminated", ask(CALL, 1, (long)(page + 4090), 0, 0));
+		say("too long", ask(CALL, 1, (long)(page + 4000), 0, 0));
 		say("null", ask(CALL, 1, 0, 0, 0));
 		say("kernel", ask(CALL, 1, (long)-4096UL, 0, 0));
 		say("write", ask(CALL, 2, (long)page, 0, 0));
