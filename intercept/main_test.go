@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -186,4 +187,11 @@ func onWait(h HandlerFunc) Rules {
 // park is a handler that waits for ever and answers an interruption with a.
 func park(a Action) HandlerFunc {
 	return func(c *Call) Action { return c.Park(func(Reason) Action { return a }) }
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func atoi(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
 }

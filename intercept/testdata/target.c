@@ -249,7 +249,8 @@ int main(int argc, char **argv)
 		timer_t tm;
 		struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGVTALRM };
 		timer_create(CLOCK_MONOTONIC, &ev, &tm);
-		struct itimerspec end = { .it_value = { atoi(argv[2]), 0 } };
+		// Repeated: when both signals wait, SIGALRM comes first and restarts.
+		struct itimerspec end = { { 0, 7300000 }, { atoi(argv[2]), 0 } };
 		timer_settime(tm, 0, &end, NULL);
 		long r = syscall(WAIT, s, NULL, NULL);
 		say("wait", r);

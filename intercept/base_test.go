@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Tests of the ways around the supervisor.
+
+package intercept
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDoors tries what the base rules deny, with garbage in unused bits, and by
+// the other entries of x86.
+func TestDoors(t *testing.T) {
+	rules := append(onCall(add1000), Rule{Arch: I386, NR: 132, Handler: HandlerFunc(func(c *Call) Action {
+		if c.Arch != I386 {
+			t.Errorf("arch %v", c.Arch)
+		}
+		return Return(2000 + int64(c.Args[0]))
+	})})
+	_, out := start(t, Config{Rules: rules}, "doors").wait(t)
+	want := `listener: EBUSY
+listener, high bits: EBUSY
+listener, more flags: EBUSY
+plain filter: 0
+io_uring_setup: ENOSYS
+io_uring_enter: ENOSYS
+io_uring_register: ENOSYS
+add_key: ENOSYS
+request_key: ENOSYS
+keyctl: ENOSYS
+undumpable: 0
+dumpable: 1
+bad dumpable: EINVAL
+`
+	x86 := `x32: ENOSYS
+i386 listener: EBUSY
+i386 io_uring_setup: ENOSYS
+i386 prctl: 0
+i386 call: 2003
+i386 socketcall: EFAULT
+`
+	if exec.Command("uname", "-m").Run(); strings.Contains(out, "x32") {
+		want += x86
+	}
+	if out != want {
+		t.Errorf("output\n%s, want\n%s", out, want)
+	}
+}
+
+// TestOrphaned kills the supervisor and lets the program, which has called off its
+// death signal, look for a way out: all calls fail, and no new listener can be had.
+func TestOrphaned(t *testing.T) {
+	s := startSupervisor(t, nil, "orphaned")
+	s.out.await(t, "ready")
+	if err := s.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Process.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.in.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	s.out.await(t, "call: ENOSYS\nlistener: EBUSY\ncall: ENOSYS\n")
+}
+
+// TestDeathSignal kills the supervisor: the program dies too.
+func TestDeathSignal(t *testing.T) {
+	s := startSupervisor(t, nil, "wait")
+	s.out.await(t, "ready")
+	var pid int
+	eventually(t, "child", func() bool {
+		b, err := os.ReadFile(filepath.Join("/proc", itoa(s.Process.Pid), "task", itoa(s.Process.Pid), "children"))
+		if err != nil {
+			return false
+		}
+		// The thread that forked has the child, and need not be the first.
+		files, _ := filepath.Glob(filepath.Join("/proc", itoa(s.Process.Pid), "task/*/children"))
+		for _, f := range files {
+			more, _ := os.ReadFile(f)
+			b = append(b, more...)
+		}
+		for _, word := range strings.Fields(string(b)) {
+			pid = atoi(word)
+		}
+		return pid != 0
+	})
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := s.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, 10_000); n != 1 {
+		t.Errorf("the program survives its supervisor: %v", err)
+	}
+}
+
+// TestSteal runs as an ordinary user, whose program tries to take the supervisor's
+// descriptors: the listener is among them.
+func TestSteal(t *testing.T) {
+	var wrap []string
+	if os.Getuid() == 0 {
+		if _, err := exec.LookPath("setpriv"); err != nil {
+			t.Skip("setpriv is not installed, and root may open everything")
+		}
+		for _, f := range []func() (string, error){target, os.Executable} {
+			exe, err := f()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for d := exe; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+				if err := os.Chmod(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		wrap = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "supervisor"}
+	}
+	s := startSupervisor(t, wrap, "steal")
+	s.out.await(t, "supervisor: 0\n")
+	if out := s.out.String(); !strings.Contains(out, "taken: 0\ngetfd: EPERM\nmem: EACCES\n") || strings.Contains(out, "uid: 0\n") || !strings.Contains(out, "call: 1001\n") {
+		t.Errorf("output\n%s", out)
+	}
+}
+
+// TestNested starts a supervisor inside a supervisor.
+func TestNested(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, Config{Path: exe, Env: append(os.Environ(), superviseEnv+"="+targetPath(t), "INTERCEPT_ARGS=call")})
+	ws, out := r.wait(t)
+	if ws.ExitStatus() != 125 || !strings.Contains(out, "inside another") || !strings.Contains(out, "true") {
+		t.Errorf("status %#x, output %q", ws, out)
+	}
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Tests of parked calls: completion, signals, stops, tracers, death.
+
+package intercept
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// native runs the target without a supervisor and returns its output.
+func native(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, targetPath(t), args...).Output()
+	if err != nil && ctx.Err() != nil {
+		return "waits for ever"
+	}
+	return string(out)
+}
+
+// TestInterrupted compares a blocked accept of the kernel with a parked one.
+func TestInterrupted(t *testing.T) {
+	want := native(t, "eintr", "0")
+	if !strings.Contains(want, "EINTR") {
+		t.Fatalf("natively: %q", want)
+	}
+	if _, got := start(t, Config{Rules: onWait(park(Restart()))}, "eintr", "0").wait(t); got != want {
+		t.Errorf("without SA_RESTART: %q, natively %q", got, want)
+	}
+	// A call that never restarts is interrupted in spite of SA_RESTART.
+	if _, got := start(t, Config{Rules: onWait(park(Fail(unix.EINTR)))}, "eintr", "1").wait(t); got != want {
+		t.Errorf("Fail(EINTR): %q, want %q", got, want)
+	}
+}
+
+// TestRestarted has SA_RESTART: the call comes again, and is answered then.
+func TestRestarted(t *testing.T) {
+	var calls atomic.Int32
+	h := func(c *Call) Action {
+		if calls.Add(1) == 2 {
+			return Return(77)
+		}
+		return c.Park(func(r Reason) Action {
+			if r != Interrupted {
+				t.Errorf("reason %v", r)
+			}
+			return Restart()
+		})
+	}
+	_, out := start(t, Config{Rules: onWait(h)}, "eintr", "1").wait(t)
+	if want := "wait: 77\nticks: 1\nlate: 0\n"; out != want {
+		t.Errorf("output %q, want %q", out, want)
+	}
+}
+
+// TestComplete completes from another goroutine, before and after the handler
+// returns, and more than once.
+func TestComplete(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		run  func(c *Call, complete func())
+	}{
+		{"before", func(c *Call, complete func()) { complete() }},
+		{"after", func(c *Call, complete func()) { time.AfterFunc(30*time.Millisecond, complete) }},
+		{"meanwhile", func(c *Call, complete func()) { time.AfterFunc(0, complete) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answered := make(chan bool, 2)
+			var committed atomic.Int32
+			h := func(c *Call) Action {
+				tt.run(c, func() {
+					a := Return(5)
+					a.OnCommit = func(int) { committed.Add(1) }
+					answered <- c.Complete(a)
+					answered <- c.Complete(a)
+				})
+				return c.Park(func(Reason) Action { t.Error("cancelled"); return Restart() })
+			}
+			_, out := start(t, Config{Rules: onWait(h)}, "wait").wait(t)
+			if out != "ready\nwait: 5\n" {
+				t.Errorf("output %q", out)
+			}
+			if !<-answered || <-answered || committed.Load() != 1 {
+				t.Errorf("not answered exactly once; %d commits", committed.Load())
+			}
+		})
+	}
+}
+
+// TestCompleteFD installs a descriptor as a late answer.
+func TestCompleteFD(t *testing.T) {
+	h := func(c *Call) Action {
+		time.AfterFunc(5*time.Millisecond, func() {
+			f, err := c.DupFD(0)
+			if err != nil {
+				t.Error(err)
+			}
+			if !c.Complete(InstallFD(f.N, true)) {
+				t.Error("cancelled")
+			}
+		})
+		return c.Park(func(Reason) Action { return Restart() })
+	}
+	if _, out := start(t, Config{Rules: onCall(h)}, "installs", "20").wait(t); out != "installs: 20\n" {
+		t.Errorf("output %q", out)
+	}
+}
+
+// TestDelay measures how late a signal's handler runs while its thread is parked.
+func TestDelay(t *testing.T) {
+	_, out := start(t, Config{Rules: onWait(park(Restart()))}, "delay").wait(t)
+	ms, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(out, "worst: ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("worst %d ms", ms)
+	// 20 ms are promised; the machine that runs this may be busy.
+	if ms > 60 {
+		t.Errorf("the handler ran %d ms late", ms)
+	}
+}
+
+// TestStorm has a timer of 1 kHz during a parked call that SA_RESTART restarts.
+func TestStorm(t *testing.T) {
+	_, out := start(t, Config{Rules: onWait(park(Restart()))}, "storm", "1").wait(t)
+	var ticks int
+	if _, err := fmt.Sscanf(out, "wait: EINTR\nticks: %d\n", &ticks); err != nil {
+		t.Fatalf("output %q: %v", out, err)
+	}
+	t.Logf("%d of 1000 ticks", ticks)
+	if ticks < 500 { // looking every 2 ms gives 440
+		t.Errorf("only %d of 1000 ticks", ticks)
+	}
+}
+
+// TestIgnored sends signals that must not disturb: ignored, blocked, ignored by
+// default.
+func TestIgnored(t *testing.T) {
+	var calls, cancels atomic.Int32
+	h := func(c *Call) Action {
+		calls.Add(1)
+		return c.Park(func(Reason) Action { cancels.Add(1); return Restart() })
+	}
+	r := start(t, Config{Rules: onWait(h)}, "ignored")
+	r.out.await(t, "ready")
+	eventually(t, "call", func() bool { return calls.Load() == 1 })
+	for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG} {
+		if err := r.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 { // as many looks of the watcher
+		time.Sleep(watchOld)
+	}
+	if calls.Load() != 1 || cancels.Load() != 0 {
+		t.Errorf("%d calls, %d of them interrupted", calls.Load(), cancels.Load())
+	}
+	r.f.kill()
+	if ws, _ := r.wait(t); !ws.Signaled() {
+		t.Errorf("status %#x", ws)
+	}
+}
+
+// TestGone kills a program with a parked call.
+func TestGone(t *testing.T) {
+	reasons := make(chan Reason, 10)
+	parked := make(chan *Call, 10)
+	h := func(c *Call) Action {
+		defer func() { parked <- c }()
+		return c.Park(func(r Reason) Action { reasons <- r; return Restart() })
+	}
+	r := start(t, Config{Rules: onWait(h)}, "wait")
+	c := <-parked
+	r.f.kill()
+	r.wait(t)
+	if got := <-reasons; got != Gone {
+		t.Errorf("reason %v", got)
+	}
+	if c.Complete(Return(0)) {
+		t.Error("completed after the end")
+	}
+	var b [1]byte
+	if err := c.ReadMem(1, b[:]); err == nil {
+		t.Error("memory was read after the end")
+	}
+	if c.Valid() {
+		t.Error("valid after the end")
+	}
+}
+
+// TestClose ends supervision under a parked call: it fails with ENOSYS.
+func TestClose(t *testing.T) {
+	reasons := make(chan Reason, 10)
+	r := start(t, Config{Rules: onWait(func(c *Call) Action {
+		return c.Park(func(r Reason) Action { reasons <- r; return Restart() })
+	})}, "wait")
+	r.out.await(t, "ready")
+	eventually(t, "parked call", func() bool { return r.n.watch.parked.Load() == 1 })
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.out.await(t, "wait: ENOSYS")
+	if got := <-reasons; got != Gone {
+		t.Errorf("reason %v", got)
+	}
+	_, _ = unix.Wait4(r.PID(), nil, 0, nil) // Close reaps nobody
+}
+
+// TestStop stops and continues a parked program: it goes on waiting.
+func TestStop(t *testing.T) {
+	var calls atomic.Int32
+	done := make(chan *Call, 10)
+	h := func(c *Call) Action {
+		calls.Add(1)
+		a := c.Park(func(Reason) Action { return Restart() })
+		done <- c
+		return a
+	}
+	r := start(t, Config{Rules: onWait(h)}, "wait")
+	r.out.await(t, "ready")
+	<-done
+	if err := r.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stop", func() bool { return taskState(r.PID()) == 'T' })
+	if err := r.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c := <-done // it calls again
+	if !c.Complete(Return(3)) {
+		t.Error("cancelled")
+	}
+	if _, out := r.wait(t); out != "ready\nwait: 3\n" {
+		t.Errorf("output %q", out)
+	}
+	// SIGSTOP and SIGCONT may be seen apart.
+	if n := calls.Load(); n < 2 || n > 3 {
+		t.Errorf("%d calls", n)
+	}
+}
+
+func taskState(tid int) byte {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tid))
+	_, rest, _ := bytes.Cut(b, []byte(") "))
+	if len(rest) == 0 {
+		return 0
+	}
+	return rest[0]
+}
+
+// TestTracers attaches debuggers to a parked program.
+func TestTracers(t *testing.T) {
+	for _, tt := range []struct {
+		tool string
+		args func(pid string) []string
+		want string
+	}{
+		{"strace", func(pid string) []string { return []string{"-p", pid, "-e", "trace=accept"} }, "accept"},
+		{"gdb", func(pid string) []string {
+			return []string{"-nx", "-batch", "-p", pid, "-ex", "info registers rip"}
+		}, "rip"},
+	} {
+		t.Run(tt.tool, func(t *testing.T) {
+			if _, err := exec.LookPath(tt.tool); err != nil {
+				t.Skipf("%s is not installed", tt.tool)
+			}
+			last := make(chan *Call, 100)
+			h := func(c *Call) Action {
+				defer func() { last <- c }()
+				return c.Park(func(Reason) Action { return Restart() })
+			}
+			r := start(t, Config{Rules: onWait(h)}, "wait")
+			r.out.await(t, "ready")
+			<-last
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			var got output
+			cmd := exec.CommandContext(ctx, tt.tool, tt.args(strconv.Itoa(r.PID()))...)
+			cmd.Stdout, cmd.Stderr = &got, &got
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			got.await(t, tt.want)
+			if tt.tool == "strace" { // it would watch for ever
+				_ = cmd.Process.Signal(unix.SIGINT)
+			}
+			_ = cmd.Wait()
+			// It waits again, with the call made anew, and can be answered.
+			var c *Call
+			eventually(t, "new call", func() bool {
+				select {
+				case c = <-last:
+				default:
+				}
+				return c != nil && c.Valid()
+			})
+			eventually(t, "answer", func() bool {
+				select {
+				case c = <-last:
+				default:
+				}
+				return c.Complete(Return(9))
+			})
+			if _, out := r.wait(t); out != "ready\nwait: 9\n" {
+				t.Errorf("output %q", out)
+			}
+		})
+	}
+}
+
+// TestCancelPanics has a cancel function that panics.
+func TestCancelPanics(t *testing.T) {
+	r := start(t, Config{Rules: onWait(func(c *Call) Action {
+		return c.Park(func(Reason) Action { panic("a bug") })
+	})}, "eintr", "1")
+	if _, out := r.wait(t); !strings.HasPrefix(out, "wait: EIO\n") {
+		t.Errorf("output %q", out)
+	}
+	if !strings.Contains(r.log.String(), "a bug") {
+		t.Errorf("log %q", r.log)
+	}
+}
