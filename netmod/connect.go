@@ -53,13 +53,13 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 		return result(nl.connect(sa, c.Task.TGID()))
 	}
 	to, err := parseSockaddr(b.family, sa)
+	if _, ok := s.(*packet); ok && to.IsValid() {
+		err = nil // an IPv4 destination of an IPv6 socket: __ip6_datagram_connect takes it
+	}
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	if st, ok := s.(*stream); ok {
-		return st.connectHeld(c, d, to)
-	}
-	return s.connect(c, fd, to)
+	return s.connect(c, d, to)
 }
 
 // A connectWait is a thread that waits in a blocking connect.
@@ -76,13 +76,9 @@ func (w *connectWait) end() {
 	w.d.Close()
 }
 
-func (s *stream) connect(c *intercept.Call, d intercept.FD, to netip.AddrPort) intercept.Action {
-	return s.connectHeld(c, &held{FD: d}, to)
-}
-
-// connectHeld is connect(2) on a stream, with the state machine of
+// connect is connect(2) on a stream, with the state machine of
 // net/ipv4/af_inet.c:__inet_stream_connect.
-func (s *stream) connectHeld(c *intercept.Call, d *held, to netip.AddrPort) intercept.Action {
+func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercept.Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !to.IsValid() { // AF_UNSPEC: disconnect
@@ -249,7 +245,7 @@ func (s *stream) connectFailed(err unix.Errno) {
 
 func (s *stream) connectDone() {
 	if s.peer >= 0 {
-		s.state, s.lagged = connected, true
+		s.state, s.lagged = connected, s.gate > 0
 		if err := drain(s.peer, s.gate-1); err != nil {
 			s.m.log.Error("open gate", "err", err)
 		}

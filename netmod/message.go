@@ -164,9 +164,6 @@ func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 // handleSendmsg answers sendmsg(2).
 func (m *Module) handleSendmsg(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
-		if _, ok := s.(*stream); ok {
-			return intercept.Continue() // whatever the memory says, it goes into the placeholder
-		}
 		x, err := readSend(c, intercept.Addr(c.Args[1]), int(int32(c.Args[2])))
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
@@ -265,6 +262,9 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	}
 	var to netip.AddrPort
 	if len(x.to) > 0 {
+		if sockaddrFamily(x.to) == unix.AF_UNSPEC && s.family == unix.AF_INET && len(x.to) >= unix.SizeofSockaddrInet4 {
+			native.PutUint16(x.to, unix.AF_INET) // net/ipv4/udp.c:udp_sendmsg takes it so
+		}
 		if to, err = parseSockaddr(s.family, x.to); err != nil && !to.IsValid() {
 			return 0, err
 		}
@@ -311,12 +311,6 @@ func (m *Module) handleRecvfrom(c *intercept.Call) intercept.Action {
 func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
 		flags := int(int32(c.Args[2]))
-		if _, ok := s.(*stream); ok {
-			if flags&unix.MSG_ERRQUEUE != 0 {
-				return intercept.Fail(unix.EAGAIN)
-			}
-			return intercept.Continue()
-		}
 		x, err := readMsghdr(c, intercept.Addr(c.Args[1]))
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))

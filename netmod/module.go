@@ -58,6 +58,7 @@ type Module struct {
 	stub   *stub
 	ctx    context.Context // alive until Close
 	cancel context.CancelFunc
+	wg     sync.WaitGroup // goroutines of single answers
 
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
@@ -264,7 +265,7 @@ func (m *Module) Close() error {
 	for _, s := range socks {
 		s.destroy()
 	}
-	m.stub.wait()
+	m.wg.Wait()
 	m.meet.close()
 	return nil
 }

@@ -264,7 +264,7 @@ func (s *packet) settleLocked() {
 	}
 }
 
-func (s *packet) connect(c *intercept.Call, d intercept.FD, to netip.AddrPort) intercept.Action {
+func (s *packet) connect(_ *intercept.Call, _ *held, to netip.AddrPort) intercept.Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked()

@@ -21,7 +21,7 @@ import (
 // held).
 type socket interface {
 	common() *base
-	connect(c *intercept.Call, d intercept.FD, to netip.AddrPort) intercept.Action
+	connect(c *intercept.Call, d *held, to netip.AddrPort) intercept.Action
 	listen(c *intercept.Call, d intercept.FD, backlog int) intercept.Action
 	accept(c *intercept.Call, d *held, a acceptArgs) intercept.Action
 	shutdown(c *intercept.Call, d intercept.FD, how int) intercept.Action

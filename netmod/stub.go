@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +24,6 @@ type stub struct {
 	m     *Module
 	addrs map[netip.Addr]bool
 	slots chan struct{} // cap: queries under way at once
-	wg    sync.WaitGroup
 }
 
 // dnsPort is the only port that the stub serves.
@@ -84,9 +82,9 @@ func (s *stub) ask(p *packet, query []byte, server netip.AddrPort) {
 		return // dropped, as a busy server would; the program asks again
 	}
 	q := append([]byte(nil), query...)
-	s.wg.Add(1)
+	s.m.wg.Add(1)
 	go func() {
-		defer s.wg.Done()
+		defer s.m.wg.Done()
 		defer func() { <-s.slots }()
 		if reply := s.m.conf.Resolver.Answer(s.m.ctx, q, false); reply != nil {
 			p.put(reply, server)
@@ -126,10 +124,10 @@ func (s *stub) serve(st *stream, peer int) {
 		s.m.log.Error("serve the DNS stub", "err", err)
 		return
 	}
-	s.wg.Add(2)
+	s.m.wg.Add(2)
 	done := make(chan struct{})
 	go func() { // ends a read when the module closes
-		defer s.wg.Done()
+		defer s.m.wg.Done()
 		select {
 		case <-s.m.ctx.Done():
 		case <-done:
@@ -137,7 +135,7 @@ func (s *stub) serve(st *stream, peer int) {
 		_ = conn.Close()
 	}()
 	go func() {
-		defer s.wg.Done()
+		defer s.m.wg.Done()
 		defer func() {
 			close(done)
 			st.mu.Lock()
@@ -166,6 +164,3 @@ func (s *stub) serve(st *stream, peer int) {
 		}
 	}()
 }
-
-// wait returns when nothing of the stub is under way any more.
-func (s *stub) wait() { s.wg.Wait() }

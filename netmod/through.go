@@ -5,59 +5,168 @@
 package netmod
 
 import (
+	"context"
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
 )
 
-// send answers sendto(2) with an address: TCP ignores it (tcp(7)), AF_UNIX would
-// not. MSG_FASTOPEN is the exception, and is not supported.
+// send answers sendmsg(2), and sendto(2) with an address: TCP ignores the address
+// (tcp(7)), AF_UNIX would not. A message without one is left to the kernel, since
+// whatever the memory says by then goes into the placeholder.
 func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_FASTOPEN != 0 {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
-	n, err := x.gather(c, *buf)
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
-	}
-	n, err = unix.SendmsgN(d.N, (*buf)[:n], nil, nil, x.flags&(unix.MSG_OOB|unix.MSG_MORE)|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	switch {
-	case err == nil:
-		return intercept.Return(int64(n))
-	case err == unix.EAGAIN && x.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N):
-		// It would have to wait for room in the placeholder. The kernel can do
-		// that only for the call as it stands, and answers EISCONN; programs
-		// that give addresses to connected TCP sockets and fill them are not
-		// known.
+	if x.hdr != 0 && len(x.to) == 0 {
 		return intercept.Continue()
-	case err == unix.ENOTCONN || err == unix.EINVAL:
-		return intercept.Fail(unix.EPIPE)
 	}
-	return intercept.Fail(intercept.Errno(err))
+	try := func() (int, error) {
+		buf := getBuffer()
+		defer putBuffer(buf)
+		n, err := x.gather(c, *buf)
+		if err != nil {
+			return 0, err
+		}
+		n, err = unix.SendmsgN(d.N, (*buf)[:n], nil, nil, x.flags&unix.MSG_OOB|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == unix.ENOTCONN || err == unix.EINVAL {
+			err = unix.EPIPE
+		}
+		return n, err
+	}
+	return s.natively(c, d, x.flags, unix.POLLOUT, try)
 }
 
-// recv answers recvfrom(2) with an address or with MSG_TRUNC or MSG_ERRQUEUE. TCP
-// tells no address: the length becomes 0.
+// recv answers recvmsg(2), and recvfrom(2) with an address or with MSG_TRUNC or
+// MSG_ERRQUEUE: TCP tells no address, AF_UNIX would tell that of the module's end;
+// MSG_TRUNC drops the bytes (tcp(7)). Others are left to the kernel.
 func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_ERRQUEUE != 0 {
-		return intercept.Fail(unix.EAGAIN)
+		return intercept.Fail(unix.EAGAIN) // the queue is always empty
 	}
-	if x.flags&unix.MSG_TRUNC == 0 {
-		return intercept.Continue() // as AF_UNIX: the length becomes 0
-	}
-	// MSG_TRUNC of tcp(7): the bytes are dropped.
-	buf := getBuffer()
-	defer putBuffer(buf)
-	n, err := recvOnce(d.N, (*buf)[:min(x.size, len(*buf))], x.flags&unix.MSG_PEEK)
-	if err == unix.EAGAIN && x.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N) {
-		// Wait as a plain receive does: the kernel's stream sockets take the
-		// flag as none, and the buffer, which has to be there, gets the bytes.
+	if x.name == 0 && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
 		return intercept.Continue()
 	}
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
+	try := func() (int, error) {
+		buf := getBuffer()
+		defer putBuffer(buf)
+		n, err := recvOnce(d.N, (*buf)[:min(x.size, len(*buf))], x.flags&unix.MSG_PEEK)
+		if err != nil {
+			return 0, err
+		}
+		if x.flags&unix.MSG_TRUNC == 0 {
+			if _, err := x.scatter(c, (*buf)[:n]); err != nil {
+				return 0, err
+			}
+		}
+		return n, s.noName(c, x)
 	}
-	return intercept.Return(int64(n))
+	return s.natively(c, d, x.flags, unix.POLLIN, try)
+}
+
+// noName stores that there is no address and no control message.
+func (s *stream) noName(c *intercept.Call, x *transfer) error {
+	var zero [12]byte
+	if x.hdr == 0 {
+		if x.name == 0 {
+			return nil
+		}
+		return c.WriteMem(x.nameLen, zero[:4])
+	}
+	if err := c.WriteMem(x.hdr+8, zero[:4]); err != nil {
+		return err
+	}
+	return c.WriteMem(x.hdr+40, zero[:12]) // msg_controllen, msg_flags
+}
+
+// natively does try, an operation on the placeholder itself that does not block,
+// and lets the thread wait for events where it would have to. A goroutine waits
+// for it: such calls are rare.
+func (s *stream) natively(c *intercept.Call, d *held, flags int, events int16, try func() (int, error)) intercept.Action {
+	answer := func(n int, err error) intercept.Action {
+		if err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		return intercept.Return(int64(n))
+	}
+	n, err := try()
+	if intercept.Errno(err) != unix.EAGAIN || flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
+		return answer(n, err)
+	}
+	bell, err := newBell()
+	if err != nil {
+		return intercept.Fail(unix.ENOBUFS)
+	}
+	fd := d.take()
+	timeout := -1
+	s.mu.Lock()
+	if t := s.rcvTimeo; events == unix.POLLIN && t > 0 {
+		timeout = int(t.Milliseconds()) + 1
+	}
+	if t := s.sndTimeo; events == unix.POLLOUT && t > 0 {
+		timeout = int(t.Milliseconds()) + 1
+	}
+	s.mu.Unlock()
+	stop := context.AfterFunc(s.m.ctx, bell.ring)
+	s.m.wg.Add(1)
+	go func() {
+		defer s.m.wg.Done()
+		defer bell.close()
+		defer stop()
+		defer fd.Close()
+		for {
+			fds := []unix.PollFd{{Fd: int32(fd.N), Events: events}, {Fd: int32(bell.fd), Events: unix.POLLIN}}
+			ready, err := unix.Poll(fds, timeout)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || ready == 0 {
+				c.Complete(intercept.Fail(unix.EAGAIN))
+				return
+			}
+			if fds[1].Revents != 0 {
+				return
+			}
+			if n, err := try(); intercept.Errno(err) != unix.EAGAIN {
+				c.Complete(answer(n, err))
+				return
+			}
+		}
+	}()
+	return c.Park(func(intercept.Reason) intercept.Action {
+		bell.ring()
+		if timeout >= 0 {
+			return intercept.Fail(unix.EINTR)
+		}
+		return intercept.Restart()
+	})
+}
+
+// A bell ends a poll(2) on another goroutine.
+type bell struct {
+	mu     sync.Mutex
+	fd     int // eventfd
+	closed bool
+}
+
+func newBell() (*bell, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	return &bell{fd: fd}, err
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		_, _ = unix.Write(b.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
+func (b *bell) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	unix.Close(b.fd)
 }
