@@ -49,6 +49,7 @@ func (r *request) addrs(w *writer) {
 	}
 	if only != 0 {
 		flags |= unix.NLM_F_DUMP_FILTERED
+		w.filtered = unix.NLM_F_DUMP_FILTERED
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		if !r.wants(family) {

@@ -66,17 +66,16 @@ func Ioctl(s stacks.State, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 	if errno := classify(cmd); errno != 0 {
 		return 0, errno
 	}
+	ifr[unix.IFNAMSIZ-1] = 0 // as the kernel does before it looks
 	if cmd == unix.SIOCGIFNAME {
 		ifc := byIndex(s, int(int32(binary.NativeEndian.Uint32(ifr[unix.IFNAMSIZ:]))))
 		if ifc == nil {
 			return 0, unix.ENODEV
 		}
-		clear(ifr[:unix.IFNAMSIZ])
-		copy(ifr[:unix.IFNAMSIZ-1], ifc.Name)
+		ifr[copy(ifr[:unix.IFNAMSIZ-1], ifc.Name)] = 0
 		return len(ifr), 0
 	}
 
-	ifr[unix.IFNAMSIZ-1] = 0 // as the kernel does before it looks
 	label, _, _ := bytes.Cut(ifr[:unix.IFNAMSIZ], []byte{0})
 	name, _, _ := bytes.Cut(label, []byte{':'}) // eth0:1 is an alias of eth0
 	ifc := byName(s, string(name))

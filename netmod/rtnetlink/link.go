@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	skipStats = 8 // RTEXT_FILTER_SKIP_STATS
-	statsLen  = 24 * 4
-	stats64   = 25 * 8
+	statsLen   = 24 * 4 // struct rtnl_link_stats
+	stats64Len = 25 * 8 // struct rtnl_link_stats64
 
 	operUnknown = 0 // RFC 2863, linux/if.h
 	operDown    = 2
@@ -149,13 +148,13 @@ func (r *request) link(w *writer, i *stacks.Interface, flags uint16) {
 	w.attrU8(unix.IFLA_OPERSTATE, d.oper)
 	w.attrU32(unix.IFLA_MTU, uint32(i.MTU))
 	if !inet6 {
-		r.linkDetails(w, i, d)
+		linkDetails(w, i, d)
 	}
 	w.end()
 }
 
 // linkDetails writes what the general dump says beyond the IPv6 one.
-func (r *request) linkDetails(w *writer, i *stacks.Interface, d device) {
+func linkDetails(w *writer, i *stacks.Interface, d device) {
 	w.attrU8(unix.IFLA_LINKMODE, 0)
 	w.attrU32(iflaMinMTU, d.minMTU)
 	w.attrU32(iflaMaxMTU, d.maxMTU)
@@ -171,9 +170,7 @@ func (r *request) linkDetails(w *writer, i *stacks.Interface, d device) {
 		w.attr(unix.IFLA_ADDRESS, mac)
 		w.attr(unix.IFLA_BROADCAST, d.bcast)
 	}
-	if attrU32(r.attrs(unix.SizeofIfInfomsg)[unix.IFLA_EXT_MASK])&skipStats == 0 {
-		w.attrZero(unix.IFLA_STATS64, stats64)
-		w.attrZero(unix.IFLA_STATS, statsLen)
-	}
+	w.attrZero(unix.IFLA_STATS64, stats64Len)
+	w.attrZero(unix.IFLA_STATS, statsLen)
 	w.attrString(unix.IFLA_QDISC, d.qdisc)
 }

@@ -19,7 +19,10 @@ const (
 	rtcfMulticast = 0x20000000
 )
 
-var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+var (
+	broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	allHosts   = netip.AddrFrom4([4]byte{224, 0, 0, 1})
+)
 
 // oneRoute answers where packets to an address go.
 func (r *request) oneRoute(w *writer) *failure {
@@ -46,8 +49,8 @@ func (r *request) oneRoute(w *writer) *failure {
 		}
 	}
 	oif := int(attrU32(attrs[unix.RTA_OIF]))
-	if oif != 0 && byIndex(r.state, oif) == nil {
-		return fail(unix.ENODEV, "")
+	if oif != 0 && byIndex(r.state, oif) == nil && family == unix.AF_INET {
+		return fail(unix.ENODEV, "") // IPv6 looks for routes, and finds none
 	}
 	e, f := lookup(r.state, dst, src, oif)
 	if f != nil {
@@ -60,6 +63,7 @@ func (r *request) oneRoute(w *writer) *failure {
 		}
 		if dst.Is4() {
 			e.table = unix.RT_TABLE_MAIN // see resolved4
+			e.typ = typeOf(e.typ, dst)
 		}
 		e.write(w, 0)
 		return nil
@@ -82,8 +86,9 @@ func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *failure) {
 	if src.Is4() && !own(s, src) {
 		return entry{}, unreachable
 	}
-	if dst.Is4() && dst.IsUnspecified() {
-		dst = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // net/ipv4/route.c: this host
+	if dst == netip.IPv4Unspecified() {
+		// This host; known without the tables.
+		return entry{dst: netip.PrefixFrom(dst, 32), src: netip.AddrFrom4([4]byte{127, 0, 0, 1}), typ: unix.RTN_LOCAL}, nil
 	}
 	var best entry
 	for _, e := range entries(s) {
@@ -142,19 +147,19 @@ func (e *entry) source(s stacks.State, dst netip.Addr) netip.Addr {
 	if e.gateway.IsValid() {
 		next = e.gateway
 	}
-	var onLink, onIface, any netip.Addr
+	var onLink, onIface, first netip.Addr
 	for _, ifc := range s.Interfaces {
 		for _, p := range ifc.Addrs {
 			a := p.Addr()
 			if a.BitLen() != dst.BitLen() || a.IsLoopback() {
 				continue
 			}
-			// A link-local address is no source for what lies beyond the link.
-			if a.IsLinkLocalUnicast() && !dst.IsLinkLocalUnicast() && !dst.IsMulticast() {
+			// An IPv6 link-local address is no source for what lies beyond the link.
+			if a.Is6() && a.IsLinkLocalUnicast() && !dst.IsLinkLocalUnicast() && !dst.IsMulticast() {
 				continue
 			}
-			if !any.IsValid() {
-				any = a
+			if !first.IsValid() {
+				first = a
 			}
 			if ifc.Index != e.oif {
 				continue
@@ -172,24 +177,29 @@ func (e *entry) source(s stacks.State, dst netip.Addr) netip.Addr {
 			return a
 		}
 	}
-	return any
+	return first
+}
+
+// typeOf is the type of the path to an IPv4 address by an entry of type typ.
+func typeOf(typ uint8, dst netip.Addr) uint8 {
+	switch {
+	case dst == broadcast4:
+		return unix.RTN_BROADCAST
+	case dst.IsMulticast():
+		return unix.RTN_MULTICAST
+	}
+	return typ
 }
 
 // resolved4 writes the answer of net/ipv4/route.c:rt_fill_info.
 func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTable bool) {
 	// Without rules of the administrator both tables are one (fib_unmerge), which
 	// goes by the name of main.
-	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), e.typ, uint32(cloned), e.oif
+	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), typeOf(e.typ, dst), uint32(cloned), e.oif
 	prefsrc := e.source(s, dst)
 	gateway := e.gateway
 	if tellTable && e.proto == unix.RTPROT_UNSPEC {
 		table = unix.RT_TABLE_UNSPEC
-	}
-	switch {
-	case dst == broadcast4:
-		typ = unix.RTN_BROADCAST
-	case dst.IsMulticast():
-		typ = unix.RTN_MULTICAST
 	}
 	switch typ {
 	case unix.RTN_LOCAL:
@@ -199,7 +209,10 @@ func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTa
 		flags |= rtcfLocal | rtcfBroadcast
 		gateway = netip.Addr{}
 	case unix.RTN_MULTICAST:
-		flags |= rtcfLocal | rtcfMulticast
+		flags |= rtcfMulticast
+		if dst == allHosts {
+			flags |= rtcfLocal // the group that everybody is in
+		}
 		gateway = netip.Addr{}
 	}
 	srcLen := uint8(0)
@@ -215,7 +228,7 @@ func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTa
 		w.attrAddr(unix.RTA_SRC, src)
 	}
 	w.attrU32(unix.RTA_OIF, uint32(oif))
-	if prefsrc.IsValid() && prefsrc != src && !(src.IsValid() && !src.IsUnspecified()) {
+	if prefsrc.IsValid() && (!src.IsValid() || src.IsUnspecified()) {
 		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
 	}
 	if gateway.IsValid() {
@@ -242,7 +255,7 @@ func (e *entry) resolved6(w *writer, s stacks.State, dst, src netip.Addr) {
 	w.attrU32(unix.RTA_TABLE, uint32(e.table))
 	w.attrAddr(unix.RTA_DST, dst)
 	w.attrAddr(unix.RTA_SRC, src)
-	if prefsrc.IsValid() && !dst.IsMulticast() {
+	if prefsrc.IsValid() {
 		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
 	}
 	w.attrU32(unix.RTA_PRIORITY, e.metric)

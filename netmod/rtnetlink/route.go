@@ -160,14 +160,15 @@ func lastOf(p netip.Prefix) netip.Addr {
 // routes dumps the tables.
 func (r *request) routes(w *writer) *failure {
 	h := r.fixed(unix.SizeofRtMsg)
-	if attrU32(h[8:])&cloned != 0 {
-		return nil // the cache of exceptions
-	}
 	var table, oif uint32
 	var proto, typ uint8
 	flags := uint16(unix.NLM_F_MULTI)
 	if r.opts.Strict {
-		flags |= unix.NLM_F_DUMP_FILTERED // at least exceptions are left out
+		if attrU32(h[8:])&cloned != 0 {
+			w.filtered = unix.NLM_F_DUMP_FILTERED
+			return nil // only exceptions, of which there are none
+		}
+		flags |= unix.NLM_F_DUMP_FILTERED // at least those are left out
 		attrs := r.attrs(unix.SizeofRtMsg)
 		table, proto, typ = uint32(h[4]), h[5], h[7]
 		if t := attrU32(attrs[unix.RTA_TABLE]); t != 0 {
@@ -176,6 +177,9 @@ func (r *request) routes(w *writer) *failure {
 		if oif = attrU32(attrs[unix.RTA_OIF]); oif != 0 && byIndex(r.state, int(oif)) == nil {
 			return fail(unix.ENODEV, "")
 		}
+	}
+	if table != 0 || proto != 0 || typ != 0 || oif != 0 {
+		w.filtered = unix.NLM_F_DUMP_FILTERED
 	}
 	for _, e := range entries(r.state) {
 		if !r.wants(familyOf(e.dst.Addr())) ||

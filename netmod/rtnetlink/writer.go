@@ -29,6 +29,7 @@ type writer struct {
 	cur      []byte   // the one that is being filled
 	start    int      // where the current message begins in cur
 	size     int      // bytes of all messages so far
+	filtered uint16   // NLM_F_DUMP_FILTERED if the dump leaves out what was not asked for
 }
 
 func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
@@ -67,7 +68,8 @@ func (w *writer) end() {
 // done ends a dump. It shares the last datagram where there is room, as in the
 // kernel.
 func (w *writer) done() {
-	w.begin(unix.NLMSG_DONE, unix.NLM_F_MULTI)
+	w.begin(unix.NLMSG_DONE, unix.NLM_F_MULTI|w.filtered)
+	w.filtered = 0
 	w.u32(0) // the dump's result
 	w.end()
 	w.flush()

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What can be told without a kernel: refusals, sizes, bounds, other decoders.
+
+package rtnetlink
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jsimonetti/rtnetlink/v2"
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// An independent decoder finds in our dumps what is in the State.
+func TestDecodedByOthers(t *testing.T) {
+	s := twin()
+	var names, addrs, routes []string
+	each := func(typ uint16, f func(body []byte) error) {
+		t.Helper()
+		for _, d := range Answer(s, message(typ, requestD, 42, make([]byte, 4)), 7) {
+			msgs, err := syscall.ParseNetlinkMessage(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range msgs {
+				if m.Header.Seq != 42 || m.Header.Pid != 7 || m.Header.Flags&unix.NLM_F_MULTI == 0 {
+					t.Errorf("header %+v", m.Header)
+				}
+				if m.Header.Type == unix.NLMSG_DONE {
+					continue
+				}
+				if err := f(m.Data); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	each(unix.RTM_GETLINK, func(b []byte) error {
+		var m rtnetlink.LinkMessage
+		err := m.UnmarshalBinary(b)
+		names = append(names, fmt.Sprint(m.Index, " ", m.Attributes.Name, " ", m.Attributes.MTU, " ", m.Attributes.Address))
+		return err
+	})
+	each(unix.RTM_GETADDR, func(b []byte) error {
+		var m rtnetlink.AddressMessage
+		err := m.UnmarshalBinary(b)
+		addrs = append(addrs, fmt.Sprint(m.Index, " ", m.Attributes.Address, "/", m.PrefixLength))
+		return err
+	})
+	each(unix.RTM_GETROUTE, func(b []byte) error {
+		var m rtnetlink.RouteMessage
+		err := m.UnmarshalBinary(b)
+		if m.Table == unix.RT_TABLE_MAIN && m.Family == unix.AF_INET {
+			routes = append(routes, fmt.Sprint(m.Attributes.Dst, "/", m.DstLength, " ", m.Attributes.Gateway, " ", m.Attributes.OutIface))
+		}
+		return err
+	})
+	var wantNames, wantAddrs []string
+	for _, i := range s.Interfaces {
+		mac := i.MAC
+		if i.Loop {
+			mac = make(net.HardwareAddr, 6)
+		}
+		wantNames = append(wantNames, fmt.Sprint(i.Index, " ", i.Name, " ", i.MTU, " ", mac))
+		for _, p := range i.Addrs {
+			wantAddrs = append(wantAddrs, fmt.Sprint(i.Index, " ", p))
+		}
+	}
+	slices.Sort(addrs)
+	slices.Sort(wantAddrs)
+	wantRoutes := []string{"<nil>/0 10.7.0.1 2", "10.7.0.0/24 <nil> 2", "192.0.2.0/24 <nil> 3",
+		"203.0.113.0/25 192.0.2.1 3", "203.0.113.0/24 192.0.2.1 3", "203.0.113.0/24 <nil> 2"}
+	for _, d := range []string{cmp.Diff(wantNames, names), cmp.Diff(wantAddrs, addrs), cmp.Diff(wantRoutes, routes)} {
+		if d != "" {
+			t.Errorf("-want +got\n%s", d)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for typ, want := range map[uint16]unix.Errno{
+		unix.RTM_NEWLINK: unix.EPERM, unix.RTM_DELLINK: unix.EPERM, unix.RTM_SETLINK: unix.EPERM,
+		unix.RTM_NEWADDR: unix.EPERM, unix.RTM_DELADDR: unix.EPERM, unix.RTM_NEWROUTE: unix.EPERM,
+		unix.RTM_DELROUTE: unix.EPERM, unix.RTM_NEWRULE: unix.EPERM, unix.RTM_NEWNSID: unix.EPERM,
+		unix.RTM_GETQDISC: unix.EOPNOTSUPP, unix.RTM_GETNSID: unix.EOPNOTSUPP, 0x80: unix.EOPNOTSUPP,
+	} {
+		for _, flags := range []uint16{request1, requestD, requestA} {
+			got := Options{ExtAck: true}.Answer(twin(), message(typ, flags, 1, make([]byte, 16)), 1)
+			if len(got) != 1 || binary.NativeEndian.Uint16(got[0][4:]) != unix.NLMSG_ERROR ||
+				int32(binary.NativeEndian.Uint32(got[0][16:])) != -int32(want) {
+				t.Errorf("type %d flags %#x: %x, want %v", typ, flags, got, want)
+			}
+		}
+	}
+}
+
+// NETLINK_EXT_ACK adds the kernel's words behind the request.
+func TestExtendedErrors(t *testing.T) {
+	req := message(unix.RTM_GETNEIGH, request1, 1, make([]byte, 12))
+	for _, capAck := range []bool{false, true} {
+		got := Options{ExtAck: true, CapAck: capAck}.Answer(twin(), req, 1)[0]
+		at := unix.NLMSG_HDRLEN + 4 + len(req)
+		if capAck {
+			at = unix.NLMSG_HDRLEN + 4 + unix.NLMSG_HDRLEN
+		}
+		if flags := binary.NativeEndian.Uint16(got[6:]); flags&ackTLVs == 0 || flags&capped != 0 != capAck {
+			t.Errorf("flags %#x", flags)
+		}
+		if text := string(got[at+4:]); text != "Network address not specified\x00\x00\x00" {
+			t.Errorf("text %q", text)
+		}
+	}
+}
+
+// Large tables come in datagrams that fit a page, and lose nothing.
+func TestDatagramSize(t *testing.T) {
+	s := twin()
+	for i := range 2000 {
+		a := netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})
+		s.Interfaces[1].Addrs = append(s.Interfaces[1].Addrs, netip.PrefixFrom(a, 32))
+		s.Interfaces = append(s.Interfaces, stacks.Interface{Index: 10 + i, Name: fmt.Sprint("i", i), MTU: 1500})
+	}
+	for typ, want := range map[uint16]int{unix.RTM_GETLINK: 2006, unix.RTM_GETADDR: 2009} {
+		got := Answer(s, message(typ, requestD, 1, make([]byte, 4)), 1)
+		n := 0
+		for i, d := range got {
+			if len(d) > maxDatagram {
+				t.Errorf("datagram of %d bytes", len(d))
+			}
+			if i < len(got)-1 && len(d) < maxDatagram/2 {
+				t.Errorf("datagram %d of %d has only %d bytes", i, len(got), len(d))
+			}
+			for _, m := range decode(t, [][]byte{d}) {
+				if m.Type == unix.NLMSG_DONE != (i == len(got)-1 && n == want) {
+					t.Errorf("message %d of type %d in datagram %d of %d", n, m.Type, i, len(got))
+				}
+				n++
+			}
+		}
+		if n != want+1 {
+			t.Errorf("type %d: %d messages, want %d", typ, n, want+1)
+		}
+	}
+}
+
+// One request cannot make us build without end.
+func TestBound(t *testing.T) {
+	var req []byte
+	one := message(unix.RTM_GETLINK, requestD, 1, make([]byte, 4))
+	for range 3000 {
+		req = append(req, one...)
+	}
+	size, busy := 0, 0
+	for _, d := range Answer(twin(), req, 1) {
+		size += len(d)
+		if binary.NativeEndian.Uint16(d[4:]) == unix.NLMSG_ERROR {
+			busy++
+			if errno := -int32(binary.NativeEndian.Uint32(d[16:])); errno != int32(unix.EBUSY) {
+				t.Fatalf("errno %d", errno)
+			}
+		}
+	}
+	if busy < 2900 || size > maxDump+3000*64+8192 {
+		t.Errorf("%d bytes, %d busy", size, busy)
+	}
+}
+
+func TestIoctlRefusals(t *testing.T) {
+	tests := []struct {
+		name string
+		cmd  uint32
+		dev  string
+		want unix.Errno
+	}{
+		{"set flags", unix.SIOCSIFFLAGS, "tun0", unix.EPERM},
+		{"set address", unix.SIOCSIFADDR, "nope", unix.EPERM},
+		{"rename", unix.SIOCSIFNAME, "tun0", unix.EPERM},
+		{"add route", unix.SIOCADDRT, "", unix.EPERM},
+		{"add bridge", 0x89a0, "br0", unix.EPERM},
+		{"its namespace", siocgskns, "tun0", unix.EPERM},
+		{"ethtool", unix.SIOCETHTOOL, "tun0", unix.EOPNOTSUPP},
+		{"ethtool, no device", unix.SIOCETHTOOL, "nope", unix.ENODEV},
+		{"wireless name", siocgiwname, "eth1", unix.EOPNOTSUPP},
+		{"wireless name, no device", siocgiwname, "nope", unix.ENODEV},
+		{"set wireless mode", 0x8b06, "eth1", unix.EPERM},
+		{"bond info", 0x8994, "eth1", unix.EOPNOTSUPP},
+		{"enslave", 0x8990, "eth1", unix.EPERM},
+		{"arp entry", siocgarp, "", unix.ENXIO},
+		{"no network command", 0x5401, "tun0", unix.ENOTTY},
+		{"multicast count", siocgifcount, "tun0", unix.ENOTTY},
+	}
+	for _, tt := range tests {
+		for _, size := range []int{IfreqLen, IfreqLen32} {
+			ifr := make([]byte, size)
+			copy(ifr, tt.dev)
+			before := slices.Clone(ifr)
+			n, errno := Ioctl(twin(), tt.cmd, ifr)
+			if errno != tt.want || n != 0 || !slices.Equal(before, ifr) {
+				t.Errorf("%s: %d, %v, want %v", tt.name, n, errno, tt.want)
+			}
+		}
+	}
+	if _, errno := Ioctl(twin(), unix.SIOCGIFMTU, make([]byte, 31)); errno != unix.EFAULT {
+		t.Errorf("short ifreq: %v", errno)
+	}
+}
+
+// Programs of 32 bits see smaller entries with the same contents.
+func TestIoctl32(t *testing.T) {
+	for _, cmd := range []uint32{unix.SIOCGIFADDR, unix.SIOCGIFMTU, unix.SIOCGIFHWADDR, unix.SIOCGIFMAP} {
+		long, short := make([]byte, IfreqLen), make([]byte, IfreqLen32)
+		copy(long, "eth1")
+		copy(short, "eth1")
+		n, errno := Ioctl(twin(), cmd, short)
+		if _, e := Ioctl(twin(), cmd, long); errno != 0 || e != 0 || n != IfreqLen32 || !slices.Equal(long[:IfreqLen32], short) {
+			t.Errorf("command %#x: %d, %v, %v\n%x\n%x", cmd, n, errno, e, long, short)
+		}
+	}
+	if got := Ifconf(twin(), IfreqLen32, 100); len(got) != 96 || string(got[32:36]) != "tun0" {
+		t.Errorf("%q", got)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, typ := range []uint16{unix.RTM_GETLINK, unix.RTM_GETADDR, unix.RTM_GETROUTE, unix.RTM_GETNEIGH, unix.RTM_GETRULE} {
+		f.Add(message(typ, requestD, 1, make([]byte, 16)), true)
+		f.Add(message(typ, requestA, 1, []byte{unix.AF_INET}, make([]byte, 11), attribute(1, []byte{10, 7, 0, 9})), false)
+		f.Add(message(typ, requestA, 1, []byte{unix.AF_INET6}, make([]byte, 11), attribute(1, make([]byte, 16))), false)
+	}
+	s := twin()
+	f.Fuzz(func(t *testing.T, req []byte, on bool) {
+		size := 0
+		for _, d := range (Options{ExtAck: on, CapAck: on, Strict: on}).Answer(s, req, 1) {
+			size += len(d)
+			if _, err := syscall.ParseNetlinkMessage(d); err != nil {
+				t.Errorf("%x: %v", d, err)
+			}
+		}
+		// The kernel's answer to a single GETLINK is large; 16 bytes ask for it.
+		if size > maxDump+16384+len(req)*64 {
+			t.Errorf("%d bytes answer %d", size, len(req))
+		}
+	})
+}
+
+func FuzzIoctl(f *testing.F) {
+	f.Add(uint32(unix.SIOCGIFADDR), make([]byte, IfreqLen))
+	f.Fuzz(func(t *testing.T, cmd uint32, ifr []byte) {
+		size := len(ifr)
+		if n, errno := Ioctl(twin(), cmd, ifr); n > size || (errno == 0) != (n > 0) {
+			t.Errorf("%d of %d bytes, %v", n, size, errno)
+		}
+	})
+}
