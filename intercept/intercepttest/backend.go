@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The fake process as a backend of calls.
+
+package intercepttest
+
+import (
+	"golang.org/x/sys/unix"
+	"umrun/intercept"
+)
+
+// backend keeps the methods of intercept.Backend off the Process.
+type backend Process
+
+// ReadMem implements intercept.Backend.
+func (b *backend) ReadMem(c *intercept.Call, a intercept.Addr, p []byte) error {
+	if !b.Valid(c) {
+		return intercept.ErrGone
+	}
+	return (*Process)(b).access(a, p, false)
+}
+
+// WriteMem implements intercept.Backend.
+func (b *backend) WriteMem(c *intercept.Call, a intercept.Addr, p []byte) error {
+	if !b.Valid(c) {
+		return intercept.ErrGone
+	}
+	return (*Process)(b).access(a, p, true)
+}
+
+// DupFD implements intercept.Backend.
+func (b *backend) DupFD(c *intercept.Call, fd int) (int, error) {
+	if !b.Valid(c) {
+		return -1, intercept.ErrGone
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	host, ok := b.fds[fd]
+	if !ok {
+		return -1, unix.EBADF
+	}
+	return unix.FcntlInt(uintptr(host), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// Valid implements intercept.Backend.
+func (b *backend) Valid(c *intercept.Call) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	call := b.calls[c.ID()]
+	return call != nil && !call.gone
+}
+
+// Reply implements intercept.Backend. An answered call is forgotten, so that a
+// second answer finds nobody.
+func (b *backend) Reply(c *intercept.Call, r intercept.Reply) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	call := b.calls[c.ID()]
+	if call == nil || call.gone {
+		return -1, intercept.ErrGone
+	}
+	fd := -1
+	call.result = Result{Kind: r.Kind, Val: r.Val, Errno: r.Errno}
+	if r.Kind == intercept.ReplyInstall {
+		for fd = 0; ; fd++ {
+			if fd >= b.MaxFD {
+				return -1, unix.EMFILE
+			}
+			if _, used := b.fds[fd]; !used {
+				break
+			}
+		}
+		host, err := unix.FcntlInt(uintptr(r.FD), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		b.fds[fd], b.cloexec[fd] = host, r.CloseOnExec
+		call.result = Result{Kind: r.Kind, Val: int64(fd)}
+	}
+	delete(b.calls, c.ID())
+	close(call.answered)
+	return fd, nil
+}
