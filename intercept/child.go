@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,9 +97,12 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return childError{stepSetup, err}
 	}
-	if sp.SigMask != nil {
+	if err := ignoreSignals(sp.SigIgnore); err != nil {
+		return childError{stepSetup, err}
+	}
+	if sp.SetMask {
 		var set unix.Sigset_t
-		set.Val[0] = *sp.SigMask
+		set.Val[0] = sp.SigMask
 		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &set, nil); err != nil {
 			return childError{stepSetup, err}
 		}
@@ -112,6 +116,26 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 	// Exec also gives back the limit of descriptors (RLIMIT_NOFILE) that the
 	// runtime has raised at its start.
 	return childError{stepExec, syscall.Exec(sp.Path, sp.Argv, sp.Env)}
+}
+
+// ignoreSignals sets the disposition of each signal of set to SIG_IGN, by the
+// system call: os/signal.Ignore would leave it to the runtime, whose execve
+// knows nothing of it.
+func ignoreSignals(set uint64) error {
+	var act struct { // struct sigaction of the kernel, <asm-generic/signal.h>
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	act.handler = 1 // SIG_IGN
+	for sig := uintptr(1); sig <= 64; sig++ {
+		if set>>(sig-1)&1 == 0 {
+			continue
+		}
+		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, unsafe.Sizeof(act.mask), 0, 0); errno != 0 {
+			return errno
+		}
+	}
+	return nil
 }
 
 // sendReport tells the supervisor.

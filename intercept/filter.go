@@ -241,3 +241,10 @@ func export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
 	}
 	return prog, binary.Read(file, binary.NativeEndian, prog)
 }
+
+// LibseccompVersion returns the version of the libseccomp that is loaded, as
+// "2.5.4".
+func LibseccompVersion() string {
+	major, minor, micro := seccomp.GetLibraryVersion()
+	return fmt.Sprintf("%d.%d.%d", major, minor, micro)
+}

@@ -38,6 +38,11 @@ type Config struct {
 	// blocks signal n. Else it starts with the supervisor's.
 	SigMask *uint64
 
+	// SigIgnore are the signals that the program starts with ignored, as bits
+	// like those of SigMask. execve(2) keeps them so, but the Go runtime has put
+	// handlers in their place in this process.
+	SigIgnore uint64
+
 	// Inherited lists the descriptors above 2 that the supervisor itself was
 	// started with and hands on, under the same numbers. nil: every one that is
 	// not close-on-exec when Start runs. See [InheritedFDs].
@@ -149,7 +154,9 @@ type spec struct {
 	Path      string
 	Argv, Env []string
 	Dir       string
-	SigMask   *uint64
+	SetMask   bool // apply SigMask: gob cannot tell a pointer to zero from nil
+	SigMask   uint64
+	SigIgnore uint64
 	Filter    []unix.SockFilter
 }
 
@@ -184,7 +191,10 @@ func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config,
 }
 
 func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigMask: cfg.SigMask, Filter: prog}
+	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog}
+	if cfg.SigMask != nil {
+		sp.SetMask, sp.SigMask = true, *cfg.SigMask
+	}
 	if sp.Argv == nil {
 		sp.Argv = []string{sp.Path}
 	}
