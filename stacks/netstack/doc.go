@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netstack is the userspace TCP/IP stack: gVisor's protocols behind the
+// contract of package stacks, with a packet path and the socket semantics of
+// Linux of our own.
+//
+// # How it works
+//
+//	socket calls -> stream, packet -> gVisor endpoints -> routes -> lo
+//	                                                         \-> endpoint -> Link
+//
+// A [Stack] has a loopback interface (index 1, all of 127/8 and ::1) and one
+// interface for each link. Addresses of its own are reached without leaving it.
+// It never forwards between links.
+//
+// An endpoint (link.go) moves packets between gVisor and a link: outgoing ones
+// through a bounded queue that a goroutine empties in bursts, incoming ones by a
+// goroutine that reads batches. Nothing is dropped where TCP can be made to wait.
+// Over an offloading link TCP travels in super-segments of up to 56 KiB with
+// unfinished checksums; without offload every packet leaves complete. Checksums
+// of incoming packets are verified in software, unless the link says that it did
+// so itself.
+//
+// A stream (stream.go) or packet socket (packet.go) wraps one gVisor endpoint
+// and adds what Linux does and gVisor does not: the states of connect(2), errors
+// that are reported once, poll(2) masks in every state, sockets that can be
+// connected again after a failure, option values (options.go and the tables
+// beside it). gVisor's error types end in errno.go.
+//
+// # Goroutines
+//
+// gVisor runs GOMAXPROCS TCP workers for the stack and timers; each link has two
+// goroutines. A socket has none. Stack.Close ends and waits for all of them.
+//
+// # Locks
+//
+// gVisor's locks come last: none of ours but endpoint.mu, which is a leaf, is
+// ever taken by what gVisor calls. A socket's mu may be held across calls into
+// gVisor; callbacks of Watch therefore never call into the stack.
+package netstack

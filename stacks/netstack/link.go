@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The endpoint that joins a stacks.Link to gVisor: the packet path.
+
+package netstack
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"umrun/stacks"
+	"umrun/stacks/offload"
+)
+
+// gsoMaxSize bounds a super-segment, bytes. It is below 64 KiB so that what an
+// encrypting link makes of one super-segment still fits one UDP_SEGMENT send.
+const gsoMaxSize = 57344
+
+// Bounds of the outbound queue. TCP data waits above the soft bounds; what must
+// not wait is dropped above the hard one.
+const (
+	softPackets = 512
+	softBytes   = 1 << 20
+	hardPackets = 8 * softPackets
+)
+
+// flushTime is how long Close waits for queued packets (the resets of open
+// connections) to leave.
+const flushTime = 100 * time.Millisecond
+
+// An endpoint is the gVisor side of one link.
+//
+// Two goroutines belong to it, from start to close: outbound hands the queue to
+// Link.Write, inbound gives what Link.Read returns to gVisor. The first may
+// block in the link for as long as the link likes. The second must never wait
+// for the first: two stacks that answer each other's packets from their inbound
+// goroutines through full queues would wait for each other. Hence the rule of
+// [endpoint.WritePackets].
+type endpoint struct {
+	link    stacks.Link
+	offload bool
+	mtu     uint32
+	log     *slog.Logger
+
+	// rxValid says whether the checksums of the packet that inbound is
+	// delivering were verified. gVisor asks for it per endpoint, by
+	// Capabilities, in the call that delivers a packet; since only inbound
+	// delivers, an answer per packet is exact.
+	rxValid atomic.Bool
+
+	mu       sync.Mutex
+	notEmpty sync.Cond // waited for by outbound
+	notFull  sync.Cond // waited for by TCP senders
+	idle     sync.Cond // waited for by close
+
+	queue   []*stack.PacketBuffer   // +checklocks:mu
+	bytes   int                     // of queue; +checklocks:mu
+	busy    bool                    // outbound is in Link.Write; +checklocks:mu
+	closed  bool                    // +checklocks:mu
+	started bool                    // +checklocks:mu
+	disp    stack.NetworkDispatcher // +checklocks:mu
+
+	dropped atomic.Uint64 // packets lost on a full queue
+	wg      sync.WaitGroup
+}
+
+var (
+	_ stack.LinkEndpoint = (*endpoint)(nil)
+	_ stack.GSOEndpoint  = (*endpoint)(nil)
+)
+
+func newEndpoint(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
+	e := &endpoint{link: l, mtu: uint32(mtu), log: log}
+	if o, ok := l.(stacks.Offloads); ok {
+		e.offload = o.Offloads()
+	}
+	e.notEmpty.L, e.notFull.L, e.idle.L = &e.mu, &e.mu, &e.mu
+	return e
+}
+
+// WritePackets implements stack.LinkWriter: it queues packets for outbound.
+//
+// TCP segments with data wait while the queue is full: that is the
+// back-pressure. Their senders are processor goroutines and callers of Send.
+// Everything else goes in at once, because it may come from an inbound
+// goroutine (resets, ICMP) or from a call that must not block (SYN, datagrams;
+// the latter are bounded by SO_SNDBUF, which counts them until they were
+// written).
+func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, p := range pkts.AsSlice() {
+		if p.TransportProtocolNumber == header.TCPProtocolNumber && p.Data().Size() > 0 {
+			for !e.closed && e.fullLocked() {
+				e.notEmpty.Signal()
+				e.notFull.Wait()
+			}
+		}
+		if e.closed {
+			return n, &tcpip.ErrClosedForSend{}
+		}
+		if len(e.queue) >= hardPackets {
+			e.dropped.Add(1)
+			continue
+		}
+		e.queue = append(e.queue, p.IncRef())
+		e.bytes += p.Size()
+		n++
+	}
+	if !e.busy {
+		e.notEmpty.Signal()
+	}
+	if n == 0 {
+		return 0, &tcpip.ErrNoBufferSpace{}
+	}
+	return n, nil
+}
+
+// +checklocks:e.mu
+func (e *endpoint) fullLocked() bool {
+	return len(e.queue) >= softPackets || e.bytes >= softBytes
+}
+
+// outbound writes the queue to the link, whole bursts at a time, until close.
+func (e *endpoint) outbound() {
+	defer e.wg.Done()
+	batch := max(e.link.BatchSize(), 1)
+	bufs := make([][]byte, batch)
+	var spare []*stack.PacketBuffer
+	for {
+		e.mu.Lock()
+		e.busy = false
+		e.idle.Broadcast()
+		for len(e.queue) == 0 && !e.closed {
+			e.notEmpty.Wait()
+		}
+		if e.closed {
+			e.mu.Unlock()
+			return
+		}
+		burst := e.queue
+		e.queue, e.bytes = spare[:0], 0
+		e.busy = true
+		e.notFull.Broadcast()
+		e.mu.Unlock()
+
+		for rest := burst; len(rest) > 0; {
+			n := min(len(rest), batch)
+			for i, p := range rest[:n] {
+				bufs[i] = e.flatten(bufs[i][:0], p)
+				p.DecRef()
+			}
+			if _, err := e.link.Write(bufs[:n]); err != nil && !errors.Is(err, net.ErrClosed) {
+				e.log.Debug("packets lost", "err", err, "packets", n)
+			}
+			rest = rest[n:]
+		}
+		clear(burst)
+		spare = burst
+	}
+}
+
+// flatten appends the packet, behind its virtio_net_hdr if the link offloads.
+func (e *endpoint) flatten(b []byte, p *stack.PacketBuffer) []byte {
+	if e.offload {
+		var hdr [offload.HdrLen]byte
+		virtioHdr(p).Encode(hdr[:])
+		b = append(b, hdr[:]...)
+	}
+	views, offset := p.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		s := v.AsSlice()
+		if offset >= len(s) {
+			offset -= len(s)
+			continue
+		}
+		b = append(b, s[offset:]...)
+		offset = 0
+	}
+	return b
+}
+
+// virtioHdr describes what gVisor left undone of p.
+func virtioHdr(p *stack.PacketBuffer) offload.Hdr {
+	var h offload.Hdr
+	gso := &p.GSOOptions
+	if gso.Type == stack.GSONone || !gso.NeedsCsum {
+		return h
+	}
+	l3 := len(p.NetworkHeader().Slice())
+	h.Flags = offload.NeedsCsum
+	h.CsumStart = uint16(l3)
+	h.CsumOffset = gso.CsumOffset
+	// Control segments carry a GSO type with an MSS of 0, and short ones need
+	// no cutting: neither is a super-segment.
+	if gso.MSS == 0 || p.Data().Size() <= int(gso.MSS) {
+		return h
+	}
+	switch gso.Type {
+	case stack.GSOTCPv4:
+		h.GSOType = offload.GSOTCPv4
+	case stack.GSOTCPv6:
+		h.GSOType = offload.GSOTCPv6
+	default:
+		return h
+	}
+	h.GSOSize = gso.MSS
+	h.HdrLen = uint16(l3 + len(p.TransportHeader().Slice()))
+	return h
+}
+
+// inbound delivers what the link reads, until the link is closed.
+func (e *endpoint) inbound(d stack.NetworkDispatcher) {
+	defer e.wg.Done()
+	size := int(e.mtu)
+	if e.offload {
+		size = stacks.MaxPacket
+	}
+	batch := max(e.link.BatchSize(), 1)
+	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	for i := range bufs {
+		bufs[i] = make([]byte, size)
+	}
+	for {
+		n, err := e.link.Read(bufs, sizes)
+		for i := range n {
+			e.deliver(d, bufs[i][:sizes[i]])
+		}
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				e.log.Warn("link ended", "err", err)
+			}
+			return
+		}
+	}
+}
+
+// deliver hands one packet to gVisor, which verifies its checksums unless the
+// link has done so or made the packet in this process.
+func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
+	valid := false
+	if e.offload {
+		var h offload.Hdr
+		if h.Decode(b) != nil {
+			return
+		}
+		// NeedsCsum: the sender left the sum to a device that was never
+		// reached, so the data never left memory. Linux trusts it likewise
+		// (skbuff.h, CHECKSUM_PARTIAL on receive).
+		valid = h.Flags&(offload.DataValid|offload.NeedsCsum) != 0
+		b = b[offload.HdrLen:]
+	}
+	if len(b) == 0 {
+		return
+	}
+	var proto tcpip.NetworkProtocolNumber
+	switch header.IPVersion(b) {
+	case header.IPv4Version:
+		proto = header.IPv4ProtocolNumber
+		// The flags speak of the transport layer only, but for gVisor they
+		// would cover the IPv4 header too.
+		if valid {
+			h := header.IPv4(b)
+			if len(b) < header.IPv4MinimumSize || int(h.HeaderLength()) > len(b) || !h.IsChecksumValid() {
+				return
+			}
+		}
+	case header.IPv6Version:
+		proto = header.IPv6ProtocolNumber
+	default:
+		return
+	}
+	e.rxValid.Store(valid)
+	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	d.DeliverNetworkPacket(proto, p)
+	p.DecRef()
+}
+
+// close ends both goroutines and closes the link, after a short time in which
+// queued packets may leave. It waits for the goroutines.
+func (e *endpoint) close() {
+	e.mu.Lock()
+	if e.started && !e.closed {
+		expired := false
+		t := time.AfterFunc(flushTime, func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			expired = true
+			e.idle.Broadcast()
+		})
+		for (e.busy || len(e.queue) > 0) && !expired && !e.closed {
+			e.idle.Wait()
+		}
+		t.Stop()
+	}
+	e.closed = true
+	for _, p := range e.queue {
+		p.DecRef()
+	}
+	e.queue, e.bytes = nil, 0
+	e.notEmpty.Broadcast()
+	e.notFull.Broadcast()
+	e.idle.Broadcast()
+	e.mu.Unlock()
+	if err := e.link.Close(); err != nil {
+		e.log.Debug("close link", "err", err)
+	}
+	e.wg.Wait()
+}
+
+// start starts the goroutines; packets flow from here on. close ends them.
+func (e *endpoint) start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.started = true
+	e.wg.Add(2)
+	go e.outbound()
+	go e.inbound(e.disp)
+}
+
+// Attach implements stack.NetworkLinkEndpoint.
+func (e *endpoint) Attach(d stack.NetworkDispatcher) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.disp = d
+}
+
+// IsAttached implements stack.NetworkLinkEndpoint.
+func (e *endpoint) IsAttached() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.disp != nil
+}
+
+// Capabilities implements stack.NetworkLinkEndpoint; see rxValid.
+func (e *endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	if e.rxValid.Load() {
+		return stack.CapabilityRXChecksumOffload
+	}
+	return 0
+}
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (e *endpoint) SupportedGSO() stack.SupportedGSO {
+	if e.offload {
+		return stack.HostGSOSupported
+	}
+	return stack.GSONotSupported
+}
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (e *endpoint) GSOMaxSize() uint32 { return gsoMaxSize }
+
+// MTU implements stack.NetworkLinkEndpoint.
+func (e *endpoint) MTU() uint32 { return e.mtu }
+
+// SetMTU implements stack.NetworkLinkEndpoint; the MTU of a link is constant.
+func (e *endpoint) SetMTU(uint32) {}
+
+// MaxHeaderLength implements stack.NetworkLinkEndpoint: there is no link header.
+func (e *endpoint) MaxHeaderLength() uint16 { return 0 }
+
+// LinkAddress implements stack.NetworkLinkEndpoint.
+func (e *endpoint) LinkAddress() tcpip.LinkAddress { return "" }
+
+// SetLinkAddress implements stack.NetworkLinkEndpoint.
+func (e *endpoint) SetLinkAddress(tcpip.LinkAddress) {}
+
+// ARPHardwareType implements stack.NetworkLinkEndpoint.
+func (e *endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
+
+// AddHeader implements stack.NetworkLinkEndpoint.
+func (e *endpoint) AddHeader(*stack.PacketBuffer) {}
+
+// ParseHeader implements stack.NetworkLinkEndpoint.
+func (e *endpoint) ParseHeader(*stack.PacketBuffer) bool { return true }
+
+// SetOnCloseAction implements stack.NetworkLinkEndpoint.
+func (e *endpoint) SetOnCloseAction(func()) {}
+
+// Wait implements stack.NetworkLinkEndpoint. gVisor calls it with locks held
+// that inbound may want, so it does not wait: Stack.Close has done so before.
+func (e *endpoint) Wait() {}
+
+// Close implements stack.NetworkLinkEndpoint; Stack.Close has done it before.
+func (e *endpoint) Close() {}

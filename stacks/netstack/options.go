@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Socket options: the calls, and the shapes that table entries have.
+
+package netstack
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// An optKey is what setsockopt(2) calls level and optname.
+type optKey struct{ level, name int }
+
+// An option is one row of a table (options_*.go).
+type option struct {
+	name string
+
+	// set applies a value to an endpoint of s; nil: ENOPROTOOPT. It runs with
+	// s.mu held.
+	set func(s *sock, ep tcpip.Endpoint, v []byte) error
+
+	// get returns the value; nil: ENOPROTOOPT. It runs with s.mu held.
+	get func(s *sock, ep tcpip.Endpoint) ([]byte, error)
+
+	// once says that a new endpoint does not want the value again.
+	once bool
+
+	// gap says where the effect is not that of Linux; empty: it is.
+	gap string
+}
+
+// options returns the row of a key for this kind of socket.
+func (s *sock) option(k optKey) (option, bool) {
+	tables := []map[optKey]option{solSocket, solIP}
+	if s.family == unix.AF_INET6 {
+		tables = append(tables, solIPv6)
+	}
+	if s.typ == unix.SOCK_STREAM {
+		tables = append(tables, solTCP)
+	}
+	for _, t := range tables {
+		if o, ok := t[k]; ok {
+			return o, true
+		}
+	}
+	return option{}, false
+}
+
+// SetOption is setsockopt(2).
+func (s *sock) SetOption(level, name int, value []byte) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	k := optKey{level, name}
+	o, ok := s.option(k)
+	if !ok || o.set == nil {
+		return unix.ENOPROTOOPT
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := o.set(s, s.endpoint(), value); err != nil {
+		return err
+	}
+	if !o.once {
+		s.opts.add(k, value)
+	}
+	if o.gap != "" {
+		s.st.warnOnce(o.name, "socket option without full effect", "option", o.name, "gap", o.gap)
+	}
+	return nil
+}
+
+// Option is getsockopt(2).
+func (s *sock) Option(level, name int, value []byte) (int, error) {
+	if err := s.down(); err != nil {
+		return 0, err
+	}
+	o, ok := s.option(optKey{level, name})
+	if !ok || o.get == nil {
+		if !s.knownLevel(level) {
+			return 0, unix.EOPNOTSUPP // net/ipv4/ip_sockglue.c:do_ip_getsockopt
+		}
+		return 0, unix.ENOPROTOOPT
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := o.get(s, s.endpoint())
+	if err != nil {
+		return 0, err
+	}
+	// Linux gives an int of the IP levels as one byte if there is room for no
+	// more and it fits (ip(7)).
+	return copy(value, v), nil
+}
+
+func (s *sock) knownLevel(level int) bool {
+	switch level {
+	case unix.SOL_SOCKET, unix.IPPROTO_IP:
+		return true
+	case unix.IPPROTO_IPV6:
+		return s.family == unix.AF_INET6
+	}
+	return level == s.proto && s.proto != unix.IPPROTO_ICMP && s.proto != unix.IPPROTO_ICMPV6
+}
+
+// An optionLog remembers which options were set, in order, for the endpoints
+// that come later: after a failed connect, and of accepted connections.
+type optionLog struct {
+	entries []loggedOption
+}
+
+type loggedOption struct {
+	key   optKey
+	value []byte
+}
+
+func (l *optionLog) add(k optKey, v []byte) {
+	l.entries = slices.DeleteFunc(l.entries, func(e loggedOption) bool { return e.key == k })
+	l.entries = append(l.entries, loggedOption{k, slices.Clone(v)})
+}
+
+func (l *optionLog) clone() optionLog { return optionLog{slices.Clone(l.entries)} }
+
+// replay sets the options on a new endpoint. Errors are those that the program
+// did not get either: the values were valid.
+func (l *optionLog) replay(s *sock, ep tcpip.Endpoint) {
+	for _, e := range l.entries {
+		if o, ok := s.option(e.key); ok && o.set != nil {
+			o.set(s, ep, e.value)
+		}
+	}
+}
+
+// optionVals keeps the values that gVisor has no place for. It is copied as a
+// whole and never changed in place.
+type optionVals map[optKey]int
+
+func (s *sock) val(k optKey, def int) int {
+	if v, ok := s.vals[k]; ok {
+		return v
+	}
+	return def
+}
+
+func (s *sock) setVal(k optKey, v int) {
+	n := make(optionVals, len(s.vals)+1)
+	for k, v := range s.vals {
+		n[k] = v
+	}
+	n[k] = v
+	s.vals = n
+}
+
+// intOf decodes the int of a SOL_SOCKET or TCP option.
+func intOf(v []byte) (int, error) {
+	if len(v) < 4 {
+		return 0, unix.EINVAL
+	}
+	return int(int32(binary.NativeEndian.Uint32(v))), nil
+}
+
+// ipInt decodes the value of an IP option: an int, or one byte (ip(7)).
+func ipInt(v []byte) (int, error) {
+	switch {
+	case len(v) >= 4:
+		return intOf(v)
+	case len(v) >= 1:
+		return int(v[0]), nil
+	}
+	return 0, unix.EINVAL
+}
+
+func bytesOf(v int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(int32(v))) }
+
+func boolBytes(b bool) []byte {
+	if b {
+		return bytesOf(1)
+	}
+	return bytesOf(0)
+}
+
+// constant is an option that can only be read.
+func constant(name string, f func(*sock) int) option {
+	return option{name: name, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) { return bytesOf(f(s)), nil }}
+}
+
+// refused is an option that cannot be set, and reads as 0 if readable.
+func refused(name string, e unix.Errno, readable bool) option {
+	o := option{name: name, set: func(*sock, tcpip.Endpoint, []byte) error { return e }}
+	if readable {
+		o.get = func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }
+	}
+	return o
+}
+
+// flag is a boolean that gVisor has.
+func flag(name string, get func(*tcpip.SocketOptions) bool, set func(*tcpip.SocketOptions, bool)) option {
+	return option{
+		name: name,
+		set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+			n, err := intOf(v)
+			if err == nil {
+				set(ep.SocketOptions(), n != 0)
+			}
+			return err
+		},
+		get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) { return boolBytes(get(ep.SocketOptions())), nil },
+	}
+}
+
+// kept is an int that only we keep: netmod acts on it, or nothing has to. min
+// and max are inclusive.
+func kept(level, nr int, name string, def, min, max int, decode func([]byte) (int, error), gap string) option {
+	k := optKey{level, nr}
+	return option{
+		name: name, gap: gap,
+		set: func(s *sock, _ tcpip.Endpoint, v []byte) error {
+			n, err := decode(v)
+			if err != nil {
+				return err
+			}
+			if n < min || n > max {
+				return unix.EINVAL
+			}
+			s.setVal(k, n)
+			return nil
+		},
+		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) { return bytesOf(s.val(k, def)), nil },
+	}
+}
+
+// keptBool is kept for a boolean: any non-zero int is 1.
+func keptBool(level, nr int, name string, def int, gap string) option {
+	decode := func(v []byte) (int, error) {
+		n, err := ipInt(v)
+		if n != 0 {
+			n = 1
+		}
+		return n, err
+	}
+	if level == unix.SOL_SOCKET || level == unix.IPPROTO_TCP || level == unix.IPPROTO_IPV6 {
+		inner := decode
+		decode = func(v []byte) (int, error) {
+			if len(v) < 4 {
+				return 0, unix.EINVAL
+			}
+			return inner(v)
+		}
+	}
+	return kept(level, nr, name, def, 0, 1, decode, gap)
+}
+
+// gvInt is an int that gVisor has. check returns the value for gVisor.
+func gvInt(name string, o tcpip.SockOptInt, decode func([]byte) (int, error), check func(int) (int, error)) option {
+	return option{
+		name: name,
+		set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+			n, err := decode(v)
+			if err != nil {
+				return err
+			}
+			if n, err = check(n); err != nil {
+				return err
+			}
+			return optErrno(ep.SetSockOptInt(o, n))
+		},
+		get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+			n, err := ep.GetSockOptInt(o)
+			return bytesOf(n), optErrno(err)
+		},
+	}
+}
+
+func optErrno(err tcpip.Error) error {
+	if err == nil {
+		return nil
+	}
+	return errno(err)
+}
+
+// within returns a check for gvInt.
+func within(min, max int) func(int) (int, error) {
+	return func(n int) (int, error) {
+		if n < min || n > max {
+			return 0, unix.EINVAL
+		}
+		return n, nil
+	}
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The options of levels IPPROTO_IP and IPPROTO_IPV6, ip(7) and ipv6(7).
+
+package netstack
+
+import (
+	"encoding/binary"
+	"math"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+const (
+	ip4 = unix.IPPROTO_IP
+	ip6 = unix.IPPROTO_IPV6
+)
+
+// gapErrQueue is why IP_RECVERR is accepted: programs that set it fall back to
+// errors of the calls themselves.
+const gapErrQueue = "there is no error queue; errors are returned by the next call"
+
+var solIP = map[optKey]option{
+	{ip4, unix.IP_TOS}: {name: "IP_TOS", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := ipInt(v)
+		if err != nil {
+			return err
+		}
+		if s.typ == unix.SOCK_STREAM {
+			n &^= 3 // ECN belongs to TCP (net/ipv4/ip_sockglue.c:__ip_sock_set_tos)
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.IPv4TOSOption, n&0xff))
+	}, get: getIPInt(tcpip.IPv4TOSOption)},
+	{ip4, unix.IP_TTL}: {name: "IP_TTL", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := ipInt(v)
+		switch {
+		case err != nil:
+			return err
+		case n == -1:
+			n = tcpip.UseDefaultIPv4TTL
+		case n < 1 || n > 255:
+			return unix.EINVAL
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.IPv4TTLOption, n))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		n, err := ep.GetSockOptInt(tcpip.IPv4TTLOption)
+		if n == tcpip.UseDefaultIPv4TTL {
+			n = 64 // net.ipv4.ip_default_ttl
+		}
+		return bytesOf(n), optErrno(err)
+	}},
+	{ip4, unix.IP_MTU_DISCOVER}: mtuDiscover("IP_MTU_DISCOVER"),
+	{ip4, unix.IP_MTU}:          {name: "IP_MTU", get: getMTU},
+
+	// netmod turns these into control messages; every datagram carries the
+	// values (stacks.Message).
+	{ip4, unix.IP_RECVTOS}:         keptBool(ip4, unix.IP_RECVTOS, "IP_RECVTOS", 0, ""),
+	{ip4, unix.IP_RECVTTL}:         keptBool(ip4, unix.IP_RECVTTL, "IP_RECVTTL", 0, ""),
+	{ip4, unix.IP_PKTINFO}:         keptBool(ip4, unix.IP_PKTINFO, "IP_PKTINFO", 0, ""),
+	{ip4, unix.IP_RECVOPTS}:        keptBool(ip4, unix.IP_RECVOPTS, "IP_RECVOPTS", 0, "IP options are not shown"),
+	{ip4, unix.IP_RETOPTS}:         keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, "IP options are not shown"),
+	{ip4, unix.IP_RECVERR}:         keptBool(ip4, unix.IP_RECVERR, "IP_RECVERR", 0, gapErrQueue),
+	{ip4, unix.IP_RECVORIGDSTADDR}: keptBool(ip4, unix.IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR", 0, ""),
+
+	{ip4, unix.IP_BIND_ADDRESS_NO_PORT}: keptBool(ip4, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", 0, ""),
+	{ip4, unix.IP_MINTTL}:               kept(ip4, unix.IP_MINTTL, "IP_MINTTL", 0, 0, 255, ipInt, "packets with a lower TTL are taken"),
+	{ip4, unix.IP_OPTIONS}: {name: "IP_OPTIONS", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if len(v) == 0 {
+			return nil
+		}
+		return unix.ENOPROTOOPT
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
+	{ip4, unix.IP_TRANSPARENT}: refused("IP_TRANSPARENT", unix.EPERM, true),
+
+	{ip4, unix.IP_MULTICAST_TTL}: {name: "IP_MULTICAST_TTL", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := ipInt(v)
+		switch {
+		case err != nil:
+			return err
+		case n == -1:
+			n = 1
+		case n < 0 || n > 255:
+			return unix.EINVAL
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.MulticastTTLOption, n))
+	}, get: getIPInt(tcpip.MulticastTTLOption)},
+	{ip4, unix.IP_MULTICAST_LOOP}: multicastLoop("IP_MULTICAST_LOOP"),
+	{ip4, unix.IP_MULTICAST_ALL}:  keptBool(ip4, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", 1, ""),
+	{ip4, unix.IP_MULTICAST_IF}: {name: "IP_MULTICAST_IF", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		o := tcpip.MulticastInterfaceOption{}
+		switch {
+		case len(v) >= 12: // struct ip_mreqn
+			o.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[8:]))
+			o.InterfaceAddr = inAddr(v[4:])
+		case len(v) >= 8: // struct ip_mreq
+			o.InterfaceAddr = inAddr(v[4:])
+		case len(v) >= 4:
+			o.InterfaceAddr = inAddr(v)
+		default:
+			return unix.EINVAL
+		}
+		return multicastErrno(ep.SetSockOpt(&o))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		var o tcpip.MulticastInterfaceOption
+		if err := ep.GetSockOpt(&o); err != nil {
+			return nil, errno(err)
+		}
+		if o.InterfaceAddr.Len() == header.IPv4AddressSize {
+			return o.InterfaceAddr.AsSlice(), nil
+		}
+		return make([]byte, 4), nil
+	}},
+	{ip4, unix.IP_ADD_MEMBERSHIP}: {name: "IP_ADD_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := mreq(v)
+		if err != nil {
+			return err
+		}
+		o := tcpip.AddMembershipOption(m)
+		return multicastErrno(ep.SetSockOpt(&o))
+	}},
+	{ip4, unix.IP_DROP_MEMBERSHIP}: {name: "IP_DROP_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := mreq(v)
+		if err != nil {
+			return err
+		}
+		o := tcpip.RemoveMembershipOption(m)
+		return multicastErrno(ep.SetSockOpt(&o))
+	}},
+}
+
+var solIPv6 = map[optKey]option{
+	{ip6, unix.IPV6_V6ONLY}: {name: "IPV6_V6ONLY", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		if local := s.localName(); local.Port() != 0 {
+			return unix.EINVAL // ipv6(7): before bind(2) only
+		}
+		ep.SocketOptions().SetV6Only(n != 0)
+		return nil
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return boolBytes(ep.SocketOptions().GetV6Only()), nil
+	}},
+	{ip6, unix.IPV6_TCLASS}: {name: "IPV6_TCLASS", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		switch {
+		case err != nil:
+			return err
+		case n == -1:
+			n = 0
+		case n < -1 || n > 255:
+			return unix.EINVAL
+		}
+		if s.typ == unix.SOCK_STREAM {
+			n &^= 3
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.IPv6TrafficClassOption, n))
+	}, get: getIPInt(tcpip.IPv6TrafficClassOption)},
+	{ip6, unix.IPV6_UNICAST_HOPS}: {name: "IPV6_UNICAST_HOPS", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		if n < -1 || n > 255 {
+			return unix.EINVAL
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.IPv6HopLimitOption, n))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		n, err := ep.GetSockOptInt(tcpip.IPv6HopLimitOption)
+		if n == tcpip.UseDefaultIPv6HopLimit {
+			n = 64 // net.ipv6.conf.default.hop_limit
+		}
+		return bytesOf(n), optErrno(err)
+	}},
+	{ip6, unix.IPV6_MTU_DISCOVER}: mtuDiscover("IPV6_MTU_DISCOVER"),
+	{ip6, unix.IPV6_MTU}:          {name: "IPV6_MTU", get: getMTU},
+
+	{ip6, unix.IPV6_RECVPKTINFO}:  keptBool(ip6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", 0, ""),
+	{ip6, unix.IPV6_RECVTCLASS}:   keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
+	{ip6, unix.IPV6_RECVHOPLIMIT}: keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
+	{ip6, unix.IPV6_RECVPATHMTU}:  keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
+	{ip6, unix.IPV6_RECVERR}:      keptBool(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR", 0, gapErrQueue),
+
+	{ip6, unix.IPV6_DONTFRAG}:         keptBool(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, "fragments are sent all the same"),
+	{ip6, unix.IPV6_AUTOFLOWLABEL}:    keptBool(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, ""),
+	{ip6, unix.IPV6_ADDR_PREFERENCES}: kept(ip6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", 0, 0, 0xffff, intOf, "source addresses are chosen by the route"),
+	{ip6, unix.IPV6_MINHOPCOUNT}:      kept(ip6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", 0, 0, 255, intOf, "packets with a lower hop limit are taken"),
+	{ip6, unix.IPV6_FREEBIND}:         {name: "IPV6_FREEBIND"},
+	{ip6, unix.IPV6_TRANSPARENT}:      refused("IPV6_TRANSPARENT", unix.EPERM, true),
+
+	{ip6, unix.IPV6_MULTICAST_HOPS}: {name: "IPV6_MULTICAST_HOPS", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		switch {
+		case err != nil:
+			return err
+		case n == -1:
+			n = 1
+		case n < -1 || n > 255:
+			return unix.EINVAL
+		}
+		return optErrno(ep.SetSockOptInt(tcpip.MulticastTTLOption, n))
+	}, get: getIPInt(tcpip.MulticastTTLOption)},
+	{ip6, unix.IPV6_MULTICAST_LOOP}: multicastLoop("IPV6_MULTICAST_LOOP"),
+	{ip6, unix.IPV6_MULTICAST_IF}: gvInt("IPV6_MULTICAST_IF", tcpip.IPv6MulticastInterfaceOption, intOf,
+		within(0, math.MaxInt32)),
+	{ip6, unix.IPV6_JOIN_GROUP}: {name: "IPV6_JOIN_GROUP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := mreq6(v)
+		if err != nil {
+			return err
+		}
+		o := tcpip.AddMembershipOption(m)
+		return multicastErrno(ep.SetSockOpt(&o))
+	}},
+	{ip6, unix.IPV6_LEAVE_GROUP}: {name: "IPV6_LEAVE_GROUP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := mreq6(v)
+		if err != nil {
+			return err
+		}
+		o := tcpip.RemoveMembershipOption(m)
+		return multicastErrno(ep.SetSockOpt(&o))
+	}},
+}
+
+// getIPInt reads an int that gVisor has.
+func getIPInt(o tcpip.SockOptInt) func(*sock, tcpip.Endpoint) ([]byte, error) {
+	return func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		n, err := ep.GetSockOptInt(o)
+		return bytesOf(n), optErrno(err)
+	}
+}
+
+// mtuDiscover is the path MTU strategy. gVisor has the values 0 to 3 of Linux;
+// INTERFACE and OMIT (4 and 5) are PROBE and DONT to it.
+func mtuDiscover(name string) option {
+	const iface, omit = unix.IP_PMTUDISC_INTERFACE, unix.IP_PMTUDISC_OMIT
+	k := optKey{ip4, unix.IP_MTU_DISCOVER} // both levels share it
+	return option{
+		name: name,
+		set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+			n, err := ipInt(v)
+			if err != nil {
+				return err
+			}
+			if n < unix.IP_PMTUDISC_DONT || n > omit {
+				return unix.EINVAL
+			}
+			pmtud := [...]tcpip.PMTUDStrategy{
+				unix.IP_PMTUDISC_DONT:  tcpip.PMTUDiscoveryDont,
+				unix.IP_PMTUDISC_WANT:  tcpip.PMTUDiscoveryWant,
+				unix.IP_PMTUDISC_DO:    tcpip.PMTUDiscoveryDo,
+				unix.IP_PMTUDISC_PROBE: tcpip.PMTUDiscoveryProbe,
+				iface:                  tcpip.PMTUDiscoveryProbe,
+				omit:                   tcpip.PMTUDiscoveryDont,
+			}[n]
+			if err := ep.SetSockOptInt(tcpip.MTUDiscoverOption, int(pmtud)); err != nil {
+				return errno(err)
+			}
+			s.setVal(k, n)
+			return nil
+		},
+		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+			return bytesOf(s.val(k, unix.IP_PMTUDISC_WANT)), nil
+		},
+	}
+}
+
+// pathMTU returns the MTU towards an address, the peer's if nil, in bytes.
+func (s *sock) pathMTU(to *tcpip.FullAddress) (int, bool) {
+	dst := tcpip.FullAddress{}
+	if to != nil {
+		dst = *to
+	} else if f, err := s.endpoint().GetRemoteAddress(); err == nil {
+		dst = f
+	} else {
+		return 0, false
+	}
+	a := addrOf(unix.AF_INET, dst.Addr, 0).Unmap()
+	r, err := s.st.gv.FindRoute(dst.NIC, tcpip.Address{}, gvAddr(a), protoOf(a), false)
+	if err != nil {
+		return 0, false
+	}
+	defer r.Release()
+	// gVisor's MTU of a route is that of its interface less the IP header.
+	for _, i := range s.st.state.Interfaces {
+		if i.Index == int(r.OutgoingNIC()) {
+			return i.MTU, true
+		}
+	}
+	return 0, false
+}
+
+func getMTU(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+	mtu, ok := s.pathMTU(nil)
+	if !ok {
+		return nil, unix.ENOTCONN // ip(7), IP_MTU
+	}
+	return bytesOf(mtu), nil
+}
+
+func multicastLoop(name string) option {
+	o := flag(name, (*tcpip.SocketOptions).GetMulticastLoop, (*tcpip.SocketOptions).SetMulticastLoop)
+	o.set = func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := ipInt(v)
+		if err == nil {
+			ep.SocketOptions().SetMulticastLoop(n != 0)
+		}
+		return err
+	}
+	return o
+}
+
+// inAddr decodes a struct in_addr; the unspecified address gives none.
+func inAddr(v []byte) tcpip.Address {
+	a := netip.AddrFrom4([4]byte(v[:4]))
+	if a.IsUnspecified() {
+		return tcpip.Address{}
+	}
+	return gvAddr(a)
+}
+
+// mreq decodes struct ip_mreq or ip_mreqn.
+func mreq(v []byte) (tcpip.MembershipOption, error) {
+	var m tcpip.MembershipOption
+	if len(v) < 8 {
+		return m, unix.EINVAL
+	}
+	m.MulticastAddr, m.InterfaceAddr = inAddr(v), inAddr(v[4:])
+	if len(v) >= 12 {
+		m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[8:]))
+	}
+	return m, nil
+}
+
+// mreq6 decodes struct ipv6_mreq.
+func mreq6(v []byte) (tcpip.MembershipOption, error) {
+	var m tcpip.MembershipOption
+	if len(v) < 20 {
+		return m, unix.EINVAL
+	}
+	m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[:16]))
+	m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[16:]))
+	return m, nil
+}
+
+// multicastErrno maps errors of group membership, ip(7).
+func multicastErrno(err tcpip.Error) error {
+	switch err.(type) {
+	case nil:
+		return nil
+	case *tcpip.ErrPortInUse:
+		return unix.EADDRINUSE // a member already
+	case *tcpip.ErrBadLocalAddress:
+		return unix.EADDRNOTAVAIL // not a member
+	case *tcpip.ErrUnknownDevice:
+		return unix.ENODEV
+	}
+	return errno(err)
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The options of level SOL_SOCKET, socket(7).
+
+package netstack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// bufMax is what SO_SNDBUF and SO_RCVBUF are cut at, bytes: our
+// net.core.wmem_max and rmem_max, before the doubling.
+const bufMax = 4 << 20
+
+// Least values of the buffer options after the doubling (net/sock.h).
+const (
+	minSndBuf = 4608
+	minRcvBuf = 2304
+)
+
+const sock0 = unix.SOL_SOCKET
+
+var solSocket = map[optKey]option{
+	{sock0, unix.SO_TYPE}:     constant("SO_TYPE", func(s *sock) int { return s.typ }),
+	{sock0, unix.SO_DOMAIN}:   constant("SO_DOMAIN", func(s *sock) int { return s.family }),
+	{sock0, unix.SO_PROTOCOL}: constant("SO_PROTOCOL", func(s *sock) int { return s.proto }),
+	{sock0, unix.SO_ACCEPTCONN}: {name: "SO_ACCEPTCONN", get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return boolBytes(s.typ == unix.SOCK_STREAM && tcp.EndpointState(ep.State()) == tcp.StateListen), nil
+	}},
+
+	{sock0, unix.SO_REUSEADDR}: flag("SO_REUSEADDR", (*tcpip.SocketOptions).GetReuseAddress, (*tcpip.SocketOptions).SetReuseAddress),
+	{sock0, unix.SO_REUSEPORT}: flag("SO_REUSEPORT", (*tcpip.SocketOptions).GetReusePort, (*tcpip.SocketOptions).SetReusePort),
+	{sock0, unix.SO_KEEPALIVE}: flag("SO_KEEPALIVE", (*tcpip.SocketOptions).GetKeepAlive, (*tcpip.SocketOptions).SetKeepAlive),
+	{sock0, unix.SO_BROADCAST}: flag("SO_BROADCAST", (*tcpip.SocketOptions).GetBroadcast, (*tcpip.SocketOptions).SetBroadcast),
+
+	{sock0, unix.SO_SNDBUF}: {name: "SO_SNDBUF", set: setSndBuf, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(s.val(optKey{sock0, unix.SO_SNDBUF}, int(ep.SocketOptions().GetSendBufferSize()))), nil
+	}},
+	{sock0, unix.SO_RCVBUF}: {name: "SO_RCVBUF", set: setRcvBuf, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(s.val(optKey{sock0, unix.SO_RCVBUF}, int(ep.SocketOptions().GetReceiveBufferSize()))), nil
+	}},
+	{sock0, unix.SO_SNDBUFFORCE}: refused("SO_SNDBUFFORCE", unix.EPERM, false),
+	{sock0, unix.SO_RCVBUFFORCE}: refused("SO_RCVBUFFORCE", unix.EPERM, false),
+	{sock0, unix.SO_RCVLOWAT}:    kept(sock0, unix.SO_RCVLOWAT, "SO_RCVLOWAT", 1, 0, math.MaxInt32, intOf, "a stream is readable with one byte"),
+	{sock0, unix.SO_SNDLOWAT}:    constant("SO_SNDLOWAT", func(*sock) int { return 1 }),
+
+	{sock0, unix.SO_LINGER}:       {name: "SO_LINGER", set: setLinger, get: getLinger},
+	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, get: getDevice},
+	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		if n < 0 {
+			return unix.EINVAL
+		}
+		return optErrno(ep.SocketOptions().SetBindToDevice(int32(n)))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(int(ep.SocketOptions().GetBindToDevice())), nil
+	}},
+
+	// What takes a capability that the program does not have on its network.
+	{sock0, unix.SO_MARK}:      refused("SO_MARK", unix.EPERM, true),
+	{sock0, unix.SO_BUSY_POLL}: refused("SO_BUSY_POLL", unix.EPERM, true),
+	{sock0, unix.SO_DEBUG}: {name: "SO_DEBUG", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if n, err := intOf(v); err != nil || n == 0 {
+			return err
+		}
+		return unix.EACCES
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{sock0, unix.SO_PRIORITY}: {name: "SO_PRIORITY", set: func(s *sock, _ tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		if n < 0 || n > 6 {
+			return unix.EPERM
+		}
+		s.setVal(optKey{sock0, unix.SO_PRIORITY}, n)
+		return nil
+	}, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(s.val(optKey{sock0, unix.SO_PRIORITY}, 0)), nil
+	}},
+
+	// Kept here, acted upon by netmod, which makes the control messages.
+	{sock0, unix.SO_TIMESTAMP}:        keptBool(sock0, unix.SO_TIMESTAMP, "SO_TIMESTAMP", 0, ""),
+	{sock0, unix.SO_TIMESTAMPNS}:      keptBool(sock0, unix.SO_TIMESTAMPNS, "SO_TIMESTAMPNS", 0, ""),
+	{sock0, unix.SO_TIMESTAMP_NEW}:    keptBool(sock0, unix.SO_TIMESTAMP_NEW, "SO_TIMESTAMP_NEW", 0, ""),
+	{sock0, unix.SO_TIMESTAMPNS_NEW}:  keptBool(sock0, unix.SO_TIMESTAMPNS_NEW, "SO_TIMESTAMPNS_NEW", 0, ""),
+	{sock0, unix.SO_OOBINLINE}:        keptBool(sock0, unix.SO_OOBINLINE, "SO_OOBINLINE", 0, ""),
+	{sock0, unix.SO_RXQ_OVFL}:         keptBool(sock0, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", 0, "drops are not counted"),
+	{sock0, unix.SO_SELECT_ERR_QUEUE}: keptBool(sock0, unix.SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE", 0, ""),
+
+	// No effect here, and none to be missed.
+	{sock0, unix.SO_DONTROUTE}:       keptBool(sock0, unix.SO_DONTROUTE, "SO_DONTROUTE", 0, "routes are used"),
+	{sock0, unix.SO_NO_CHECK}:        keptBool(sock0, unix.SO_NO_CHECK, "SO_NO_CHECK", 0, "checksums are sent all the same"),
+	{sock0, unix.SO_INCOMING_CPU}:    kept(sock0, unix.SO_INCOMING_CPU, "SO_INCOMING_CPU", -1, math.MinInt32, math.MaxInt32, intOf, ""),
+	{sock0, unix.SO_MAX_PACING_RATE}: kept(sock0, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", -1, math.MinInt32, math.MaxInt32, intOf, "there is no pacing"),
+
+	{sock0, unix.SO_COOKIE}: {name: "SO_COOKIE", get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		k := optKey{sock0, unix.SO_COOKIE}
+		n := s.val(k, 0)
+		if n == 0 {
+			n = int(lastCookie.Add(1))
+			s.setVal(k, n)
+		}
+		return binary.NativeEndian.AppendUint64(nil, uint64(n)), nil
+	}},
+}
+
+// lastCookie numbers sockets for SO_COOKIE, unique in the process.
+var lastCookie atomic.Int64
+
+// bufSize returns what Linux makes of the value of a buffer option: it is cut,
+// and doubled for the overhead of bookkeeping (net/core/sock.c).
+func bufSize(v []byte, least int) (int, error) {
+	n, err := intOf(v)
+	if err != nil {
+		return 0, err
+	}
+	// A negative value is a large unsigned one.
+	if n < 0 || n > bufMax {
+		n = bufMax
+	}
+	return max(2*n, least), nil
+}
+
+func setSndBuf(s *sock, ep tcpip.Endpoint, v []byte) error {
+	n, err := bufSize(v, minSndBuf)
+	if err != nil {
+		return err
+	}
+	ep.SocketOptions().SetSendBufferSize(int64(n), true /* notify */)
+	s.setVal(optKey{sock0, unix.SO_SNDBUF}, n)
+	return nil
+}
+
+func setRcvBuf(s *sock, ep tcpip.Endpoint, v []byte) error {
+	n, err := bufSize(v, minRcvBuf)
+	if err != nil {
+		return err
+	}
+	ep.SocketOptions().SetReceiveBufferSize(int64(n), true /* notify */)
+	s.setVal(optKey{sock0, unix.SO_RCVBUF}, n)
+	return nil
+}
+
+// setLinger takes struct linger: two ints, the second in seconds.
+func setLinger(_ *sock, ep tcpip.Endpoint, v []byte) error {
+	if len(v) < 8 {
+		return unix.EINVAL
+	}
+	on, sec := binary.NativeEndian.Uint32(v), int32(binary.NativeEndian.Uint32(v[4:]))
+	ep.SocketOptions().SetLinger(tcpip.LingerOption{
+		Enabled: on != 0, Timeout: time.Duration(max(sec, 0)) * time.Second,
+	})
+	return nil
+}
+
+func getLinger(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+	l := ep.SocketOptions().GetLinger()
+	return append(boolBytes(l.Enabled), bytesOf(int(l.Timeout/time.Second))...), nil
+}
+
+// setDevice takes an interface name, with or without NUL; an empty one unbinds.
+func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
+	name, _, _ := bytes.Cut(v, []byte{0})
+	if len(name) > maxName {
+		name = name[:maxName]
+	}
+	if len(name) == 0 {
+		return optErrno(ep.SocketOptions().SetBindToDevice(0))
+	}
+	for _, i := range s.st.state.Interfaces {
+		if i.Name == string(name) {
+			return optErrno(ep.SocketOptions().SetBindToDevice(int32(i.Index)))
+		}
+	}
+	return unix.ENODEV
+}
+
+func getDevice(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+	id := int(ep.SocketOptions().GetBindToDevice())
+	for _, i := range s.st.state.Interfaces {
+		if i.Index == id {
+			return append([]byte(i.Name), 0), nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The options of level IPPROTO_TCP, tcp(7).
+
+package netstack
+
+import (
+	"bytes"
+	"math"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+const ltcp = unix.IPPROTO_TCP
+
+// Bounds of include/net/tcp.h.
+const (
+	maxKeepTime = 32767 // seconds
+	maxKeepCnt  = 127
+	maxSynCnt   = 127
+	minMSS      = 88
+	maxMSS      = 32767
+	caNameMax   = 16
+)
+
+var solTCP = map[optKey]option{
+	{ltcp, unix.TCP_NODELAY}: flag("TCP_NODELAY",
+		func(o *tcpip.SocketOptions) bool { return !o.GetDelayOption() },
+		func(o *tcpip.SocketOptions, v bool) { o.SetDelayOption(!v) }),
+	{ltcp, unix.TCP_CORK}:     flag("TCP_CORK", (*tcpip.SocketOptions).GetCorkOption, (*tcpip.SocketOptions).SetCorkOption),
+	{ltcp, unix.TCP_QUICKACK}: keptBool(ltcp, unix.TCP_QUICKACK, "TCP_QUICKACK", 1, ""),
+
+	{ltcp, unix.TCP_KEEPIDLE}: duration("TCP_KEEPIDLE", time.Second, 1, maxKeepTime,
+		func(ep tcpip.Endpoint, d time.Duration) tcpip.Error {
+			o := tcpip.KeepaliveIdleOption(d)
+			return ep.SetSockOpt(&o)
+		},
+		func(ep tcpip.Endpoint) (time.Duration, tcpip.Error) {
+			var o tcpip.KeepaliveIdleOption
+			err := ep.GetSockOpt(&o)
+			return time.Duration(o), err
+		}),
+	{ltcp, unix.TCP_KEEPINTVL}: duration("TCP_KEEPINTVL", time.Second, 1, maxKeepTime,
+		func(ep tcpip.Endpoint, d time.Duration) tcpip.Error {
+			o := tcpip.KeepaliveIntervalOption(d)
+			return ep.SetSockOpt(&o)
+		},
+		func(ep tcpip.Endpoint) (time.Duration, tcpip.Error) {
+			var o tcpip.KeepaliveIntervalOption
+			err := ep.GetSockOpt(&o)
+			return time.Duration(o), err
+		}),
+	{ltcp, unix.TCP_KEEPCNT}: gvInt("TCP_KEEPCNT", tcpip.KeepaliveCountOption, intOf, within(1, maxKeepCnt)),
+	{ltcp, unix.TCP_USER_TIMEOUT}: duration("TCP_USER_TIMEOUT", time.Millisecond, 0, math.MaxInt32,
+		func(ep tcpip.Endpoint, d time.Duration) tcpip.Error {
+			o := tcpip.TCPUserTimeoutOption(d)
+			return ep.SetSockOpt(&o)
+		},
+		func(ep tcpip.Endpoint) (time.Duration, tcpip.Error) {
+			var o tcpip.TCPUserTimeoutOption
+			err := ep.GetSockOpt(&o)
+			return time.Duration(o), err
+		}),
+	{ltcp, unix.TCP_SYNCNT}: gvInt("TCP_SYNCNT", tcpip.TCPSynCountOption, intOf, within(1, maxSynCnt)),
+	{ltcp, unix.TCP_LINGER2}: {name: "TCP_LINGER2", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		o := tcpip.TCPLingerTimeoutOption(time.Duration(n) * time.Second)
+		return optErrno(ep.SetSockOpt(&o))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		var o tcpip.TCPLingerTimeoutOption
+		err := ep.GetSockOpt(&o)
+		return bytesOf(int(time.Duration(o) / time.Second)), optErrno(err)
+	}},
+	{ltcp, unix.TCP_DEFER_ACCEPT}: {name: "TCP_DEFER_ACCEPT", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err != nil {
+			return err
+		}
+		n = deferTime(n)
+		s.setVal(optKey{ltcp, unix.TCP_DEFER_ACCEPT}, n)
+		o := tcpip.TCPDeferAcceptOption(time.Duration(n) * time.Second)
+		return optErrno(ep.SetSockOpt(&o))
+	}, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(s.val(optKey{ltcp, unix.TCP_DEFER_ACCEPT}, 0)), nil
+	}},
+	{ltcp, unix.TCP_WINDOW_CLAMP}: gvInt("TCP_WINDOW_CLAMP", tcpip.TCPWindowClampOption, intOf, within(0, math.MaxInt32)),
+	{ltcp, unix.TCP_MAXSEG}: {name: "TCP_MAXSEG", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
+		case n < minMSS || n > maxMSS:
+			return unix.EINVAL
+		}
+		s.setVal(optKey{ltcp, unix.TCP_MAXSEG}, n)
+		return optErrno(ep.SetSockOptInt(tcpip.MaxSegOption, n))
+	}, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) { return bytesOf(s.mss(ep)), nil }},
+
+	{ltcp, unix.TCP_CONGESTION}: {name: "TCP_CONGESTION", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		name, _, _ := bytes.Cut(v, []byte{0})
+		if len(name) == 0 {
+			return unix.EINVAL
+		}
+		o := tcpip.CongestionControlOption(name[:min(len(name), caNameMax-1)])
+		return optErrno(ep.SetSockOpt(&o))
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		var o tcpip.CongestionControlOption
+		if err := ep.GetSockOpt(&o); err != nil {
+			return nil, errno(err)
+		}
+		v := make([]byte, caNameMax)
+		copy(v, o)
+		return v, nil
+	}},
+	{ltcp, unix.TCP_INFO}: {name: "TCP_INFO", get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) { return s.tcpInfo(ep), nil }},
+	{ltcp, unix.TCP_TIMESTAMP}: {name: "TCP_TIMESTAMP", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM },
+		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+			return bytesOf(int(uint32(time.Now().UnixMilli()))), nil
+		}},
+
+	{ltcp, unix.TCP_NOTSENT_LOWAT}:        kept(ltcp, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", 0, math.MinInt32, math.MaxInt32, intOf, "a stream is writable while its send buffer has room"),
+	{ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS}: keptBool(ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", 0, ""),
+	{ltcp, unix.TCP_THIN_DUPACK}:          keptBool(ltcp, unix.TCP_THIN_DUPACK, "TCP_THIN_DUPACK", 0, ""),
+
+	// Programs ask whether they may and go on without.
+	{ltcp, unix.TCP_ULP}:    refused("TCP_ULP", unix.ENOENT, false), // no such protocol is loaded
+	{ltcp, unix.TCP_REPAIR}: refused("TCP_REPAIR", unix.EPERM, false),
+}
+
+// duration is an option that counts units of time between min and max.
+func duration(name string, unit time.Duration, min, max int,
+	set func(tcpip.Endpoint, time.Duration) tcpip.Error,
+	get func(tcpip.Endpoint) (time.Duration, tcpip.Error)) option {
+	return option{
+		name: name,
+		set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+			n, err := intOf(v)
+			if err != nil {
+				return err
+			}
+			if n < min || n > max {
+				return unix.EINVAL
+			}
+			return optErrno(set(ep, time.Duration(n)*unit))
+		},
+		get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+			d, err := get(ep)
+			return bytesOf(int(d / unit)), optErrno(err)
+		},
+	}
+}
+
+// deferTime rounds TCP_DEFER_ACCEPT up to the time of whole retransmissions of
+// the SYN-ACK: 1, 3, 7... seconds (net/ipv4/tcp.c:secs_to_retrans).
+func deferTime(sec int) int {
+	if sec <= 0 {
+		return 0
+	}
+	const maxRTO = 120
+	period, timeout := 1, 1
+	for n := 1; sec > period && n < 255; n++ {
+		timeout = min(2*timeout, maxRTO)
+		period += timeout
+	}
+	return period
+}
+
+// mss returns what TCP_MAXSEG reports: the user's value before the connection,
+// then what fits a packet beside the headers and the timestamp option.
+func (s *sock) mss(ep tcpip.Endpoint) int {
+	user := s.val(optKey{ltcp, unix.TCP_MAXSEG}, 0)
+	mtu, ok := s.pathMTU(nil)
+	if !ok {
+		if user != 0 {
+			return user
+		}
+		return header.TCPDefaultMSS
+	}
+	hdr := header.IPv6MinimumSize
+	if f, err := ep.GetRemoteAddress(); err == nil && f.Addr.Len() == header.IPv4AddressSize {
+		hdr = header.IPv4MinimumSize
+	}
+	const timestamps = 12
+	mss := mtu - hdr - header.TCPMinimumSize
+	if user != 0 {
+		mss = min(mss, user)
+	}
+	return mss - timestamps
+}
+
+// tcpInfo fills struct tcp_info with what gVisor knows; the rest is 0.
+func (s *sock) tcpInfo(ep tcpip.Endpoint) []byte {
+	var g tcpip.TCPInfoOption
+	if err := ep.GetSockOpt(&g); err != nil {
+		g = tcpip.TCPInfoOption{}
+	}
+	mss := uint32(s.mss(ep))
+	info := unix.TCPInfo{
+		State:        uint8(g.State),
+		Rto:          uint32(g.RTO.Microseconds()),
+		Rtt:          uint32(g.RTT.Microseconds()),
+		Rttvar:       uint32(g.RTTVar.Microseconds()),
+		Snd_cwnd:     g.SndCwnd,
+		Snd_mss:      mss,
+		Rcv_mss:      mss,
+		Advmss:       mss,
+		Snd_ssthresh: g.SndSsthresh,
+		Ato:          40000, // TCP_ATO_MIN, microseconds
+	}
+	if mtu, ok := s.pathMTU(nil); ok {
+		info.Pmtu = uint32(mtu)
+	}
+	if info.State == 0 {
+		info.State = uint8(tcp.StateClose)
+	}
+	if rcv, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
+		info.Rcv_space = uint32(ep.SocketOptions().GetReceiveBufferSize()) - uint32(rcv)
+	}
+	if tcp.EndpointState(ep.State()) == tcp.StateEstablished {
+		info.Options = 1 | 2 | 4 // TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE
+	}
+	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)))
+}
+
+// Option is getsockopt(2); SO_ERROR is the stream's own.
+func (s *stream) Option(level, name int, value []byte) (int, error) {
+	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
+		if err := s.down(); err != nil {
+			return 0, err
+		}
+		return copy(value, bytesOf(int(s.takeError()))), nil
+	}
+	return s.sock.Option(level, name, value)
+}
+
+// Option is getsockopt(2); SO_ERROR is the last asynchronous error.
+func (s *packetSocket) Option(level, name int, value []byte) (int, error) {
+	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
+		if err := s.down(); err != nil {
+			return 0, err
+		}
+		return copy(value, bytesOf(int(errno(s.endpoint().LastError())))), nil
+	}
+	return s.sock.Option(level, name, value)
+}

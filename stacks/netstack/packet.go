@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// UDP and ICMP echo sockets.
+
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"umrun/stacks"
+)
+
+// Largest payloads of a datagram, bytes.
+const (
+	maxUDP4 = 65535 - header.IPv4MinimumSize - header.UDPMinimumSize
+	maxUDP6 = 65535 - header.UDPMinimumSize
+)
+
+// A packetSocket is a UDP socket, or a "ping socket": one for ICMP echo, whose
+// identifier is the local port (net/ipv4/ping.c).
+type packetSocket struct {
+	sock
+
+	sending sync.RWMutex // see write; taken after mu is released
+
+	// All below: +checklocks:mu
+	bound  netip.AddrPort // what Bind was given, for new endpoints
+	rdShut bool
+	wrShut bool
+}
+
+var _ stacks.PacketSocket = (*packetSocket)(nil)
+
+func newPacket(st *Stack, family, proto int) (*packetSocket, error) {
+	s := &packetSocket{sock: sock{st: st, family: family, typ: unix.SOCK_DGRAM, proto: proto, wq: &waiter.Queue{}}}
+	ep, err := s.newEndpoint()
+	if err != nil {
+		return nil, err
+	}
+	tellAll(ep)
+	s.ep.Store(&epBox{ep})
+	return s, nil
+}
+
+// tellAll makes an endpoint keep all that a [stacks.Message] can say; which of
+// it the program wants is netmod's business.
+func tellAll(ep tcpip.Endpoint) {
+	so := ep.SocketOptions()
+	so.SetReceiveTTL(true)
+	so.SetReceiveTOS(true)
+	so.SetReceivePacketInfo(true)
+	so.SetReceiveHopLimit(true)
+	so.SetReceiveTClass(true)
+	so.SetIPv6ReceivePacketInfo(true)
+}
+
+// Bind names the socket, bind(2).
+func (s *packetSocket) Bind(a netip.AddrPort) error {
+	if err := s.sock.Bind(a); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound = s.localName()
+	return nil
+}
+
+// Connect sets or dissolves the association with a peer.
+func (s *packetSocket) Connect(a netip.AddrPort) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !a.IsValid() {
+		return s.disconnectLocked()
+	}
+	f, err := full(s.family, a)
+	if err != nil {
+		return err
+	}
+	if err := s.endpoint().Connect(f); err != nil {
+		return connectErrno(err)
+	}
+	return nil
+}
+
+// disconnectLocked is connect(2) to AF_UNSPEC. gVisor does it for UDP only; a
+// ping socket gets a new endpoint, as it has no queue worth keeping.
+//
+// +checklocks:s.mu
+func (s *packetSocket) disconnectLocked() error {
+	if s.proto == unix.IPPROTO_UDP {
+		if err := s.endpoint().Disconnect(); err != nil {
+			return errno(err)
+		}
+		return nil
+	}
+	ep, err := s.newEndpoint()
+	if err != nil {
+		return err
+	}
+	tellAll(ep)
+	s.opts.replay(&s.sock, ep)
+	old := s.ep.Swap(&epBox{ep})
+	old.Close()
+	if s.bound.IsValid() {
+		f, err := full(s.family, s.bound)
+		if err != nil {
+			return err
+		}
+		return bindErrno(ep.Bind(f))
+	}
+	return nil
+}
+
+// Names returns the local and the remote address. The port of a ping socket's
+// peer is 0.
+func (s *packetSocket) Names() (local, remote netip.AddrPort) {
+	local = s.localName()
+	f, err := s.endpoint().GetRemoteAddress()
+	if err == nil && f.Addr.Len() > 0 {
+		remote = addrPort(s.family, f)
+	}
+	return local, remote
+}
+
+// Shutdown is shutdown(2). Without a peer it takes effect all the same, and
+// still reports ENOTCONN (net/ipv4/af_inet.c:inet_shutdown).
+func (s *packetSocket) Shutdown(how int) error {
+	flags, err := shutdownFlags(how)
+	if err != nil {
+		return err
+	}
+	if err := s.down(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rdShut = s.rdShut || flags&tcpip.ShutdownRead != 0
+	s.wrShut = s.wrShut || flags&tcpip.ShutdownWrite != 0
+	if err := s.endpoint().Shutdown(flags); err != nil {
+		return errno(err)
+	}
+	return nil
+}
+
+// SendMsg sends one datagram.
+func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	var o tcpip.WriteOptions
+	v4 := s.family == unix.AF_INET
+	if m.Peer.IsValid() {
+		if m.Peer.Port() == 0 && s.proto == unix.IPPROTO_UDP {
+			return unix.EINVAL
+		}
+		f, err := full(s.family, m.Peer)
+		if err != nil {
+			return err
+		}
+		if m.IfIndex != 0 && f.NIC == 0 {
+			f.NIC = tcpip.NICID(m.IfIndex)
+		}
+		o.To = &f
+		v4 = v4 || m.Peer.Addr().Unmap().Is4()
+	} else if _, peer := s.Names(); peer.IsValid() {
+		v4 = v4 || peer.Addr().Unmap().Is4()
+	}
+	if err := s.checkSize(len(p), v4, o.To); err != nil {
+		return err
+	}
+	if m.TTL > 0 {
+		o.ControlMessages.HasTTL, o.ControlMessages.TTL = true, uint8(m.TTL)
+		o.ControlMessages.HasHopLimit, o.ControlMessages.HopLimit = true, uint8(m.TTL)
+	}
+	if m.Local.IsValid() && !m.Local.IsUnspecified() {
+		if err := s.chooseSource(&o, m, v4); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	wrShut := s.wrShut
+	s.mu.Unlock()
+	if wrShut {
+		return unix.EPIPE
+	}
+	err := s.write(p, o, m.TOS, v4)
+	switch err.(type) {
+	case nil:
+		return nil
+	case *tcpip.ErrHostUnreachable:
+		return unix.ENETUNREACH // no route; ICMP errors have other types
+	}
+	return errno(err)
+}
+
+// chooseSource sets the source address of one datagram, IP_PKTINFO. gVisor does
+// it for IPv6 only; for IPv4 the route's own choice must agree.
+func (s *packetSocket) chooseSource(o *tcpip.WriteOptions, m stacks.Message, v4 bool) error {
+	local := m.Local.Unmap()
+	if s.st.gv.CheckLocalAddress(0, protoOf(local), gvAddr(local.WithZone(""))) == 0 {
+		return unix.EINVAL // ip(7): not an address of this machine
+	}
+	if !v4 {
+		o.ControlMessages.HasIPv6PacketInfo = true
+		o.ControlMessages.IPv6PacketInfo = tcpip.IPv6PacketInfo{
+			Addr: gvAddr(m.Local.WithZone("")), NIC: tcpip.NICID(m.IfIndex),
+		}
+	}
+	return nil
+}
+
+// write hands a datagram to gVisor, which has a TOS or traffic class per socket
+// only: datagrams with one of their own (above 0) are sent one at a time.
+func (s *packetSocket) write(p []byte, o tcpip.WriteOptions, tos int, v4 bool) tcpip.Error {
+	ep := s.endpoint()
+	if tos <= 0 {
+		s.sending.RLock()
+		defer s.sending.RUnlock()
+		_, err := ep.Write(bytes.NewReader(p), o)
+		return err
+	}
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	opt := tcpip.IPv6TrafficClassOption
+	if v4 {
+		opt = tcpip.IPv4TOSOption
+	}
+	old, err := ep.GetSockOptInt(opt)
+	if err != nil {
+		return err
+	}
+	if err := ep.SetSockOptInt(opt, tos); err != nil {
+		return err
+	}
+	defer ep.SetSockOptInt(opt, old)
+	_, err = ep.Write(bytes.NewReader(p), o)
+	return err
+}
+
+// checkSize returns EMSGSIZE for a datagram that IP cannot carry, or that may
+// not be fragmented and is larger than the path takes.
+func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) error {
+	limit, hdr := maxUDP6, header.IPv6MinimumSize
+	if v4 {
+		limit, hdr = maxUDP4, header.IPv4MinimumSize
+	}
+	if s.proto == unix.IPPROTO_UDP {
+		hdr += header.UDPMinimumSize
+	}
+	if n > limit {
+		return unix.EMSGSIZE
+	}
+	if n+hdr <= s.st.minMTU {
+		return nil
+	}
+	strategy, err := s.endpoint().GetSockOptInt(tcpip.MTUDiscoverOption)
+	if err != nil || strategy != int(tcpip.PMTUDiscoveryDo) && strategy != int(tcpip.PMTUDiscoveryProbe) {
+		return nil
+	}
+	if mtu, ok := s.pathMTU(to); ok && n+hdr > mtu {
+		return unix.EMSGSIZE
+	}
+	return nil
+}
+
+// RecvMsg takes or shows the first datagram. After SHUT_RD the error is io.EOF
+// where a blocking recv(2) would return 0.
+func (s *packetSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Message, err error) {
+	if err := s.down(); err != nil {
+		return 0, 0, m, err
+	}
+	w := cutWriter{p: p}
+	r, gerr := s.endpoint().Read(&w, tcpip.ReadOptions{Peek: peek, NeedRemoteAddr: true})
+	switch gerr.(type) {
+	case nil:
+	case *tcpip.ErrClosedForReceive:
+		return 0, 0, m, io.EOF
+	default:
+		return 0, 0, m, errno(gerr)
+	}
+	return w.n, r.Total, s.message(&r), nil
+}
+
+// A cutWriter keeps what fits and swallows the rest, as a short recv(2) does.
+type cutWriter struct {
+	p []byte
+	n int
+}
+
+func (w *cutWriter) Write(b []byte) (int, error) {
+	w.n += copy(w.p[w.n:], b)
+	return len(b), nil
+}
+
+// message says what came with a datagram.
+func (s *packetSocket) message(r *tcpip.ReadResult) stacks.Message {
+	c := &r.ControlMessages
+	m := stacks.Message{Peer: addrPort(s.family, r.RemoteAddr), TTL: -1, TOS: -1}
+	if c.HasTimestamp {
+		m.Stamp = c.Timestamp.UnixNano()
+	}
+	switch {
+	case c.HasTTL:
+		m.TTL = int(c.TTL)
+	case c.HasHopLimit:
+		m.TTL = int(c.HopLimit)
+	}
+	switch {
+	case c.HasTOS:
+		m.TOS = int(c.TOS)
+	case c.HasTClass:
+		m.TOS = int(c.TClass)
+	}
+	switch {
+	case c.HasIPPacketInfo:
+		m.Local = addrOf(s.family, c.PacketInfo.DestinationAddr, c.PacketInfo.NIC)
+		m.IfIndex = int(c.PacketInfo.NIC)
+	case c.HasIPv6PacketInfo:
+		m.Local = addrOf(s.family, c.IPv6PacketInfo.Addr, c.IPv6PacketInfo.NIC)
+		m.IfIndex = int(c.IPv6PacketInfo.NIC)
+	}
+	return m
+}
+
+// Poll returns what poll(2) would, with the cases of
+// net/core/datagram.c:datagram_poll.
+func (s *packetSocket) Poll() stacks.Events {
+	s.mu.Lock()
+	rdShut, wrShut, err := s.rdShut, s.wrShut, s.err
+	s.mu.Unlock()
+	r := s.endpoint().Readiness(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventErr)
+	ev := events(r) & (unix.POLLIN | unix.POLLOUT | unix.POLLERR)
+	if err != 0 {
+		ev |= unix.POLLERR
+	}
+	if rdShut {
+		ev |= unix.POLLIN | unix.POLLRDHUP
+		if wrShut {
+			ev |= unix.POLLHUP
+		}
+	}
+	return ev
+}
+
+// Close releases the socket and throws away what it has queued.
+func (s *packetSocket) Close() error {
+	if !s.closed.Swap(true) {
+		s.endpoint().Close()
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// How much each connection has yet to get acknowledged.
+
+package netstack
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"umrun/stacks"
+)
+
+// sendQueues knows the send queue of each connection. gVisor does not tell it
+// (SendQueueSizeOption is for other endpoints), but shows the state of a
+// connection after each segment that it received, which is when the queue
+// shrinks. Growth is counted before gVisor queues it: what a concurrent segment
+// then overwrites is put right by the segment that acknowledges the data.
+type sendQueues struct {
+	m sync.Map // tcp.TCPEndpointID -> *sendQueue
+}
+
+// A sendQueue is the entry of one connection.
+type sendQueue struct {
+	id    tcp.TCPEndpointID
+	bytes atomic.Int64 // as of the last segment received, and sent since
+}
+
+// observe is gVisor's TCP probe. It runs with the connection locked.
+func (q *sendQueues) observe(s *tcp.TCPEndpointState) {
+	if v, ok := q.m.Load(s.ID); ok {
+		v.(*sendQueue).bytes.Store(int64(s.SndBufState.SndBufUsed))
+	}
+}
+
+// countLocked begins to follow the connection that was just started or accepted,
+// until it is dead.
+//
+// +checklocks:s.mu
+func (s *stream) countLocked() {
+	ep := s.endpoint()
+	info, ok := ep.Info().(*stack.TransportEndpointInfo)
+	if !ok {
+		return
+	}
+	c := &sendQueue{id: tcp.TCPEndpointID(info.ID)}
+	s.counted = c
+	s.st.queues.m.Store(c.id, c)
+	var once sync.Once
+	e := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+		switch tcp.EndpointState(ep.State()) {
+		case tcp.StateClose, tcp.StateError:
+			once.Do(func() { s.st.queues.m.CompareAndDelete(c.id, c) })
+		}
+	})
+	s.wq.EventRegister(&e)
+}
+
+// uncountLocked forgets a connection whose endpoint is replaced.
+//
+// +checklocks:s.mu
+func (s *stream) uncountLocked() {
+	if c := s.counted; c != nil {
+		s.st.queues.m.CompareAndDelete(c.id, c)
+		s.counted = nil
+	}
+}
+
+// A payload bounds one Send and counts what gVisor takes out of it.
+type payload struct {
+	p stacks.Payload
+	q *sendQueue // may be nil
+}
+
+func (p *payload) Len() int { return min(p.p.Len(), sendMax) }
+
+func (p *payload) Read(b []byte) (int, error) {
+	n, err := p.p.Read(b)
+	if p.q != nil {
+		p.q.bytes.Add(int64(n))
+	}
+	return n, err
+}
+
+// Unacked returns the bytes that the peer has not acknowledged; see
+// [stacks.Unacked].
+func (s *stream) Unacked() (bytes int, done bool) {
+	switch s.state() {
+	case tcp.StateInitial, tcp.StateBound, tcp.StateListen:
+		return 0, true
+	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
+		return 0, false
+	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return 0, true // our FIN was acknowledged, or nobody is left to do it
+	}
+	s.mu.Lock()
+	c := s.counted
+	s.mu.Unlock()
+	if c != nil {
+		bytes = max(0, int(c.bytes.Load()))
+	}
+	return bytes, bytes == 0 && !s.closed.Load()
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The stack: configuration, interfaces, routes, life and death.
+
+package netstack
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/loopback"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"umrun/stacks"
+)
+
+// Interface indices: the loopback interface, then the links in order.
+const (
+	loopbackNIC  = 1
+	firstLinkNIC = 2
+)
+
+// Buffer sizes, bytes. 8 MiB of window is worth 1.4 to 1.7 times the throughput
+// at 20 ms; the receive buffer grows to it only as a connection needs it.
+const (
+	defaultTCPBuf  = 1 << 20
+	defaultRcvMax  = 8 << 20
+	defaultSndMax  = 6 << 20
+	defaultPktBuf  = 212992 // net.core.rmem_default and wmem_default
+	maxPktBuf      = 2 * bufMax
+	minPktBuf      = stack.MinBufferSize
+	loopbackMTU    = 65536 // of lo; see drivers/net/loopback.c
+	maxName        = 15    // IFNAMSIZ - 1
+	firstEphemeral = 32768 // ip_local_port_range
+	lastEphemeral  = 60999
+)
+
+// Config describes a stack. The zero value is one with only a loopback
+// interface.
+type Config struct {
+	Links []LinkConfig
+	DNS   stacks.DNS
+
+	// CongestionControl is "cubic" (the default; for wide-area networks) or
+	// "reno" (up to twice as fast where the round trip is short).
+	CongestionControl string
+
+	RcvBufMax int // most bytes of a TCP receive buffer; 8 MiB if zero
+	SndBufMax int // most bytes of a TCP send buffer; 6 MiB if zero
+
+	Log *slog.Logger // nil: nothing is logged
+}
+
+// A LinkConfig is one interface. The stack owns the link from the moment that
+// New returns without an error.
+type LinkConfig struct {
+	Name   string // at most 15 bytes, not "lo"
+	Link   stacks.Link
+	Addrs  []netip.Prefix // own addresses; their networks are on link
+	Routes []Route        // further routes by this link
+	MTU    int            // bytes; the link's own if zero
+}
+
+// A Route sends a destination out of the link that it belongs to.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr // zero: on link
+	Src     netip.Addr // preferred source; zero: any
+}
+
+// A Stack is a userspace TCP/IP stack. It is safe for concurrent use.
+type Stack struct {
+	gv     *stack.Stack
+	state  stacks.State
+	links  []*endpoint
+	minMTU int // the smallest of all links, bytes
+	log    *slog.Logger
+	warned sync.Map // keys of differences that were logged
+	queues sendQueues
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+}
+
+var _ stacks.Stack = (*Stack)(nil)
+
+// New makes a stack. On error the links remain the caller's.
+func New(c Config) (*Stack, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	s := &Stack{log: c.Log, minMTU: loopbackMTU}
+	s.gv = stack.New(stack.Options{
+		NetworkProtocols: []stack.NetworkProtocolFactory{
+			ipv4.NewProtocol,
+			// No duplicate address detection (the zero DADConfigs), no
+			// router advertisements: a tunnel has neither.
+			ipv6.NewProtocolWithOptions(ipv6.Options{}),
+		},
+		TransportProtocols: []stack.TransportProtocolFactory{
+			tcp.NewProtocolProbe(s.queues.observe),
+			udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+		},
+		HandleLocal: true,
+	})
+	if err := s.tune(c); err != nil {
+		s.gv.Destroy()
+		return nil, err
+	}
+	if err := s.configure(c); err != nil {
+		s.gv.Destroy()
+		return nil, err
+	}
+	for _, e := range s.links {
+		e.start()
+	}
+	return s, nil
+}
+
+// check refuses what cannot be configured.
+func (c *Config) check() error {
+	names := map[string]bool{"lo": true}
+	for _, l := range c.Links {
+		switch {
+		case l.Link == nil:
+			return fmt.Errorf("interface %q has no link", l.Name)
+		case l.Name == "" || len(l.Name) > maxName:
+			return fmt.Errorf("interface name %q must have 1 to %d bytes", l.Name, maxName)
+		case names[l.Name]:
+			return fmt.Errorf("interface name %q is used twice", l.Name)
+		case l.Link.Type() != stacks.LinkIP:
+			return fmt.Errorf("interface %q: Ethernet links are not supported", l.Name)
+		case l.mtu() < header.IPv4MinimumMTU || l.mtu() > 65535:
+			return fmt.Errorf("interface %q: MTU %d is not between %d and 65535", l.Name, l.mtu(), header.IPv4MinimumMTU)
+		}
+		names[l.Name] = true
+		for _, r := range l.Routes {
+			if !r.Dst.IsValid() {
+				return fmt.Errorf("interface %q: route without destination", l.Name)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *LinkConfig) mtu() int {
+	if l.MTU != 0 {
+		return l.MTU
+	}
+	return l.Link.MTU()
+}
+
+// tune sets the protocol options.
+func (s *Stack) tune(c Config) error {
+	if c.CongestionControl == "" {
+		c.CongestionControl = "cubic"
+	}
+	if c.RcvBufMax == 0 {
+		c.RcvBufMax = defaultRcvMax
+	}
+	if c.SndBufMax == 0 {
+		c.SndBufMax = defaultSndMax
+	}
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(true) // without it 4 times slower at 20 ms
+	recovery := tcpip.TCPRACKLossDetection                 // wide-area paths reorder
+	cc := tcpip.CongestionControlOption(c.CongestionControl)
+	nagle := tcpip.TCPDelayEnabled(true) // as Linux; TCP_NODELAY turns it off
+	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(defaultTCPBuf, c.RcvBufMax), Max: c.RcvBufMax}
+	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(defaultTCPBuf, c.SndBufMax), Max: c.SndBufMax}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &cc, &nagle, &rcv, &snd} {
+		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set TCP option %T: %s", o, err)
+		}
+	}
+	for _, o := range []any{
+		tcpip.SendBufferSizeOption{Min: minPktBuf, Default: defaultPktBuf, Max: maxPktBuf},
+		tcpip.ReceiveBufferSizeOption{Min: minPktBuf, Default: defaultPktBuf, Max: maxPktBuf},
+	} {
+		if err := s.gv.SetOption(o); err != nil {
+			return fmt.Errorf("set option %T: %s", o, err)
+		}
+	}
+	if err := s.gv.SetPortRange(firstEphemeral, lastEphemeral); err != nil {
+		return fmt.Errorf("set port range: %s", err)
+	}
+	return nil
+}
+
+// configure makes the interfaces and the route table.
+func (s *Stack) configure(c Config) error {
+	s.state.DNS = c.DNS
+	loop := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
+	if err := s.addInterface(stacks.Interface{
+		Index: loopbackNIC, Name: "lo", Loop: true, Up: true, MTU: loopbackMTU, Addrs: loop,
+	}, loopback.New(), nil); err != nil {
+		return err
+	}
+	for i, l := range c.Links {
+		e := newEndpoint(l.Link, l.mtu(), s.log.With("link", l.Name))
+		s.links = append(s.links, e)
+		s.minMTU = min(s.minMTU, l.mtu())
+		if err := s.addInterface(stacks.Interface{
+			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: l.mtu(), Addrs: l.Addrs,
+		}, e, l.Routes); err != nil {
+			return err
+		}
+	}
+	// Loopback routes are answered by HandleLocal; the table needs them for
+	// addresses of 127/8 that nobody bound.
+	var table []tcpip.Route
+	for _, r := range s.state.Routes {
+		table = append(table, gvRoute(r))
+	}
+	table = append(table,
+		gvRoute(stacks.Route{Dst: netip.MustParsePrefix("127.0.0.0/8"), IfIndex: loopbackNIC}),
+		gvRoute(stacks.Route{Dst: netip.MustParsePrefix("::1/128"), IfIndex: loopbackNIC}))
+	s.gv.SetRouteTable(table)
+	return nil
+}
+
+// addInterface makes one interface and records it.
+func (s *Stack) addInterface(ifc stacks.Interface, ep stack.LinkEndpoint, routes []Route) error {
+	id := tcpip.NICID(ifc.Index)
+	if err := s.gv.CreateNICWithOptions(id, ep, stack.NICOptions{Name: ifc.Name}); err != nil {
+		return fmt.Errorf("make interface %s: %s", ifc.Name, err)
+	}
+	for _, p := range ifc.Addrs {
+		pa := tcpip.ProtocolAddress{
+			Protocol: protoOf(p.Addr()),
+			AddressWithPrefix: tcpip.AddressWithPrefix{
+				Address: gvAddr(p.Addr()), PrefixLen: p.Bits(),
+			},
+		}
+		if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{}); err != nil {
+			return fmt.Errorf("add address %s to %s: %s", p, ifc.Name, err)
+		}
+		if net := p.Masked(); !ifc.Loop && !p.IsSingleIP() {
+			s.state.Routes = append(s.state.Routes, stacks.Route{Dst: net, Src: p.Addr(), IfIndex: ifc.Index})
+		}
+	}
+	for _, r := range routes {
+		s.state.Routes = append(s.state.Routes, stacks.Route{Dst: r.Dst.Masked(), Gateway: r.Gateway, Src: r.Src, IfIndex: ifc.Index})
+	}
+	s.state.Interfaces = append(s.state.Interfaces, ifc)
+	return nil
+}
+
+func gvRoute(r stacks.Route) tcpip.Route {
+	sub, err := tcpip.NewSubnet(gvAddr(r.Dst.Addr()), tcpip.MaskFromBytes(maskOf(r.Dst)))
+	if err != nil {
+		// The prefix was masked, and masks of prefixes have the right length.
+		panic(fmt.Sprintf("netstack: subnet of %s: %v", r.Dst, err))
+	}
+	t := tcpip.Route{Destination: sub, NIC: tcpip.NICID(r.IfIndex)}
+	if r.Gateway.IsValid() {
+		t.Gateway = gvAddr(r.Gateway)
+	}
+	if r.Src.IsValid() {
+		t.SourceHint = gvAddr(r.Src)
+	}
+	return t
+}
+
+// State returns the configuration.
+func (s *Stack) State() stacks.State { return s.state }
+
+// Socket makes a socket, socket(2).
+func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {
+	if s.closed.Load() {
+		return nil, unix.ENETDOWN
+	}
+	if family != unix.AF_INET && family != unix.AF_INET6 {
+		return nil, unix.EAFNOSUPPORT
+	}
+	// IPPROTO_MAX of linux/in.h, MPTCP included.
+	if proto < 0 || proto > unix.IPPROTO_MPTCP {
+		return nil, unix.EINVAL
+	}
+	switch typ {
+	case unix.SOCK_STREAM:
+		if proto != 0 && proto != unix.IPPROTO_TCP {
+			return nil, unix.EPROTONOSUPPORT
+		}
+		return newStream(s, family)
+	case unix.SOCK_DGRAM:
+		switch {
+		case proto == 0 || proto == unix.IPPROTO_UDP:
+			return newPacket(s, family, unix.IPPROTO_UDP)
+		case family == unix.AF_INET && proto == unix.IPPROTO_ICMP,
+			family == unix.AF_INET6 && proto == unix.IPPROTO_ICMPV6:
+			return newPacket(s, family, proto)
+		}
+		return nil, unix.EPROTONOSUPPORT
+	case unix.SOCK_RAW:
+		return nil, unix.EPERM // raw(7): it takes CAP_NET_RAW
+	}
+	return nil, unix.ESOCKTNOSUPPORT
+}
+
+// Close resets every connection, closes the links and waits for the stack's
+// goroutines. Closing twice is fine.
+func (s *Stack) Close() error {
+	s.closeOnce.Do(func() {
+		s.closed.Store(true)
+		// Resets go out while the links still run; Destroy waits with locks
+		// held that the links' goroutines want, hence this order.
+		s.gv.Close()
+		for _, e := range s.links {
+			e.close()
+		}
+		s.gv.Destroy()
+	})
+	return nil
+}
+
+// warnOnce logs a difference from Linux that the program may notice, once.
+func (s *Stack) warnOnce(key, msg string, args ...any) {
+	if _, again := s.warned.LoadOrStore(key, true); !again {
+		s.log.Warn(msg, args...)
+	}
+}

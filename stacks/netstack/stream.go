@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// TCP sockets.
+
+package netstack
+
+import (
+	"io"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"umrun/stacks"
+)
+
+// sendMax bounds one Send, bytes: gVisor makes one segment of it.
+const sendMax = 64 << 10
+
+// backlogMax is net.core.somaxconn.
+const backlogMax = 4096
+
+// A connPhase is the state that Linux keeps in struct socket (SS_*), apart from
+// the state of the connection: what connect(2) has told the program.
+type connPhase int
+
+const (
+	phaseUnconnected connPhase = iota // SS_UNCONNECTED
+	phaseConnecting                   // SS_CONNECTING: the outcome was not reported
+	phaseConnected                    // SS_CONNECTED
+)
+
+// A stream is a TCP socket.
+type stream struct {
+	sock
+
+	// All below: +checklocks:mu
+	phase    connPhase
+	errTaken bool           // the endpoint's one hard error was taken
+	rdShut   bool           // SHUT_RD
+	bound    netip.AddrPort // what Bind was given, for new endpoints
+	counted  *sendQueue     // the entry of Stack.queues, nil before the connection
+}
+
+var (
+	_ stacks.StreamSocket = (*stream)(nil)
+	_ stacks.Unacked      = (*stream)(nil)
+)
+
+func newStream(st *Stack, family int) (*stream, error) {
+	s := &stream{sock: sock{st: st, family: family, typ: unix.SOCK_STREAM, proto: unix.IPPROTO_TCP, wq: &waiter.Queue{}}}
+	ep, err := s.newEndpoint()
+	if err != nil {
+		return nil, err
+	}
+	s.ep.Store(&epBox{ep})
+	return s, nil
+}
+
+func (s *stream) state() tcp.EndpointState {
+	return tcp.EndpointState(s.endpoint().State())
+}
+
+// Bind names the socket, bind(2). Any port may be bound: the port space belongs
+// to the program's own network.
+func (s *stream) Bind(a netip.AddrPort) error {
+	if err := s.sock.Bind(a); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound = s.localName()
+	return nil
+}
+
+// Connect starts or reports a connection, connect(2) on a non-blocking socket.
+// The order of the cases is that of net/ipv4/af_inet.c:__inet_stream_connect.
+func (s *stream) Connect(a netip.AddrPort) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !a.IsValid() {
+		return s.disconnectLocked()
+	}
+	switch s.phase {
+	case phaseConnected:
+		return unix.EISCONN
+	case phaseConnecting:
+		return s.connectResultLocked()
+	}
+	switch s.state() {
+	case tcp.StateInitial, tcp.StateBound:
+	case tcp.StateListen:
+		return unix.EISCONN
+	default:
+		if err := s.renewLocked(); err != nil {
+			return err
+		}
+	}
+	f, err := full(s.family, a)
+	if err != nil {
+		return err
+	}
+	if s.family == unix.AF_INET6 && a.Addr().Is4() {
+		return unix.EAFNOSUPPORT
+	}
+	gerr := s.endpoint().Connect(f)
+	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
+		return connectErrno(gerr)
+	}
+	s.phase, s.errTaken, s.err = phaseConnecting, false, 0
+	s.countLocked()
+	return unix.EINPROGRESS
+}
+
+// connectResultLocked answers a connect(2) that follows the first one.
+//
+// +checklocks:s.mu
+func (s *stream) connectResultLocked() error {
+	switch st := s.state(); {
+	case st == tcp.StateConnecting || st == tcp.StateSynSent || st == tcp.StateSynRecv:
+		return unix.EALREADY
+	case st == tcp.StateError || st == tcp.StateClose || st == tcp.StateInitial:
+		err := s.takeErrorLocked()
+		if err == 0 {
+			err = unix.ECONNABORTED // SO_ERROR has told the cause already
+		}
+		if e := s.renewLocked(); e != nil {
+			return e
+		}
+		return err
+	}
+	s.phase = phaseConnected
+	return nil
+}
+
+// disconnectLocked is connect(2) to AF_UNSPEC: tcp_disconnect of
+// net/ipv4/tcp.c, with the error that it leaves on a living connection.
+//
+// +checklocks:s.mu
+func (s *stream) disconnectLocked() error {
+	left := unix.ECONNRESET
+	switch s.state() {
+	case tcp.StateInitial, tcp.StateBound, tcp.StateListen, tcp.StateClose, tcp.StateError:
+		left = 0
+	}
+	s.endpoint().Abort()
+	if err := s.renewLocked(); err != nil {
+		return err
+	}
+	s.err = left
+	return nil
+}
+
+// renewLocked replaces a dead endpoint, as tcp_disconnect does with the socket:
+// options and an explicit name stay.
+//
+// +checklocks:s.mu
+func (s *stream) renewLocked() error {
+	ep, err := s.newEndpoint()
+	if err != nil {
+		return err
+	}
+	old := s.ep.Swap(&epBox{ep})
+	old.Close()
+	s.uncountLocked()
+	s.phase, s.errTaken, s.err, s.rdShut = phaseUnconnected, false, 0, false
+	s.opts.replay(&s.sock, ep)
+	if s.bound.IsValid() {
+		f, err := full(s.family, s.bound)
+		if err != nil {
+			return err
+		}
+		if err := ep.Bind(f); err != nil {
+			s.st.log.Debug("bind again", "addr", s.bound, "err", err.String())
+		}
+	}
+	return nil
+}
+
+// takeErrorLocked returns the error that SO_ERROR reports, and clears it. gVisor
+// keeps a fatal error in two places; only the first is looked at.
+//
+// +checklocks:s.mu
+func (s *stream) takeErrorLocked() unix.Errno {
+	s.fetchErrorLocked()
+	err := s.err
+	s.err = 0
+	return err
+}
+
+// fetchErrorLocked moves the error of a dead endpoint to s.err. Errors of living
+// ones are what Linux calls soft, and stay unreported.
+//
+// +checklocks:s.mu
+func (s *stream) fetchErrorLocked() {
+	if s.errTaken || s.state() != tcp.StateError {
+		return
+	}
+	s.errTaken = true
+	if err := s.endpoint().LastError(); err != nil {
+		s.err = errno(err)
+	}
+}
+
+func (s *stream) takeError() unix.Errno {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeErrorLocked()
+}
+
+// reported notes that gVisor itself handed out the fatal error.
+func (s *stream) reported() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state() == tcp.StateError {
+		s.errTaken = true
+	}
+}
+
+// Listen turns the socket into a listener, listen(2).
+func (s *stream) Listen(backlog int) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if backlog < 0 || backlog > backlogMax {
+		backlog = backlogMax
+	}
+	switch st := s.state(); st {
+	case tcp.StateListen:
+		// gVisor refuses a backlog below what waits; Linux takes it.
+		s.endpoint().Listen(backlog + 1)
+		s.rdShut = false
+		return nil
+	case tcp.StateInitial, tcp.StateBound:
+	case tcp.StateError, tcp.StateClose:
+		if s.phase == phaseConnecting {
+			return unix.EINVAL
+		}
+		if err := s.renewLocked(); err != nil {
+			return err
+		}
+	default:
+		return unix.EINVAL
+	}
+	// Linux lets one connection more than the backlog wait
+	// (net/sock.h:sk_acceptq_is_full).
+	if err := s.endpoint().Listen(backlog + 1); err != nil {
+		return bindErrno(err)
+	}
+	return nil
+}
+
+// Accept takes an established connection.
+func (s *stream) Accept() (stacks.StreamSocket, error) {
+	if err := s.down(); err != nil {
+		return nil, err
+	}
+	ep, wq, err := s.endpoint().Accept(nil)
+	if err != nil {
+		return nil, errno(err)
+	}
+	c := &stream{
+		sock:  sock{st: s.st, family: s.family, typ: s.typ, proto: s.proto, wq: wq},
+		phase: phaseConnected,
+	}
+	c.ep.Store(&epBox{ep})
+	s.mu.Lock()
+	opts := s.opts.clone()
+	vals := s.vals
+	s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts, c.vals = opts, vals
+	// A child has its listener's options (net/core/sock.c:sk_clone_lock).
+	c.opts.replay(&c.sock, ep)
+	c.countLocked()
+	return c, nil
+}
+
+// Send queues bytes.
+func (s *stream) Send(p stacks.Payload) (int, error) {
+	if err := s.down(); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	q := s.counted
+	s.mu.Unlock()
+	n, err := s.endpoint().Write(&payload{p, q}, tcpip.WriteOptions{})
+	switch err.(type) {
+	case nil:
+		return int(n), nil
+	case *tcpip.ErrWouldBlock:
+		return 0, unix.EAGAIN
+	case *tcpip.ErrClosedForSend:
+		if e := s.takeError(); e != 0 {
+			return 0, e
+		}
+		return 0, unix.EPIPE
+	}
+	s.reported()
+	return 0, errno(err)
+}
+
+// Recv takes received bytes.
+func (s *stream) Recv(w io.Writer, n int) (int, error) {
+	if err := s.down(); err != nil {
+		return 0, err
+	}
+	ep := s.endpoint()
+	lw := recvWriter{w: w, left: n}
+	r, err := ep.Read(&lw, tcpip.ReadOptions{})
+	switch err.(type) {
+	case nil:
+		if r.Count > 0 {
+			ep.ModerateRecvBuf(r.Count)
+		}
+		return r.Count, nil
+	case *tcpip.ErrWouldBlock:
+		return 0, unix.EAGAIN
+	case *tcpip.ErrBadBuffer:
+		// Nothing was taken: w took nothing, or n is 0.
+		if lw.err != nil {
+			return 0, lw.err
+		}
+		return 0, nil
+	case *tcpip.ErrClosedForReceive:
+		if e := s.takeError(); e != 0 {
+			return 0, e
+		}
+		return 0, io.EOF
+	case *tcpip.ErrNotConnected:
+		if e := s.takeError(); e != 0 {
+			return 0, e
+		}
+		return 0, unix.ENOTCONN
+	}
+	s.reported()
+	return 0, errno(err)
+}
+
+// A recvWriter bounds what one Recv takes, and keeps the error of the writer
+// behind it. gVisor panics on a short write without io.ErrShortWrite.
+type recvWriter struct {
+	w    io.Writer
+	left int
+	err  error
+}
+
+func (l *recvWriter) Write(b []byte) (int, error) {
+	full := len(b)
+	b = b[:min(full, l.left)]
+	n := 0
+	if len(b) > 0 {
+		n, l.err = l.w.Write(b)
+		l.left -= n
+	}
+	if n < full && l.err == nil {
+		return n, io.ErrShortWrite
+	}
+	return n, l.err
+}
+
+// Shutdown is shutdown(2), with the cases of net/ipv4/af_inet.c:inet_shutdown.
+func (s *stream) Shutdown(how int) error {
+	flags, err := shutdownFlags(how)
+	if err != nil {
+		return err
+	}
+	if err := s.down(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.state() {
+	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
+		return s.disconnectLocked()
+	case tcp.StateListen:
+		if flags&tcpip.ShutdownRead == 0 {
+			return nil
+		}
+		s.rdShut = true
+	case tcp.StateInitial, tcp.StateBound, tcp.StateError, tcp.StateClose, tcp.StateTimeWait:
+		return unix.ENOTCONN
+	default:
+		s.rdShut = s.rdShut || flags&tcpip.ShutdownRead != 0
+	}
+	if err := s.endpoint().Shutdown(flags); err != nil {
+		return errno(err)
+	}
+	return nil
+}
+
+// Poll returns what poll(2) would, with the cases of net/ipv4/tcp.c:tcp_poll.
+func (s *stream) Poll() stacks.Events {
+	const dead = unix.POLLIN | unix.POLLOUT | unix.POLLHUP | unix.POLLRDHUP
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetchErrorLocked()
+	var ev stacks.Events
+	if s.err != 0 {
+		ev = unix.POLLERR
+	}
+	st := s.state()
+	switch st {
+	case tcp.StateInitial, tcp.StateBound:
+		return ev | unix.POLLOUT | unix.POLLHUP
+	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
+		return ev
+	case tcp.StateError, tcp.StateClose:
+		return ev | dead
+	}
+	r := s.endpoint().Readiness(waiter.ReadableEvents | waiter.WritableEvents)
+	if st == tcp.StateListen {
+		switch {
+		case s.rdShut: // tcp_disconnect has made it a closed socket
+			return ev | unix.POLLOUT | unix.POLLHUP
+		case r&waiter.ReadableEvents != 0:
+			return ev | unix.POLLIN
+		}
+		return ev
+	}
+	// The FIN of the peer shows in the state; these are the states before it.
+	rdShut, wrShut := s.rdShut, true
+	switch st {
+	case tcp.StateEstablished:
+		wrShut = false
+	case tcp.StateCloseWait:
+		rdShut, wrShut = true, false
+	case tcp.StateFinWait1, tcp.StateFinWait2:
+	default:
+		rdShut = true
+	}
+	if rdShut {
+		ev |= unix.POLLIN | unix.POLLRDHUP
+	} else if r&waiter.ReadableEvents != 0 {
+		ev |= unix.POLLIN
+	}
+	if wrShut || r&waiter.WritableEvents != 0 {
+		ev |= unix.POLLOUT
+	}
+	if rdShut && wrShut {
+		ev |= unix.POLLHUP
+	}
+	return ev
+}
+
+// Abort closes with RST.
+func (s *stream) Abort() {
+	if s.closed.Swap(true) {
+		return
+	}
+	s.endpoint().Abort()
+	s.endpoint().Close()
+}
+
+// Close releases the socket; see [stacks.Socket].
+func (s *stream) Close() error {
+	if !s.closed.Swap(true) {
+		s.endpoint().Close()
+	}
+	return nil
+}

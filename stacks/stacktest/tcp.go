@@ -1,0 +1,788 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Cases of TCP sockets.
+
+package stacktest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// Event sets that recur.
+const (
+	evFresh = unix.POLLOUT | unix.POLLHUP
+	evDead  = unix.POLLIN | unix.POLLOUT | unix.POLLHUP | unix.POLLRDHUP
+)
+
+var tcpCases = []testCase{
+	{"tcp_connect_accepted", tcpConnectAccepted},
+	{"tcp_connect_refused", tcpConnectRefused},
+	{"tcp_connect_refused_so_error", tcpConnectRefusedSOError},
+	{"tcp_poll_states", tcpPollStates},
+	{"tcp_half_close", tcpHalfClose},
+	{"tcp_shut_rdwr", tcpShutRDWR},
+	{"tcp_reset", tcpReset},
+	{"tcp_reset_behind_data", tcpResetBehindData},
+	{"tcp_reset_by_send", tcpResetBySend},
+	{"tcp_close_unread_resets", tcpCloseUnreadResets},
+	{"tcp_linger_zero_resets", tcpLingerZero},
+	{"tcp_unconnected_calls", tcpUnconnected},
+	{"tcp_epipe", tcpEPIPE},
+	{"tcp_accept_states", tcpAcceptStates},
+	{"tcp_accept_order", tcpAcceptOrder},
+	{"tcp_accept_reset", tcpAcceptReset},
+	{"tcp_backlog_full", tcpBacklog},
+	{"tcp_listener_shutdown", tcpListenerShutdown},
+	{"tcp_listener_close_resets", tcpListenerClose},
+	{"tcp_ephemeral_ports", tcpEphemeral},
+	{"tcp_bind_errors", tcpBindErrors},
+	{"tcp_reuseaddr_after_close", tcpReuseAddr},
+	{"tcp_dual_stack", tcpDualStack},
+	{"tcp_v6only", tcpV6Only},
+	{"tcp_unspec_disconnects", tcpUnspec},
+	{"tcp_wildcard_connect", tcpWildcard},
+	{"tcp_bulk", tcpBulk},
+	{"tcp_bulk_v6", tcpBulkV6},
+	{"tcp_full_buffer", tcpFullBuffer},
+	{"tcp_short_writer", tcpShortWriter},
+	{"tcp_unacked", tcpUnacked},
+	{"tcp_watch_edges", tcpWatch},
+	{"tcp_small_messages", tcpSmallMessages},
+}
+
+func tcpConnectAccepted(t *testing.T, p Pair) {
+	for _, b := range []netip.Addr{p.B4, p.B6} {
+		l, addr := listen(t, p.B, b, 8)
+		c := newTCP(t, p.A, family(b))
+		wantErr(t, "connect", c.Connect(addr), unix.EINPROGRESS)
+		awaitPoll(t, c, unix.POLLOUT)
+		wantErr(t, "second connect", c.Connect(addr), nil)
+		wantErr(t, "third connect", c.Connect(addr), unix.EISCONN)
+		if e := soError(t, c); e != 0 {
+			t.Errorf("SO_ERROR %v", e)
+		}
+		s := accept(t, l)
+		cl, cr := c.Names()
+		sl, sr := s.Names()
+		if cl != sr || cr != sl || cr != addr {
+			t.Errorf("client %s -> %s, server %s -> %s, listener %s", cl, cr, sl, sr, addr)
+		}
+		send(t, c, []byte("question"))
+		if got := recv(t, s, 8); string(got) != "question" {
+			t.Errorf("server got %q", got)
+		}
+		send(t, s, []byte("answer"))
+		if got := recv(t, c, 6); string(got) != "answer" {
+			t.Errorf("client got %q", got)
+		}
+	}
+}
+
+// closedPort returns an address of B where nobody listens.
+func closedPort(t *testing.T, p Pair, b netip.Addr) netip.AddrPort {
+	t.Helper()
+	// Bound but not listening: nobody else gets the port meanwhile.
+	s := newTCP(t, p.B, family(b))
+	if err := s.Bind(netip.AddrPortFrom(b, 0)); err != nil {
+		t.Fatal(err)
+	}
+	return reach(s, b)
+}
+
+func tcpConnectRefused(t *testing.T, p Pair) {
+	for _, b := range []netip.Addr{p.B4, p.B6} {
+		c := newTCP(t, p.A, family(b))
+		wantErr(t, "connect", c.Connect(closedPort(t, p, b)), unix.EINPROGRESS)
+		awaitPoll(t, c, evDead|unix.POLLERR)
+		wantErr(t, "second connect", c.Connect(closedPort(t, p, b)), unix.ECONNREFUSED)
+		wantPoll(t, "after the report", c, evFresh)
+		// The socket is as new.
+		l, addr := listen(t, p.B, b, 8)
+		connect(t, c, addr)
+		accept(t, l)
+	}
+}
+
+func tcpConnectRefusedSOError(t *testing.T, p Pair) {
+	c := newTCP(t, p.A, unix.AF_INET)
+	dead := closedPort(t, p, p.B4)
+	wantErr(t, "connect", c.Connect(dead), unix.EINPROGRESS)
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	if e := soError(t, c); e != unix.ECONNREFUSED {
+		t.Errorf("SO_ERROR %v, want ECONNREFUSED", e)
+	}
+	if e := soError(t, c); e != 0 {
+		t.Errorf("second SO_ERROR %v", e)
+	}
+	wantPoll(t, "after SO_ERROR", c, evDead)
+	wantErr(t, "connect", c.Connect(dead), unix.ECONNABORTED)
+	wantErr(t, "connect", c.Connect(dead), unix.EINPROGRESS)
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	wantErr(t, "recv", recvErr(c), unix.ECONNREFUSED)
+	wantErr(t, "second recv", recvErr(c), io.EOF)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+}
+
+func tcpPollStates(t *testing.T, p Pair) {
+	c := newTCP(t, p.A, unix.AF_INET)
+	wantPoll(t, "unconnected", c, evFresh)
+	l := newTCP(t, p.B, unix.AF_INET)
+	if err := l.Bind(netip.AddrPortFrom(p.B4, 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantPoll(t, "bound", l, evFresh)
+	if err := l.Listen(8); err != nil {
+		t.Fatal(err)
+	}
+	wantPoll(t, "listening", l, 0)
+	connect(t, c, reach(l, p.B4))
+	awaitPoll(t, l, unix.POLLIN)
+	s := accept(t, l)
+	wantPoll(t, "nothing to accept", l, 0)
+	awaitPoll(t, c, unix.POLLOUT)
+	awaitPoll(t, s, unix.POLLOUT)
+	send(t, c, []byte("x"))
+	awaitPoll(t, s, unix.POLLIN|unix.POLLOUT)
+	recv(t, s, 1)
+	wantPoll(t, "read", s, unix.POLLOUT)
+	if err := c.Shutdown(unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	awaitPoll(t, s, unix.POLLIN|unix.POLLOUT|unix.POLLRDHUP)
+	wantPoll(t, "after SHUT_WR", c, unix.POLLOUT)
+	if err := s.Shutdown(unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	awaitPoll(t, c, evDead)
+	awaitPoll(t, s, evDead)
+}
+
+func tcpHalfClose(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	send(t, c, []byte("last words"))
+	if err := c.Shutdown(unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "shutdown twice", c.Shutdown(unix.SHUT_WR), nil)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+	if got := recv(t, s, 10); string(got) != "last words" {
+		t.Errorf("got %q", got)
+	}
+	awaitEvent(t, s, unix.POLLRDHUP)
+	wantErr(t, "recv", recvErr(s), io.EOF)
+	wantErr(t, "recv again", recvErr(s), io.EOF)
+	// The other direction still works.
+	send(t, s, []byte("still here"))
+	if got := recv(t, c, 10); string(got) != "still here" {
+		t.Errorf("got %q", got)
+	}
+	s.Close()
+	awaitEvent(t, c, unix.POLLRDHUP)
+	wantErr(t, "recv", recvErr(c), io.EOF)
+}
+
+func tcpShutRDWR(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	if err := c.Shutdown(unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	awaitPoll(t, c, evDead)
+	wantErr(t, "recv", recvErr(c), io.EOF)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+	awaitPoll(t, s, unix.POLLIN|unix.POLLOUT|unix.POLLRDHUP)
+	wantErr(t, "peer's recv", recvErr(s), io.EOF)
+	wantErr(t, "shutdown with a bad how", c.Shutdown(3), unix.EINVAL)
+}
+
+func tcpReset(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	s.Abort()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	wantErr(t, "recv", recvErr(c), unix.ECONNRESET)
+	wantErr(t, "second recv", recvErr(c), io.EOF)
+	wantPoll(t, "after the report", c, evDead)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+	if _, remote := c.Names(); remote.IsValid() {
+		t.Errorf("peer name %s after reset", remote)
+	}
+	wantErr(t, "shutdown", c.Shutdown(unix.SHUT_WR), unix.ENOTCONN)
+}
+
+func tcpResetBehindData(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	send(t, s, []byte("hello"))
+	awaitEvent(t, c, unix.POLLIN)
+	s.Abort()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	if got := recv(t, c, 5); string(got) != "hello" {
+		t.Errorf("got %q", got)
+	}
+	wantErr(t, "recv", recvErr(c), unix.ECONNRESET)
+	wantErr(t, "second recv", recvErr(c), io.EOF)
+}
+
+func tcpResetBySend(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	s.Abort()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	wantErr(t, "send", sendErr(c), unix.ECONNRESET)
+	wantErr(t, "second send", sendErr(c), unix.EPIPE)
+	if e := soError(t, c); e != 0 {
+		t.Errorf("SO_ERROR %v after send told", e)
+	}
+	wantErr(t, "recv", recvErr(c), io.EOF)
+}
+
+func tcpCloseUnreadResets(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	send(t, c, []byte("nobody reads this"))
+	awaitEvent(t, s, unix.POLLIN)
+	s.Close()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	wantErr(t, "recv", recvErr(c), unix.ECONNRESET)
+}
+
+func tcpLingerZero(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	v := append(i32(1), i32(0)...)
+	if err := s.SetOption(unix.SOL_SOCKET, unix.SO_LINGER, v); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	if e := soError(t, c); e != unix.ECONNRESET {
+		t.Errorf("SO_ERROR %v, want ECONNRESET", e)
+	}
+}
+
+func tcpUnconnected(t *testing.T, p Pair) {
+	c := newTCP(t, p.A, unix.AF_INET)
+	wantErr(t, "recv", recvErr(c), unix.ENOTCONN)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+	wantErr(t, "shutdown", newTCP(t, p.A, unix.AF_INET).Shutdown(unix.SHUT_WR), unix.ENOTCONN)
+	_, err := c.Accept()
+	wantErr(t, "accept", err, unix.EINVAL)
+	local, remote := c.Names()
+	if want := netip.AddrPortFrom(netip.IPv4Unspecified(), 0); local != want || remote.IsValid() {
+		t.Errorf("names %s, %s", local, remote)
+	}
+	local, _ = newTCP(t, p.A, unix.AF_INET6).Names()
+	if want := netip.AddrPortFrom(netip.IPv6Unspecified(), 0); local != want {
+		t.Errorf("IPv6 name %s", local)
+	}
+}
+
+func tcpEPIPE(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	s.Close()
+	awaitEvent(t, c, unix.POLLRDHUP)
+	// The first send is answered by RST, the second finds that out.
+	send(t, c, []byte("x"))
+	awaitEvent(t, c, unix.POLLHUP)
+	wantErr(t, "send", sendErr(c), unix.EPIPE)
+}
+
+func tcpAcceptStates(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 8)
+	_, err := l.Accept()
+	wantErr(t, "accept", err, unix.EAGAIN)
+	wantErr(t, "recv", recvErr(l), unix.ENOTCONN)
+	wantErr(t, "send", sendErr(l), unix.EPIPE)
+	wantErr(t, "connect", l.Connect(addr), unix.EISCONN)
+	wantErr(t, "listen again", l.Listen(4), nil)
+	wantErr(t, "bind", l.Bind(netip.AddrPortFrom(p.B4, 0)), unix.EINVAL)
+	c := newTCP(t, p.A, unix.AF_INET)
+	connect(t, c, addr)
+	wantErr(t, "listen when connected", c.Listen(4), unix.EINVAL)
+	// Without bind, listen picks a port.
+	u := newTCP(t, p.B, unix.AF_INET)
+	wantErr(t, "listen unbound", u.Listen(1), nil)
+	if local, _ := u.Names(); local.Port() == 0 {
+		t.Error("unbound listener has no port")
+	}
+}
+
+func tcpAcceptOrder(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 16)
+	var clients []stacks.StreamSocket
+	for range 10 {
+		c := newTCP(t, p.A, unix.AF_INET)
+		connect(t, c, addr)
+		clients = append(clients, c)
+		awaitEvent(t, l, unix.POLLIN)
+	}
+	for i, c := range clients {
+		s := accept(t, l)
+		local, _ := c.Names()
+		if _, remote := s.Names(); remote != local {
+			t.Errorf("connection %d comes from %s, want %s", i, remote, local)
+		}
+	}
+}
+
+func tcpAcceptReset(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 8)
+	c := newTCP(t, p.A, unix.AF_INET)
+	connect(t, c, addr)
+	awaitEvent(t, l, unix.POLLIN)
+	c.Abort()
+	s := accept(t, l)
+	awaitEvent(t, s, unix.POLLHUP)
+	wantErr(t, "recv", recvErr(s), unix.ECONNRESET)
+}
+
+func tcpBacklog(t *testing.T, p Pair) {
+	const backlog = 2
+	l, addr := listen(t, p.B, p.B4, backlog)
+	// One more than the backlog waits at the listener.
+	for range backlog + 1 {
+		connect(t, newTCP(t, p.A, unix.AF_INET), addr)
+	}
+	for i := range backlog + 1 {
+		awaitEvent(t, l, unix.POLLIN)
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatalf("accept %d: %v", i, err)
+		}
+		c.Close()
+	}
+}
+
+func tcpListenerShutdown(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 8)
+	wantErr(t, "SHUT_WR", l.Shutdown(unix.SHUT_WR), nil)
+	wantErr(t, "SHUT_RD", l.Shutdown(unix.SHUT_RD), nil)
+	awaitPoll(t, l, evFresh)
+	_, err := l.Accept()
+	wantErr(t, "accept", err, unix.EINVAL)
+	c := newTCP(t, p.A, unix.AF_INET)
+	wantErr(t, "connect", c.Connect(addr), unix.EINPROGRESS)
+	awaitEvent(t, c, unix.POLLERR)
+	wantErr(t, "connect", c.Connect(addr), unix.ECONNREFUSED)
+	// An ephemeral port is lost with it.
+	wantErr(t, "listen again", l.Listen(8), nil)
+	connect(t, c, reach(l, p.B4))
+	accept(t, l)
+}
+
+func tcpListenerClose(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 8)
+	c := newTCP(t, p.A, unix.AF_INET)
+	connect(t, c, addr)
+	awaitEvent(t, l, unix.POLLIN)
+	l.Close()
+	awaitPoll(t, c, evDead|unix.POLLERR)
+	wantErr(t, "recv", recvErr(c), unix.ECONNRESET)
+}
+
+func tcpEphemeral(t *testing.T, p Pair) {
+	seen := map[uint16]bool{}
+	for range 20 {
+		s := newTCP(t, p.A, unix.AF_INET)
+		if err := s.Bind(netip.AddrPortFrom(p.A4, 0)); err != nil {
+			t.Fatal(err)
+		}
+		port := reach(s, p.A4).Port()
+		if port < 32768 || port > 60999 || seen[port] {
+			t.Errorf("ephemeral port %d (seen before: %v)", port, seen[port])
+		}
+		seen[port] = true
+	}
+	l, addr := listen(t, p.B, p.B4, 8)
+	for range 5 {
+		c := newTCP(t, p.A, unix.AF_INET)
+		connect(t, c, addr)
+		accept(t, l)
+		local, _ := c.Names()
+		if port := local.Port(); port < 32768 || port > 60999 || local.Addr() != p.A4 {
+			t.Errorf("connected from %s", local)
+		}
+	}
+}
+
+func tcpBindErrors(t *testing.T, p Pair) {
+	foreign := netip.MustParseAddr("203.0.113.77")
+	wantErr(t, "bind to a foreign address",
+		newTCP(t, p.A, unix.AF_INET).Bind(netip.AddrPortFrom(foreign, 0)), unix.EADDRNOTAVAIL)
+	wantErr(t, "bind to a foreign IPv6 address",
+		newTCP(t, p.A, unix.AF_INET6).Bind(netip.MustParseAddrPort("[2001:db8::77]:0")), unix.EADDRNOTAVAIL)
+	a := newTCP(t, p.A, unix.AF_INET)
+	wantErr(t, "bind", a.Bind(netip.AddrPortFrom(p.A4, 0)), nil)
+	wantErr(t, "bind twice", a.Bind(netip.AddrPortFrom(p.A4, 0)), unix.EINVAL)
+	same := reach(a, p.A4)
+	wantErr(t, "bind to a port in use", newTCP(t, p.A, unix.AF_INET).Bind(same), unix.EADDRINUSE)
+	wantErr(t, "wildcard over a port in use", newTCP(t, p.A, unix.AF_INET).Bind(
+		netip.AddrPortFrom(netip.IPv4Unspecified(), same.Port())), unix.EADDRINUSE)
+	if err := a.Listen(1); err != nil {
+		t.Fatal(err)
+	}
+	b := newTCP(t, p.A, unix.AF_INET)
+	setInt(t, b, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	wantErr(t, "SO_REUSEADDR beside a listener", b.Bind(same), unix.EADDRINUSE)
+	wantErr(t, "IPv6 address on AF_INET6 only", newTCP(t, p.A, unix.AF_INET6).Bind(netip.AddrPortFrom(p.A6, 0)), nil)
+}
+
+func tcpReuseAddr(t *testing.T, p Pair) {
+	l := newTCP(t, p.B, unix.AF_INET)
+	setInt(t, l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // its children need it too
+	if err := l.Bind(netip.AddrPortFrom(p.B4, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Listen(8); err != nil {
+		t.Fatal(err)
+	}
+	addr := reach(l, p.B4)
+	c := newTCP(t, p.A, unix.AF_INET)
+	connect(t, c, addr)
+	s := accept(t, l)
+	s.Close() // the server closes first and has the TIME-WAIT
+	awaitEvent(t, c, unix.POLLRDHUP)
+	c.Close()
+	l.Close()
+	again := newTCP(t, p.B, unix.AF_INET)
+	setInt(t, again, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	wantErr(t, "bind", again.Bind(addr), nil)
+	wantErr(t, "listen", again.Listen(8), nil)
+	c2 := newTCP(t, p.A, unix.AF_INET)
+	connect(t, c2, addr)
+	accept(t, again)
+}
+
+func tcpDualStack(t *testing.T, p Pair) {
+	l := newTCP(t, p.B, unix.AF_INET6)
+	if err := l.Bind(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Listen(8); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []netip.Addr{p.B4, p.B6} {
+		c := newTCP(t, p.A, family(b))
+		connect(t, c, reach(l, b))
+		s := accept(t, l)
+		local, remote := s.Names()
+		cl, _ := c.Names()
+		mapped := func(a netip.AddrPort) netip.AddrPort {
+			return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+		}
+		if remote != mapped(cl) || local != mapped(reach(l, b)) {
+			t.Errorf("server has %s -> %s for client %s", local, remote, cl)
+		}
+	}
+	// An AF_INET6 socket reaches IPv4 by the mapped address.
+	l4, addr := listen(t, p.B, p.B4, 8)
+	c := newTCP(t, p.A, unix.AF_INET6)
+	connect(t, c, netip.AddrPortFrom(netip.AddrFrom16(p.B4.As16()), addr.Port()))
+	s := accept(t, l4)
+	if _, remote := s.Names(); !remote.Addr().Is4() {
+		t.Errorf("AF_INET peer %s", remote)
+	}
+	if _, remote := c.Names(); !remote.Addr().Is4In6() {
+		t.Errorf("AF_INET6 peer %s", remote)
+	}
+}
+
+func tcpV6Only(t *testing.T, p Pair) {
+	l := newTCP(t, p.B, unix.AF_INET6)
+	setInt(t, l, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	if err := l.Bind(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "IPV6_V6ONLY after bind", l.SetOption(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, i32(0)), unix.EINVAL)
+	if err := l.Listen(8); err != nil {
+		t.Fatal(err)
+	}
+	// The same port is free for IPv4.
+	l4 := newTCP(t, p.B, unix.AF_INET)
+	wantErr(t, "bind IPv4", l4.Bind(reach(l, netip.IPv4Unspecified())), nil)
+	c := newTCP(t, p.A, unix.AF_INET)
+	wantErr(t, "connect", c.Connect(reach(l, p.B4)), unix.EINPROGRESS)
+	awaitEvent(t, c, unix.POLLERR)
+	if e := soError(t, c); e != unix.ECONNREFUSED {
+		t.Errorf("SO_ERROR %v, want ECONNREFUSED", e)
+	}
+	c6 := newTCP(t, p.A, unix.AF_INET6)
+	setInt(t, c6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	wantErr(t, "mapped address on a V6ONLY socket",
+		c6.Connect(netip.AddrPortFrom(netip.AddrFrom16(p.B4.As16()), 9)), unix.ENETUNREACH)
+}
+
+func tcpUnspec(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	wantErr(t, "connect to AF_UNSPEC", c.Connect(netip.AddrPort{}), nil)
+	awaitPoll(t, s, evDead|unix.POLLERR)
+	wantErr(t, "peer's recv", recvErr(s), unix.ECONNRESET)
+	awaitPoll(t, c, evFresh|unix.POLLERR)
+	if e := soError(t, c); e != unix.ECONNRESET {
+		t.Errorf("SO_ERROR %v, want ECONNRESET", e)
+	}
+	wantPoll(t, "after SO_ERROR", c, evFresh)
+	l, addr := listen(t, p.B, p.B4, 8)
+	connect(t, c, addr)
+	accept(t, l)
+}
+
+func tcpWildcard(t *testing.T, p Pair) {
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		l, addr := listen(t, p.A, any, 8)
+		c := newTCP(t, p.A, family(any))
+		connect(t, c, addr)
+		accept(t, l)
+		if _, remote := c.Names(); !remote.Addr().IsLoopback() {
+			t.Errorf("connect to %s reached %s", addr, remote)
+		}
+	}
+}
+
+func tcpBulk(t *testing.T, p Pair)   { bulk(t, p, p.B4) }
+func tcpBulkV6(t *testing.T, p Pair) { bulk(t, p, p.B6) }
+
+// bulk sends 8 MiB both ways at once, in pieces of all sizes, and compares
+// hashes.
+func bulk(t *testing.T, p Pair, b netip.Addr) {
+	const total = 8 << 20
+	c, s := connected(t, p, b)
+	data := make([]byte, total)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < total; i += 8 {
+		v := rng.Uint64()
+		for j := range 8 {
+			data[i+j] = byte(v >> (8 * j))
+		}
+	}
+	want := sha256.Sum256(data)
+	type end struct {
+		sock stacks.StreamSocket
+		rest *bytes.Reader
+		hash interface {
+			io.Writer
+			Sum([]byte) []byte
+		}
+		got int
+		eof bool
+	}
+	ends := []*end{
+		{sock: c, rest: bytes.NewReader(data), hash: sha256.New()},
+		{sock: s, rest: bytes.NewReader(data), hash: sha256.New()},
+	}
+	deadline := time.Now().Add(3 * patience)
+	for !ends[0].eof || !ends[1].eof {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d and %d of %d bytes in time", ends[0].got, ends[1].got, total)
+		}
+		idle := true
+		for _, e := range ends {
+			if n := e.rest.Len(); n > 0 {
+				piece := io.NewSectionReader(e.rest, int64(total-n), int64(1+rng.IntN(60000)))
+				b, _ := io.ReadAll(piece)
+				sent, err := e.sock.Send(bytes.NewReader(b))
+				if err != nil && err != unix.EAGAIN {
+					t.Fatalf("send: %v", err)
+				}
+				if sent > 0 {
+					idle = false
+				}
+				e.rest.Seek(int64(total-n+sent), io.SeekStart)
+				if e.rest.Len() == 0 {
+					if err := e.sock.Shutdown(unix.SHUT_WR); err != nil {
+						t.Fatalf("shutdown: %v", err)
+					}
+				}
+			}
+			if e.eof {
+				continue
+			}
+			n, err := e.sock.Recv(e.hash, 1+rng.IntN(200000))
+			e.got += n
+			if n > 0 {
+				idle = false
+			}
+			switch err {
+			case nil, unix.EAGAIN:
+			case io.EOF:
+				e.eof = true
+			default:
+				t.Fatalf("recv: %v", err)
+			}
+		}
+		if idle {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for i, e := range ends {
+		if e.got != total || !bytes.Equal(e.hash.Sum(nil), want[:]) {
+			t.Errorf("end %d got %d bytes with another hash", i, e.got)
+		}
+	}
+}
+
+// fill sends until the connection has taken nothing for a while, and returns how
+// much it took.
+func fill(t *testing.T, c stacks.StreamSocket) (sent int) {
+	t.Helper()
+	chunk := make([]byte, 4096)
+	var full time.Time // since when, zero: it is not
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		n, err := c.Send(bytes.NewReader(chunk))
+		sent += n
+		switch {
+		case err == nil:
+			full = time.Time{}
+		case err != unix.EAGAIN:
+			t.Fatalf("send: %v", err)
+		case full.IsZero():
+			full = time.Now()
+		case time.Since(full) > hush:
+			return sent
+		}
+	}
+	t.Fatalf("%d bytes went into a connection that nobody reads", sent)
+	return 0
+}
+
+// tcpFullBuffer fills a connection that nobody reads, sees that it becomes
+// unwritable, and writable when it is read.
+func tcpFullBuffer(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	sent := fill(t, c)
+	if ev := c.Poll(); ev&unix.POLLOUT != 0 {
+		t.Errorf("full, but poll is %s", eventNames(ev))
+	}
+	recv(t, s, sent)
+	awaitPoll(t, c, unix.POLLOUT)
+	send(t, c, []byte("more"))
+	recv(t, s, 4)
+}
+
+// A stingyWriter takes at most n bytes in one call.
+type stingyWriter struct {
+	bytes.Buffer
+	n int
+}
+
+func (w *stingyWriter) Write(b []byte) (int, error) {
+	if len(b) > w.n {
+		n, _ := w.Buffer.Write(b[:w.n])
+		return n, io.ErrShortWrite
+	}
+	return w.Buffer.Write(b)
+}
+
+func tcpShortWriter(t *testing.T, p Pair) {
+	if _, ok := p.A.(Kernel); ok {
+		t.Skip("the kernel double reads before it writes: it cannot leave the rest queued")
+	}
+	c, s := connected(t, p, p.B4)
+	want := strings.Repeat("0123456789", 1000)
+	send(t, c, []byte(want))
+	w := &stingyWriter{n: 7}
+	await(t, "all bytes", func() bool {
+		before := w.Len()
+		n, err := s.Recv(w, 1000)
+		if err != nil && err != unix.EAGAIN {
+			t.Fatalf("recv: %v", err)
+		}
+		if took := w.Len() - before; n != took {
+			t.Fatalf("Recv says %d bytes, the writer took %d", n, took)
+		}
+		return w.Len() >= len(want)
+	})
+	if w.String() != want {
+		t.Error("bytes were lost or doubled")
+	}
+}
+
+func tcpUnacked(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	u, ok := c.(stacks.Unacked)
+	if !ok {
+		t.Skip("streams of this stack do not know their send queue")
+	}
+	if n, done := u.Unacked(); n != 0 || !done {
+		t.Errorf("fresh: %d bytes, done %v", n, done)
+	}
+	send(t, c, make([]byte, 10000))
+	recv(t, s, 10000)
+	await(t, "acknowledgement", func() bool { n, done := u.Unacked(); return n == 0 && done })
+	// More than the receiver takes stays queued.
+	sent := fill(t, c)
+	if n, done := u.Unacked(); n == 0 || n > sent || done {
+		t.Errorf("full: %d of %d bytes, done %v", n, sent, done)
+	}
+	recv(t, s, sent)
+	await(t, "acknowledgement", func() bool { n, done := u.Unacked(); return n == 0 && done })
+}
+
+func tcpWatch(t *testing.T, p Pair) {
+	l, addr := listen(t, p.B, p.B4, 8)
+	c := newTCP(t, p.A, unix.AF_INET)
+	wake := make(chan stacks.Events, 100)
+	watch := func(s stacks.Socket, mask stacks.Events) func() {
+		return s.Watch(mask, func(e stacks.Events) {
+			select {
+			case wake <- e:
+			default:
+			}
+		})
+	}
+	wait := func(what string, cond func() bool) {
+		t.Helper()
+		deadline := time.After(patience)
+		for !cond() {
+			select {
+			case <-wake:
+			case <-deadline:
+				t.Fatalf("no edge for %s", what)
+			}
+		}
+	}
+	stopL := watch(l, unix.POLLIN)
+	defer stopL()
+	stopC := watch(c, unix.POLLIN|unix.POLLOUT|unix.POLLRDHUP)
+	defer stopC()
+	if err := c.Connect(addr); err != nil && err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+	wait("connected", func() bool { return c.Poll()&unix.POLLOUT != 0 })
+	wait("acceptable", func() bool { return l.Poll()&unix.POLLIN != 0 })
+	s := accept(t, l)
+	send(t, s, []byte("x"))
+	wait("readable", func() bool { return c.Poll()&unix.POLLIN != 0 })
+	recv(t, c, 1)
+	if err := s.Shutdown(unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	wait("FIN", func() bool { return c.Poll()&unix.POLLRDHUP != 0 })
+	s.Abort()
+	wait("reset", func() bool { return c.Poll()&unix.POLLHUP != 0 })
+	stopC()
+	stopC()
+}
+
+// tcpSmallMessages sends requests and answers of a byte: with Nagle's algorithm
+// and delayed acknowledgements in the wrong place each would take 40 ms.
+func tcpSmallMessages(t *testing.T, p Pair) {
+	c, s := connected(t, p, p.B4)
+	start := time.Now()
+	const rounds = 100
+	for range rounds {
+		send(t, c, []byte("q"))
+		recv(t, s, 1)
+		send(t, s, []byte("a"))
+		recv(t, c, 1)
+	}
+	if d := time.Since(start); d > rounds*20*time.Millisecond {
+		t.Errorf("%d round trips took %v", rounds, d)
+	}
+}
