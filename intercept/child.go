@@ -51,6 +51,12 @@ type childError struct {
 // Until then the other threads are free of it; so they do the talking, as calls of
 // the filtered one may already be waiting for the supervisor.
 func runChild(control *os.File) {
+	// Targets of another Start may run already, as the same user: nobody opens
+	// our descriptors while the listener is among them. The program has the
+	// memory of a new process, which is dumpable.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return
+	}
 	var sp spec
 	if err := gob.NewDecoder(control).Decode(&sp); err != nil {
 		return
@@ -69,6 +75,11 @@ func runChild(control *os.File) {
 			// The supervisor must hold the only one: while another is open
 			// its death would leave calls waiting.
 			unix.Close(listener)
+			// From here on the supervisor may look at us, as execve may be
+			// intercepted.
+			if unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) != nil {
+				return
+			}
 			if _, err := control.Read(make([]byte, 1)); err != nil {
 				return // the supervisor died
 			}
@@ -107,7 +118,7 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 			return childError{stepSetup, err}
 		}
 	}
-	listener, err := installFilter(sp.Filter)
+	listener, err := installFilter(sp.Filter, sp.Interruptible)
 	if err != nil {
 		return childError{stepFilter, err}
 	}

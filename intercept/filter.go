@@ -153,15 +153,17 @@ func fillFilter(f *seccomp.ScmpFilter, rules Rules, arch Arch, as seccomp.ScmpAr
 }
 
 func addRule(f *seccomp.ScmpFilter, r *Rule, as seccomp.ScmpArch) error {
-	// libseccomp wants the native number of a call of that name, or a negative
-	// stand-in where the native entry has none.
-	name, err := seccomp.ScmpSyscall(r.NR).GetNameByArch(as)
-	if err != nil {
-		return err
-	}
-	nr, err := seccomp.GetSyscallFromName(name)
-	if err != nil {
-		return err
+	nr := seccomp.ScmpSyscall(r.NR)
+	if r.Arch != Native {
+		// libseccomp wants the native number of the call of that name, or a
+		// negative stand-in where the native entry has none.
+		name, err := nr.GetNameByArch(as)
+		if err != nil {
+			return err
+		}
+		if nr, err = seccomp.GetSyscallFromName(name); err != nil {
+			return err
+		}
 	}
 	do := seccomp.ActNotify
 	if r.Do.deny {

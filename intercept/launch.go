@@ -28,7 +28,7 @@ type Config struct {
 	Env   []string // nil: that of the supervisor
 	Dir   string   // working directory; empty: the supervisor's
 	Rules Rules
-	Log   *slog.Logger // required
+	Log   *slog.Logger // nil: nothing is logged
 
 	// Stdin, Stdout and Stderr are the program's first descriptors; nil: those of
 	// the supervisor.
@@ -57,6 +57,9 @@ type Config struct {
 	// continued (waitpid(2), WUNTRACED and WCONTINUED), so that the caller can do
 	// job control. It runs on a goroutine that Close waits for, and must not block.
 	OnChange func(unix.WaitStatus)
+
+	// interruptible does without WAIT_KILLABLE_RECV, for tests.
+	interruptible bool
 }
 
 // An ExecError says that everything was ready but the program could not be run:
@@ -91,8 +94,16 @@ type Supervisor struct {
 // Errors: [*ExecError]; [*UnsupportedError]; EBUSY when a listener is installed
 // already, that is inside another supervisor.
 func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := checkNotifySizes(); err != nil {
 		return nil, err
+	}
+	for _, r := range cfg.Rules {
+		if !r.Do.deny && r.Handler == nil {
+			return nil, fmt.Errorf("rule for %s call %d has no handler: %w", r.Arch, r.NR, unix.EINVAL)
+		}
 	}
 	rules := append(baseRules(), cfg.Rules...)
 	prog, err := compileFilter(rules)
@@ -158,6 +169,8 @@ type spec struct {
 	SigMask   uint64
 	SigIgnore uint64
 	Filter    []unix.SockFilter
+
+	Interruptible bool
 }
 
 // report is what the child says: the listener (with SCM_RIGHTS), or which step
@@ -191,7 +204,7 @@ func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config,
 }
 
 func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog}
+	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible}
 	if cfg.SigMask != nil {
 		sp.SetMask, sp.SigMask = true, *cfg.SigMask
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -137,10 +138,46 @@ func TestStartErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
+	if _, err := Start(t.Context(), Config{Path: "/bin/true", Rules: Rules{{NR: 1}}}); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a rule without a handler: %v", err)
+	}
+	before, err := openFDs()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Start(ctx, Config{Path: "/bin/true", Log: log}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled start: %v", err)
+	}
+	if after, err := openFDs(); err != nil || len(after) != len(before) {
+		t.Errorf("descriptors before %v, after %v, %v", before, after, err)
+	}
+}
+
+// TestOthersChildren has two targets and other children in one process: everyone
+// gets the status of his own.
+func TestOthersChildren(t *testing.T) {
+	a := start(t, Config{Rules: onCall(add1000)}, "daemon", "100")
+	b := start(t, Config{Rules: onWait(park(Restart()))}, "wait")
+	c := start(t, Config{}, "exit", "7")
+	b.out.await(t, "ready")
+	for i := range 20 {
+		err := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf("exit %d", i)).Run()
+		var e *exec.ExitError
+		if i > 0 && (!errors.As(err, &e) || e.ExitCode() != i) {
+			t.Errorf("status of an ordinary child: %v, want %d", err, i)
+		}
+	}
+	if ws, _ := c.wait(t); ws.ExitStatus() != 7 {
+		t.Errorf("third: status %#x", ws)
+	}
+	if ws, out := a.wait(t); ws != 0 || out != "daemon: 1005\n" {
+		t.Errorf("first: status %#x, output %q", ws, out)
+	}
+	b.f.kill()
+	if ws, _ := b.wait(t); ws.Signal() != unix.SIGKILL {
+		t.Errorf("second: status %#x", ws)
 	}
 }
 

@@ -24,6 +24,7 @@ type notifier struct {
 	rules table
 	tasks *taskCache
 	watch *watcher
+	sync  error // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
 	tid      atomic.Int32 // the receiver's thread, 0 before it runs
@@ -50,9 +51,7 @@ func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
 	}
 	n.l.fd = fd
 	n.watch = newWatcher(n)
-	if err := n.l.setSync(); err != nil {
-		log.Debug("no synchronous wake-up", "errno", err)
-	}
+	n.sync = n.l.setSync()
 	n.wg.Go(n.watch.run)
 	n.wg.Go(n.receive)
 	return n, nil
@@ -193,6 +192,6 @@ func (n *notifier) panicked(err error) {
 func (n *notifier) denied(c *Call, call string) {
 	tgid := c.Task.TGID()
 	if _, told := n.deniedOnce.LoadOrStore(tgid, true); !told {
-		n.log.Warn("the program may not be read; its network calls fail", "pid", tgid, "call", call)
+		n.log.Warn("the program may not be read: calls that need its memory or descriptors fail", "pid", tgid, "call", call)
 	}
 }

@@ -25,8 +25,16 @@ import (
 func TestMain(m *testing.M) {
 	ChildMain()
 	supervise() // a supervisor of its own, for tests that kill it
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if targetDir != "" {
+			os.RemoveAll(targetDir)
+		}
+		os.Exit(code)
+	}))
 }
+
+// targetDir holds the compiled target; empty: it was not needed yet.
+var targetDir string
 
 // target is testdata/target.c, compiled at its first use.
 var target = sync.OnceValues(func() (string, error) {
@@ -34,6 +42,7 @@ var target = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	targetDir = dir
 	exe := filepath.Join(dir, "target")
 	out, err := exec.Command("cc", "-O1", "-o", exe, "testdata/target.c", "-lpthread").CombinedOutput()
 	if err != nil {

@@ -73,8 +73,8 @@ func checkNotifySizes() error {
 // installFilter puts the filter on the calling thread alone, whose goroutine is
 // locked to it, and returns the listener (close-on-exec). Where the kernel can, a
 // thread whose call was received is interrupted by fatal signals only
-// (WAIT_KILLABLE_RECV, 5.19).
-func installFilter(prog []unix.SockFilter) (listener int, err error) {
+// (WAIT_KILLABLE_RECV, 5.19), unless interruptible asks for the older behaviour.
+func installFilter(prog []unix.SockFilter, interruptible bool) (listener int, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return -1, fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
 	}
@@ -87,7 +87,10 @@ func installFilter(prog []unix.SockFilter) (listener int, err error) {
 		return int(fd), nil
 	}
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
-	listener, err = install(flags | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	err = unix.EINVAL
+	if !interruptible {
+		listener, err = install(flags | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	}
 	if errors.Is(err, unix.EINVAL) {
 		listener, err = install(flags)
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,10 +28,15 @@ func supervise() {
 		return
 	}
 	os.Unsetenv(superviseEnv)
+	args := strings.Fields(os.Getenv("INTERCEPT_ARGS"))
+	call := HandlerFunc(add1000)
+	if len(args) > 0 && args[0] == "memory" {
+		call = useMemory
+	}
 	s, err := Start(context.Background(), Config{
 		Path:  path,
-		Argv:  append([]string{"target"}, strings.Fields(os.Getenv("INTERCEPT_ARGS"))...),
-		Rules: append(onCall(add1000), onWait(park(Restart()))...),
+		Argv:  append([]string{"target"}, args...),
+		Rules: append(onCall(call), onWait(park(Restart()))...),
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -61,6 +67,11 @@ type super struct {
 // whose last word is replaced by the supervisor.
 func startSupervisor(t *testing.T, wrap []string, args ...string) *super {
 	t.Helper()
+	return startSupervisorOf(t, targetPath(t), wrap, args...)
+}
+
+func startSupervisorOf(t *testing.T, path string, wrap []string, args ...string) *super {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +79,7 @@ func startSupervisor(t *testing.T, wrap []string, args ...string) *super {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	argv := []string{exe}
 	if wrap != nil {
+		exe = public(t, exe)
 		argv = append(wrap[:len(wrap)-1:len(wrap)-1], exe)
 	}
 	s := &super{Cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), out: new(output)}
@@ -77,7 +89,7 @@ func startSupervisor(t *testing.T, wrap []string, args ...string) *super {
 	}
 	defer in.Close()
 	s.in = inw
-	s.Env = append(os.Environ(), superviseEnv+"="+targetPath(t), "INTERCEPT_ARGS="+strings.Join(args, " "))
+	s.Env = append(os.Environ(), superviseEnv+"="+path, "INTERCEPT_ARGS="+strings.Join(args, " "))
 	s.Stdin, s.Stdout, s.Stderr = in, s.out, s.out
 	s.WaitDelay = 5 * time.Second
 	if err := s.Cmd.Start(); err != nil {
@@ -89,4 +101,39 @@ func startSupervisor(t *testing.T, wrap []string, args ...string) *super {
 		_ = s.Cmd.Wait()
 	})
 	return s
+}
+
+// public copies a program to where every user finds it.
+func public(t *testing.T, exe string) string {
+	t.Helper()
+	b, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "intercept") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(dir, filepath.Base(exe))
+	if err := os.WriteFile(copied, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+// ordinary returns a command that runs its last word as an ordinary user, for
+// startSupervisor; nil if this is one already.
+func ordinary(t *testing.T) []string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		t.Skip("setpriv is not installed, and root may do everything")
+	}
+	return []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "supervisor"}
 }

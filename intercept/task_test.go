@@ -6,26 +6,30 @@ package intercept
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-func TestMemory(t *testing.T) {
-	h := func(c *Call) Action {
-		switch c.Args[0] {
-		case 1:
-			s, err := c.ReadString(Addr(c.Args[1]), 64)
-			if err != nil {
-				return Fail(Errno(err))
-			}
-			return Return(int64(len(s)))
-		default:
-			return Fail(Errno(c.WriteMem(Addr(c.Args[1]), []byte("world"))))
+// useMemory is a handler that reads or writes what CALL(1, p) and CALL(2, p) name.
+func useMemory(c *Call) Action {
+	switch c.Args[0] {
+	case 1:
+		s, err := c.ReadString(Addr(c.Args[1]), 64)
+		if err != nil {
+			return Fail(Errno(err))
 		}
+		return Return(int64(len(s)))
+	default:
+		return Fail(Errno(c.WriteMem(Addr(c.Args[1]), []byte("world"))))
 	}
-	_, out := start(t, Config{Rules: onCall(h)}, "memory").wait(t)
+}
+
+func TestMemory(t *testing.T) {
+	_, out := start(t, Config{Rules: onCall(useMemory)}, "memory").wait(t)
 	want := `string: 5
 unterminated: EFAULT
 too long: ENAMETOOLONG
@@ -70,6 +74,29 @@ func TestDescriptors(t *testing.T) {
 	r := start(t, Config{Rules: onCall(h)}, "fds")
 	_, out := r.wait(t)
 	want := "socket: 1\ndup: 2\npipe: 4096\nclosed: EBADF\nnegative: EBADF\nthread: 8192\nleader: 2\n"
+	if out != want {
+		t.Errorf("output\n%s, want\n%s", out, want)
+	}
+}
+
+// TestGroupPidfd is the way of kernels without PIDFD_THREAD: a thread with a table
+// of its own cannot be served.
+func TestGroupPidfd(t *testing.T) {
+	h := func(c *Call) Action {
+		pidfd, done, err := c.b.(*notifier).groupPidfd(c)
+		if err != nil {
+			return Fail(Errno(err))
+		}
+		defer done()
+		fd, err := unix.PidfdGetfd(pidfd, int(int32(c.Args[0])), 0)
+		if err != nil {
+			return Fail(Errno(err))
+		}
+		unix.Close(fd)
+		return Return(1)
+	}
+	_, out := start(t, Config{Rules: onCall(h)}, "fds").wait(t)
+	want := "socket: 1\ndup: 1\npipe: 1\nclosed: EBADF\nnegative: EBADF\nthread: EPERM\nleader: 1\n"
 	if out != want {
 		t.Errorf("output\n%s, want\n%s", out, want)
 	}
@@ -199,6 +226,32 @@ func TestNoLeak(t *testing.T) {
 	// The reader of the output is still open.
 	if len(after) > len(before)+1 {
 		t.Errorf("descriptors before %v, after %v", before, after)
+	}
+}
+
+// TestInstallUnderSignals signals our threads while they install descriptors, as the
+// runtime does when it wants to preempt: none may get lost.
+func TestInstallUnderSignals(t *testing.T) {
+	h := func(c *Call) Action {
+		f, err := c.DupFD(0)
+		if err != nil {
+			return Fail(Errno(err))
+		}
+		return InstallFD(f.N, true)
+	}
+	r := start(t, Config{Rules: onCall(h)}, "installs", "3000")
+	tid := int(r.n.tid.Load())
+	for done := false; !done; {
+		select {
+		case <-r.f.exited:
+			done = true
+		default:
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+	if _, out := r.wait(t); out != "installs: 3000\n" {
+		t.Errorf("output %q", out)
 	}
 }
 

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package intercept runs a program and answers some of its system calls: which
+// call, whose memory, what answer. It knows nothing of networks or files; modules
+// declare what they want as [Rules] and answer each [Call] with an [Action].
+//
+// # How it works
+//
+// [Start] makes a child that installs a seccomp filter on itself and then becomes
+// the program. The filter lets nearly all calls pass in the kernel, refuses some,
+// and for the rest of them makes the thread wait while the kernel notifies us
+// through a descriptor, the listener (seccomp_unotify(2)). The filter is inherited
+// by every descendant and cannot be taken off.
+//
+//	Start                          child (ChildMain)                kernel
+//	  |-- fork, exec self --------->|
+//	  |-- program, filter --------->|
+//	  |                             |-- seccomp(NEW_LISTENER) ------->|
+//	  |<-- listener (SCM_RIGHTS) ---|
+//	  |  receiver runs              |
+//	  |-- go ahead ---------------->|
+//	  |                             |-- execve ---------------------->|
+//	  |<-- end of file: it runs     X
+//
+// A thread that waits in a call can be looked at: its registers are in the
+// notification, its memory is read by process_vm_readv(2), its descriptors are
+// duplicated by pidfd_getfd(2). [InstallFD] puts a descriptor into its table and
+// answers in the same step, so nothing has to be undone in the target if it dies
+// in between. A thread can die, or its number be used again, at any time; so every
+// method of Call that looks at it checks that the notification is still alive, and
+// gives [ErrGone] if not.
+//
+// # Writing a handler
+//
+// A handler runs on the receiving thread: a hand-over to another goroutine costs
+// more than most handlers do. It must not block, as all other calls of the whole
+// target wait meanwhile. To wait, it parks the call:
+//
+//	func (s *server) accept(c *intercept.Call) intercept.Action {
+//		f, err := c.DupFD(int(int32(c.Args[0])))
+//		if err != nil {
+//			return intercept.Fail(intercept.Errno(err))
+//		}
+//		defer f.Close()
+//		w := s.waiter(f.Key, func(fd int) { // called by whoever has a connection
+//			if !c.Complete(intercept.InstallFD(fd, true)) {
+//				s.requeue(fd) // the call was interrupted first
+//			}
+//		})
+//		return c.Park(func(intercept.Reason) intercept.Action {
+//			w.stop()
+//			return intercept.Restart()
+//		})
+//	}
+//
+// Memory is read once, into a copy that is judged and used. A call whose pointer
+// arguments were judged is never answered with [Continue], since another thread may
+// change the memory before the kernel reads it. The same holds for descriptors:
+// act on the duplicate, never on the number.
+//
+// What cannot be looked at (an execute-only program of an ordinary user) gives EPERM
+// to the call, not Continue.
+//
+// # Signals
+//
+// A thread whose call was received is not interrupted by signals until it has its
+// answer, so no call happens twice. The watcher (see its comment) notices that a
+// parked thread is wanted, cancels the call with [Interrupted], and the kernel then
+// runs the handler, stops the thread, or lets the tracer have it, as for a native
+// call: with [Restart] the call comes again or ends with EINTR as SA_RESTART says.
+// It takes up to 10 ms until the watcher looks, 2 ms in the first 20 ms of a call,
+// and 0.3 ms after an interruption.
+//
+// # What holds against the target
+//
+// Every intercepted call fails with ENOSYS when the supervisor is closed or dead,
+// and the rules of base.go keep the target from installing a listener of its own
+// then. The first process dies with the supervisor. The supervisor is not dumpable,
+// so that a target of the same, ordinary user cannot take the listener out of it.
+// None of this holds against root, nor against other processes of the same user.
+//
+// # Processes
+//
+// The supervising process is a child subreaper: daemons stay its descendants. It
+// reaps those, and no other children of the process (see family). Start may be
+// called several times in a process; each target has its own listener and rules.
+//
+// # Goroutines and locks
+//
+// A [Supervisor] has three goroutines: the receiver (notifier.receive, locked to its
+// thread), the watcher of parked calls (watcher.run), and the parent (family.parent,
+// locked to its thread since the target dies with it). Close ends and awaits all
+// three; they also end by themselves when the last task of the target is gone.
+//
+// No lock of this package is held while a handler, a cancel function or a callback
+// runs. Lock order:
+//
+//	taskCache.mu
+//	    Task.mu
+//	        listener.mu
+//	watcher.mu
+//	firstborn
+//	family.mu
+package intercept
