@@ -86,6 +86,29 @@ func TestDecodedByOthers(t *testing.T) {
 	}
 }
 
+// Routes that a stack lists more than once, or that belong to the table local,
+// are told as the kernel would hold them.
+func TestRoutesOnce(t *testing.T) {
+	s := twin()
+	before := Answer(s, message(unix.RTM_GETROUTE, requestD, 1, make([]byte, 4)), 1)
+	for _, dst := range []string{"10.7.0.0/24", "fd00:7::/64", "10.7.0.2/32", "fd00:7::2/128", "ff00::/8"} {
+		p := netip.MustParsePrefix(dst)
+		s.Routes = append(s.Routes,
+			stacks.Route{Dst: p, IfIndex: 2},
+			stacks.Route{Dst: p, IfIndex: 2, Src: netip.MustParseAddr(map[bool]string{true: "10.7.0.2", false: "fd00:7::2"}[p.Addr().Is4()])})
+	}
+	s.Routes = append(s.Routes,
+		stacks.Route{Dst: netip.MustParsePrefix("127.0.0.0/8"), IfIndex: 1},
+		stacks.Route{Dst: netip.MustParsePrefix("::1/128"), IfIndex: 1},
+		stacks.Route{Dst: netip.MustParsePrefix("203.0.113.0/24"), IfIndex: 5},  // is down
+		stacks.Route{Dst: netip.MustParsePrefix("203.0.113.0/24"), IfIndex: 77}, // is not there
+	)
+	after := Answer(s, message(unix.RTM_GETROUTE, requestD, 1, make([]byte, 4)), 1)
+	if d := cmp.Diff(decode(t, before), decode(t, after)); d != "" {
+		t.Errorf("-before +after\n%s", d)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for typ, want := range map[uint16]unix.Errno{
 		unix.RTM_NEWLINK: unix.EPERM, unix.RTM_DELLINK: unix.EPERM, unix.RTM_SETLINK: unix.EPERM,

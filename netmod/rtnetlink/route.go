@@ -57,7 +57,11 @@ func entries(s stacks.State) []entry {
 			cmp.Compare(a.metric, b.metric),
 		)
 	})
-	return all
+	// A stack may list a route twice, as connected and as configured; a table
+	// holds it once (EEXIST).
+	return slices.CompactFunc(all, func(a, b entry) bool {
+		return a.dst == b.dst && a.table == b.table && a.metric == b.metric && a.oif == b.oif && a.gateway == b.gateway
+	})
 }
 
 // mainEntry is an entry of the main table; !ok: it belongs to the table local,
@@ -84,7 +88,10 @@ func mainEntry(s stacks.State, r stacks.Route) (entry, bool) {
 				return e, false
 			}
 			connected = true
-			if e.dst.Addr().Is4() && !e.src.IsValid() {
+			switch {
+			case e.dst.Addr().Is6():
+				e.src = netip.Addr{} // IPv6 selects a source by RFC 6724 instead
+			case !e.src.IsValid():
 				e.src = primary(ifc, n)
 			}
 		}
