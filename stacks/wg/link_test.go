@@ -416,24 +416,64 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// TestEndpointByName: the first address is dead, the second one answers.
-func TestEndpointByName(t *testing.T) {
-	ca, cb := wgtest.Pair()
-	b := open(t, cb)
-	ca.Peers[0].Endpoint = wg.Endpoint{Host: "peer.test", Port: b.Stats().ListenPort}
-	asked := make(chan string, 100)
-	resolve := func(_ context.Context, host string) ([]netip.Addr, error) {
-		asked <- host
-		return []netip.Addr{netip.MustParseAddr("127.77.0.1"), netip.MustParseAddr("::ffff:127.0.0.1")}, nil
+// BenchmarkLink sends super-segments from link to link; both ends, with their
+// crypto, are in this process.
+func BenchmarkLink(b *testing.B) {
+	for _, bm := range []struct {
+		name      string
+		data, mss int
+	}{{"super", 60000, 1348}, {"single", 1348, 0}} {
+		b.Run(bm.name, func(b *testing.B) {
+			from, to := openPair(b, nil)
+			waitUp(b, from)
+			received := make(chan int, 1)
+			go func() { // ends when the link closes
+				bufs, sizes := make([][]byte, to.BatchSize()), make([]int, to.BatchSize())
+				for i := range bufs {
+					bufs[i] = make([]byte, stacks.MaxPacket)
+				}
+				for {
+					n, err := to.Read(bufs, sizes)
+					if err != nil {
+						return
+					}
+					sum := 0
+					for _, size := range sizes[:n] {
+						sum += size
+					}
+					select {
+					case got := <-received:
+						received <- got + sum
+					default:
+						received <- sum
+					}
+				}
+			}()
+			h, p := wgtest.TCP(addrA, addrB, 0, make([]byte, bm.data), bm.mss)
+			one := make([]byte, offload.HdrLen+len(p))
+			h.Encode(one)
+			copy(one[offload.HdrLen:], p)
+			b.SetBytes(int64(bm.data))
+			// The medium is UDP, which drops; a window like TCP's keeps that rare.
+			const window = 2 << 20
+			flying, lost := 0, 0
+			for b.Loop() {
+				if n, err := from.Write([][]byte{one}); n != 1 || err != nil {
+					b.Fatalf("Write = %d, %v", n, err)
+				}
+				for flying += bm.data; flying > window; {
+					select {
+					case got := <-received:
+						flying -= got
+					case <-time.After(100 * time.Millisecond):
+						lost += flying
+						flying = 0
+					}
+				}
+			}
+			b.ReportMetric(100*float64(lost)/float64(b.N*bm.data), "%lost")
+			from.Close()
+			to.Close()
+		})
 	}
-	a, err := wg.Open(within(t, deadline), ca, wg.Options{Resolve: resolve})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	if host := <-asked; host != "peer.test" {
-		t.Errorf("asked for %q", host)
-	}
-	_ = b
-	waitUp(t, a)
 }
