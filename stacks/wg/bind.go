@@ -26,11 +26,13 @@ const maxGSO = 64000
 // maxTracked bounds the endpoints whose handshakes are counted.
 const maxTracked = 1024
 
-// A bind wraps conn.StdNetBind. It caps GSO messages at [maxGSO], retries without
-// a source address that the host has lost, counts handshakes by endpoint, and
-// tells the watcher when a session may have begun. Being a wrapper also keeps the
-// device from opening a netlink socket to watch routes; the retry is for what
-// that socket is for.
+// A bind wraps conn.StdNetBind. It caps GSO messages at [maxGSO], counts
+// handshakes by endpoint, and tells the watcher when a session may have begun.
+//
+// For a wrapper the device opens no netlink socket to watch routes. That socket
+// is there to forget source addresses which the host has lost; with UDP_GRO (v5.0,
+// read back since v5.12) StdNetBind does not learn any, so nothing is missed, and
+// the host's routing picks the source of each datagram.
 type bind struct {
 	conn.Bind
 	poke func() // called, never blocking, when a session may have begun
@@ -89,13 +91,6 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		}
 	}
 	err := b.Bind.Send(bufs, ep)
-	if err != nil && ep.SrcIP().IsValid() {
-		// The address that the peer last wrote to may have gone with its
-		// network. A fresh endpoint, because others may be using this one.
-		if fresh, perr := b.ParseEndpoint(ep.DstToString()); perr == nil {
-			err = b.Bind.Send(bufs, fresh)
-		}
-	}
 	if len(bufs) == 1 && len(bufs[0]) == device.MessageInitiationSize &&
 		messageType(bufs[0]) == device.MessageInitiationType {
 		b.initiated(ep, err)
