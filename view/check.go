@@ -4,14 +4,197 @@
 
 package view
 
-import "context"
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
 
-// Check parses the networks of conf and tries them.
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+	"umrun/stacks/stacknet"
+)
+
+// checkTime bounds each attempt of Check but the first, which has Config.Wait.
+const checkTime = 3 * time.Second
+
+// Check parses the network of conf and tries it: does the link come up, does a
+// name server answer, do packets of full size arrive. What it finds it tells as it
+// goes. The error is that of the first Fail, with its exit status.
 func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 	p, err := planNetworks(conf)
 	if err != nil {
 		return err
 	}
-	tell(Finding{Name: "config", Verdict: OK, Text: p.Networks[0].Name})
-	return nil
+	n := p.Networks[0]
+	text := string(n.Kind)
+	if len(n.Addresses) > 0 {
+		text += " " + strings.Join(n.Addresses, ", ")
+	}
+	if len(n.Peers) > 0 {
+		text += fmt.Sprintf(", %d peers", len(n.Peers))
+	}
+	tell(Finding{Name: "config", Verdict: OK, Text: text})
+	for _, w := range p.Warnings {
+		tell(Finding{Name: "config", Verdict: Note, Text: w})
+	}
+	st, wait, err := p.openStack(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	if wait != nil {
+		began := time.Now()
+		if conf.Wait <= 0 {
+			p.conf.Wait = checkTime
+		}
+		if err := p.waitUp(ctx, wait); err != nil {
+			var prob *Problem
+			if errors.As(err, &prob) {
+				prob.Try = nil // checking is what it would advise
+			}
+			tell(Finding{Name: "handshake", Verdict: Fail, Text: err.Error()})
+			return err
+		}
+		tell(Finding{Name: "handshake", Verdict: OK, Text: "answered in " + millis(time.Since(began))})
+	}
+	if len(p.stub.Servers) == 0 {
+		if p.stub.Reason != "" {
+			tell(Finding{Name: "dns", Verdict: Note, Text: p.stub.Reason})
+		}
+		return ctx.Err()
+	}
+	var first error
+	for _, s := range p.stub.Servers {
+		f := checkServer(ctx, st, s)
+		tell(f)
+		if f.Verdict == Fail && first == nil {
+			first = &Problem{Code: ExitNetwork, What: f.Text}
+		}
+	}
+	if n.Kind == WireGuard {
+		tell(checkMTU(ctx, st, p.stub.Servers[0].Addr(), n.MTU))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return first
 }
+
+// checkServer asks a name server for the root's servers. Any answer will do: a
+// server that refuses this one may know its own zones.
+func checkServer(ctx context.Context, st stacks.Stack, server netip.AddrPort) Finding {
+	f := Finding{Name: "dns", Verdict: Fail}
+	began := time.Now()
+	rcode, err := askRoot(ctx, st, server)
+	switch {
+	case err != nil:
+		f.Text = fmt.Sprintf("name server %s: %v", server, err)
+	case rcode == dnsmessage.RCodeSuccess:
+		f.Verdict, f.Text = OK, fmt.Sprintf("name server %s answered in %s", server, millis(time.Since(began)))
+	default:
+		f.Verdict = OK
+		f.Text = fmt.Sprintf("name server %s answered in %s (%s for the root, as servers of private zones do)", server, millis(time.Since(began)), rcode)
+	}
+	return f
+}
+
+func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort) (dnsmessage.RCode, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	c, err := stacknet.Dial(ctx, st, "udp", server)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	q := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeNS, Class: dnsmessage.ClassINET}},
+	}
+	b, err := q.Pack()
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 4096)
+	for range 3 { // datagrams get lost
+		if _, err := c.Write(b); err != nil {
+			return 0, err
+		}
+		c.SetReadDeadline(time.Now().Add(checkTime / 3))
+		n, err := c.Read(buf)
+		if errors.Is(err, unix.ECONNREFUSED) || ctx.Err() != nil {
+			return 0, err
+		}
+		var p dnsmessage.Parser
+		if err != nil {
+			continue
+		}
+		if h, err := p.Start(buf[:n]); err == nil && h.ID == q.ID && h.Response {
+			return h.RCode, nil
+		}
+	}
+	return 0, fmt.Errorf("no answer in %s", checkTime)
+}
+
+// checkMTU pings host with packets of the full and of the least size. A large one
+// that does not come back where a small one does says that the MTU is too large
+// for a path underneath.
+func checkMTU(ctx context.Context, st stacks.Stack, host netip.Addr, mtu int) Finding {
+	f := Finding{Name: "mtu", Verdict: OK}
+	if err := ping(ctx, st, host, 64); err != nil {
+		f.Verdict, f.Text = Note, fmt.Sprintf("not tried: %s does not answer pings", host)
+		return f
+	}
+	if err := ping(ctx, st, host, mtu); err != nil {
+		f.Verdict, f.Text = Note, fmt.Sprintf("packets of %d bytes do not come back from %s: the MTU may be too large for the way there", mtu, host)
+		f.Mend = "a lower MTU in the file, or the key mtu=1280"
+		return f
+	}
+	f.Text = fmt.Sprintf("packets of %d bytes come back", mtu)
+	return f
+}
+
+// ping sends an echo request in an IP packet of size bytes and waits for the
+// reply.
+func ping(ctx context.Context, st stacks.Stack, host netip.Addr, size int) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	proto, header, typ := unix.IPPROTO_ICMP, 20, byte(8) // RFC 792
+	if host.Is6() {
+		proto, header, typ = unix.IPPROTO_ICMPV6, 40, 128 // RFC 4443 §4.1
+	}
+	c, err := stacknet.DialSocket(ctx, st, unix.SOCK_DGRAM, proto, netip.AddrPortFrom(host, 0))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	msg := make([]byte, max(size-header, 8))
+	msg[0] = typ // the socket fills in identifier and checksum, icmp(7)
+	buf := make([]byte, len(msg))
+	for seq := range uint16(3) { // datagrams get lost
+		binary.BigEndian.PutUint16(msg[6:], seq)
+		if _, err := c.Write(msg); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(checkTime / 3))
+		if n, err := c.Read(buf); err == nil && n == len(msg) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return unix.ETIMEDOUT
+}
+
+// millis writes a duration as people read it.
+func millis(d time.Duration) string { return fmt.Sprintf("%d ms", max(d.Milliseconds(), 1)) }

@@ -25,6 +25,8 @@ type Config struct {
 	Env      []string  // "KEY=VALUE"; nil: the caller's own
 	Dir      string    // working directory; empty: the caller's own
 
+	Stdin, Stdout, Stderr *os.File // nil: the caller's own
+
 	Wait    time.Duration // how long Start waits for the network to be up; 0: not at all
 	WaitAll bool          // Wait waits for the last descendant, not only for the program
 	DNS     string        // "" or "tunnel", "none", or the address of a server
@@ -34,6 +36,11 @@ type Config struct {
 	// SigMask, if set, is the signal mask that the program starts with (bit n-1
 	// blocks signal n); else it is the calling thread's.
 	SigMask *uint64
+
+	// SigIgnore are the signals that the program starts with ignored, as bits like
+	// those of SigMask. A Go program that was itself started with some ignored has
+	// to remember them: its runtime handles them.
+	SigIgnore uint64
 
 	// OnStop, if set, is told when the program is stopped by a signal or
 	// continued (then sig is SIGCONT), for job control. It must not block.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"umrun/netmod/dns"
-	"umrun/stacks"
 )
 
 // A Plan is what a view will be. Its JSON form is what `umrun --dry-run` prints,
@@ -192,32 +191,6 @@ func (p *Plan) planDNS() error {
 	p.DNS = PlanDNS{Mode: mode, Servers: texts(p.stub.Servers), Search: append([]string{}, p.stub.Search...), Listen: texts(p.listen)}
 	return nil
 }
-
-// network is a network that is read and not open yet.
-type network interface {
-	// describe returns what the plan says, and sentences of warning.
-	describe() (PlanNetwork, []string)
-	// dns returns the name servers that the network itself brings.
-	dns() stacks.DNS
-	// reaches reports whether a route leads to a, other than to loopback.
-	reaches(a netip.Addr) bool
-}
-
-// newNetwork reads what n names.
-func newNetwork(n Network) (network, error) {
-	switch n.Kind {
-	case None:
-		return noneNetwork{n}, nil
-	}
-	return nil, NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
-}
-
-// noneNetwork has its own loopback and nothing else.
-type noneNetwork struct{ Network }
-
-func (noneNetwork) describe() (PlanNetwork, []string) { return PlanNetwork{}, nil }
-func (noneNetwork) dns() stacks.DNS                   { return stacks.DNS{} }
-func (noneNetwork) reaches(netip.Addr) bool           { return false }
 
 // texts writes things by their String method; never nil.
 func texts[T fmt.Stringer](ts []T) []string {

@@ -6,10 +6,20 @@ package view
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
+	"umrun/netmod"
+	"umrun/netmod/dns"
+	"umrun/stacks"
+	"umrun/stacks/stacknet"
 )
 
 // Init must be the first thing that main, or TestMain, does: the process that
@@ -18,27 +28,191 @@ import (
 func Init() { intercept.ChildMain() }
 
 // LibseccompVersion returns the version of the library that compiles the filter.
-func LibseccompVersion() string { return "unknown" }
+func LibseccompVersion() string { return intercept.LibseccompVersion() }
 
-// A View is a running program on its networks.
-type View struct{}
+// A View is a running program on its networks. Methods are safe for concurrent
+// use.
+type View struct {
+	plan  *Plan
+	st    stacks.Stack
+	mod   *netmod.Module
+	sup   *intercept.Supervisor
+	ended atomic.Bool // the program has ended
 
-// Start makes a plan of conf and starts it.
-func Start(ctx context.Context, conf Config) (*View, error) {
-	return nil, NotBuilt("running a program")
+	closeOnce sync.Once
+	closeErr  error
 }
 
-// Wait waits for the end of the program and returns its exit status.
-func (v *View) Wait(ctx context.Context) (int, error) { return 0, nil }
+// Start makes a plan of conf and starts it, see [Plan.Start].
+func Start(ctx context.Context, conf Config) (*View, error) {
+	p, err := MakePlan(conf)
+	if err != nil {
+		return nil, err
+	}
+	return p.Start(ctx)
+}
 
-// Signal sends sig to the program.
-func (v *View) Signal(sig unix.Signal) error { return nil }
+// Start opens the networks, waits for them to be up, and starts the program. ctx
+// bounds Start alone. On error nothing is left behind. The view must be closed.
+func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
+	for _, w := range p.Warnings {
+		p.conf.Log.Warn(w)
+	}
+	v := &View{plan: p}
+	defer func() {
+		if err != nil {
+			v.Close()
+		}
+	}()
+	st, wait, err := p.openStack(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	v.st = st
+	if wait != nil && p.conf.Wait > 0 {
+		if err := p.waitUp(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+	if v.mod, err = netmod.New(p.netmod(st)); err != nil {
+		return nil, err
+	}
+	v.sup, err = intercept.Start(ctx, intercept.Config{
+		Path:      p.Path,
+		Argv:      p.Argv,
+		Env:       p.conf.Env,
+		Dir:       p.conf.Dir,
+		Rules:     v.mod.Rules(),
+		Log:       p.conf.Log,
+		Stdin:     p.conf.Stdin,
+		Stdout:    p.conf.Stdout,
+		Stderr:    p.conf.Stderr,
+		SigMask:   p.conf.SigMask,
+		SigIgnore: p.conf.SigIgnore,
+		OnChange:  v.changed,
+	})
+	if err != nil {
+		return nil, p.startProblem(err)
+	}
+	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
+		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
+	}
+	return v, nil
+}
+
+// waitUp waits for the network, at most as long as the configuration says.
+func (p *Plan) waitUp(ctx context.Context, wait func(context.Context) error) error {
+	wctx, cancel := context.WithTimeout(ctx, p.conf.Wait)
+	defer cancel()
+	err := wait(wctx)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // given up from outside, not timed out
+	}
+	prob := &Problem{Code: ExitNetwork, What: err.Error(), Err: err}
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		prob.Why = h.Hint()
+	}
+	n := p.conf.Networks[0]
+	prob.Try = []string{"umrun check " + n.Target, "--no-wait"}
+	return prob
+}
+
+// netmod makes the configuration of the socket calls' module.
+func (p *Plan) netmod(st stacks.Stack) netmod.Config {
+	c := p.stub
+	c.Log = p.conf.Log
+	c.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+		return stacknet.Dial(ctx, st, network, addr)
+	}
+	conf := netmod.Config{Stack: st, Resolver: dns.New(c), Log: p.conf.Log}
+	for _, a := range p.listen {
+		conf.ResolverAddrs = append(conf.ResolverAddrs, a.Addr())
+	}
+	return conf
+}
+
+// startProblem words why the program could not be started.
+func (p *Plan) startProblem(err error) error {
+	var un *intercept.UnsupportedError
+	var ee *intercept.ExecError
+	switch {
+	case errors.As(err, &un):
+		return &Problem{Code: ExitMachine, What: err.Error(), Try: []string{"umrun doctor"}, Err: err}
+	case !errors.As(err, &ee) || ee.Call != "execve":
+		return err
+	case ee.Err == unix.ENOENT:
+		// The file is there: what is missing is the interpreter that it names.
+		return &Problem{Code: ExitNotFound, What: p.Path + ": the interpreter that it names does not exist", Err: err}
+	}
+	return notRun(p.Path, ee.Err)
+}
+
+// changed is told by the supervisor that the program was stopped or continued.
+func (v *View) changed(ws unix.WaitStatus) {
+	f := v.plan.conf.OnStop
+	switch {
+	case f == nil:
+	case ws.Stopped():
+		f(ws.StopSignal())
+	case ws.Continued():
+		f(unix.SIGCONT)
+	}
+}
+
+// Wait waits until the program has ended (with [Config.WaitAll] its last
+// descendant) and until what was written is delivered, and returns the exit
+// status: the program's own, or 128+N if signal N ended it. The status is valid
+// even with an error, which says what was not delivered. The end of ctx cuts
+// short the waiting for descendants and for delivery, not that for the program.
+func (v *View) Wait(ctx context.Context) (status int, err error) {
+	ws, err := v.sup.Wait()
+	if err != nil {
+		return ExitFailed, err
+	}
+	v.ended.Store(true)
+	status = ws.ExitStatus()
+	if ws.Signaled() {
+		status = exitSignalBase + int(ws.Signal())
+	}
+	if v.plan.conf.WaitAll {
+		if err := v.sup.WaitAll(ctx); err != nil {
+			return status, err
+		}
+	}
+	return status, v.mod.Drain(ctx, v.plan.conf.Pending)
+}
+
+// Ended reports whether the program has ended. Its last bytes may still be on
+// their way.
+func (v *View) Ended() bool { return v.ended.Load() }
 
 // PID returns the process number of the program.
-func (v *View) PID() int { return 0 }
+func (v *View) PID() int { return v.sup.PID() }
 
-// Ended reports whether the program has ended.
-func (v *View) Ended() bool { return false }
+// Signal sends sig to the program.
+func (v *View) Signal(sig unix.Signal) error { return v.sup.Signal(sig) }
 
-// Close tears down.
-func (v *View) Close() error { return nil }
+// Close tears the view down in the reverse order of its making. A program that
+// still runs loses its network: its socket calls fail. Twice is fine.
+func (v *View) Close() error {
+	v.closeOnce.Do(func() { v.closeErr = v.close() })
+	return v.closeErr
+}
+
+func (v *View) close() error {
+	var errs []error
+	if v.sup != nil {
+		errs = append(errs, v.sup.Close())
+	}
+	if v.mod != nil {
+		errs = append(errs, v.mod.Close())
+	}
+	if v.st != nil {
+		errs = append(errs, v.st.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command umrun runs an unmodified program on a network of its own.
+// Umrun runs an unmodified program on a network of its own.
 //
 //	umrun [flags] [--] PROGRAM [ARG...]
 //

@@ -19,6 +19,13 @@ import (
 
 // run runs the program of args, or prints the plan.
 func (f *flags) run(ctx context.Context, args []string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	relay, err := startRelay(cancel)
+	if err != nil {
+		return err
+	}
+	defer relay.close()
 	log, closeLog, err := openLog(f, os.Stderr)
 	if err != nil {
 		return err
@@ -28,7 +35,15 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	mask := blockedSignals()
+	conf.SigMask, conf.SigIgnore = &mask, ignoredSignals()
+	conf.OnStop = relay.stopped
 	conf.Log = log
+	if f.verbose {
+		conf.Pending = func(bytes, sockets int) {
+			fmt.Fprintf(os.Stderr, "umrun: the program has ended; %d bytes on %d sockets are still on their way (Ctrl-C gives them up)\n", bytes, sockets)
+		}
+	}
 	plan, err := view.MakePlan(conf)
 	if err != nil {
 		return err
@@ -36,39 +51,29 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	if f.dryRun {
 		return printPlan(os.Stdout, plan)
 	}
-
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	relay, err := startRelay(cancel)
-	if err != nil {
-		return err
-	}
-	defer relay.close()
-	conf.SigMask = relay.mask()
-	conf.OnStop = relay.stopped
-	if f.verbose {
-		conf.Pending = func(bytes, sockets int) {
-			fmt.Fprintf(os.Stderr, "umrun: the program has ended; %d bytes on %d sockets are still on their way (Ctrl-C gives them up)\n", bytes, sockets)
-		}
-	}
-	v, err := view.Start(ctx, conf)
-	if sig := relay.ended(); sig != 0 && ctx.Err() != nil {
-		return exitStatus(128 + int(sig))
+	v, err := plan.Start(ctx)
+	if sig := relay.ended(); sig != 0 && err != nil {
+		return exitStatus(128 + int(sig)) // given up by the user, not failed
 	}
 	if err != nil {
 		return err
 	}
+	defer v.Close()
+	relay.attach(v)
 	if f.verbose && term.IsTerminal(int(os.Stderr.Fd())) {
 		fmt.Fprintln(os.Stderr, startLine(plan))
 	}
-	relay.attach(v)
 	st, err := v.Wait(ctx)
-	if cerr := v.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case relay.ended() != 0:
+		log.Warn(err.Error())
+	default:
 		// The program has run: its status is worth more than what went wrong
 		// afterwards.
+		log.Error(err.Error())
+	}
+	if err := v.Close(); err != nil {
 		log.Error(err.Error())
 	}
 	return exitStatus(st)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,15 +23,17 @@ import (
 // A relay stands between umrun and the program. Both are in one process group, as
 // a shell would have it, so the terminal's signals (Ctrl-C, Ctrl-Z, a hang-up)
 // reach the program by themselves and must not be sent a second time. What was
-// sent to umrun alone is passed on. Which of the two it was is in the siginfo, and
-// therefore signals are read from a signalfd(2): package os/signal tells only the
-// number.
+// sent to umrun alone is passed on. Which of the two it was is in the siginfo, of
+// which package os/signal says nothing. A signalfd(2) is no way out: the runtime
+// unblocks SIGHUP, SIGINT, SIGQUIT and SIGTERM in every thread. So a handler of our
+// own writes them to a pipe (sigaction.go).
 //
 // Before there is a program, and after it has ended, a fatal signal ends umrun:
 // that is how waiting for the network, or for the last bytes, is cut short.
 type relay struct {
 	cancel context.CancelFunc
-	file   *os.File // the signalfd
+	pipe   *os.File // what the handler writes
+	wit    *witness // asked by read alone
 	stops  chan unix.Signal
 	done   chan struct{} // closed by close
 	wg     sync.WaitGroup
@@ -42,26 +45,27 @@ type relay struct {
 
 // startRelay begins to read signals. cancel ends what umrun waits for.
 func startRelay(cancel context.CancelFunc) (*relay, error) {
-	set := unix.Sigset_t{Val: [16]uint64{blockedMask()}}
-	fd, err := unix.Signalfd(-1, &set, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
+	p := make([]int, 2)
+	if err := unix.Pipe2(p, unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("pipe for signals: %w", err)
+	}
+	if err := catchSignals(p[1]); err != nil {
+		return nil, fmt.Errorf("sigaction: %w", err)
+	}
+	wit, err := startWitness()
 	if err != nil {
-		return nil, fmt.Errorf("signalfd: %w", err)
+		return nil, err
 	}
 	r := &relay{
 		cancel: cancel,
-		file:   os.NewFile(uintptr(fd), "signalfd"),
+		wit:    wit,
+		pipe:   os.NewFile(uintptr(p[0]), "signals"),
 		stops:  make(chan unix.Signal, 1), // one stop is as good as two
 		done:   make(chan struct{}),
 	}
 	r.wg.Go(r.read)
 	r.wg.Go(r.suspend)
 	return r, nil
-}
-
-// mask is the signal mask for the program.
-func (r *relay) mask() *uint64 {
-	m := originalMask()
-	return &m
 }
 
 // attach names the view whose program gets the signals from now on.
@@ -76,30 +80,29 @@ func (r *relay) ended() unix.Signal { return unix.Signal(r.fatal.Load()) }
 
 func (r *relay) close() {
 	close(r.done)
-	r.file.Close() // ends read
+	r.pipe.Close() // ends read
 	r.wg.Wait()
+	r.wit.close()
 }
 
-// siginfoSize is what the kernel writes for each signal, signalfd(2).
-const siginfoSize = int(unsafe.Sizeof(unix.SignalfdSiginfo{}))
-
-// read takes signals until the signalfd is closed.
+// read takes signals until the pipe is closed.
 func (r *relay) read() {
-	var buf [16 * siginfoSize]byte
+	var buf [32 * unsafe.Sizeof(caught{})]byte // whole ones: the pipe was written so
 	for {
-		n, err := r.file.Read(buf[:])
+		n, err := r.pipe.Read(buf[:])
 		if err != nil {
 			return
 		}
-		for b := buf[:n]; len(b) >= siginfoSize; b = b[siginfoSize:] {
-			r.handle((*unix.SignalfdSiginfo)(unsafe.Pointer(&b[0])))
+		for b := buf[:n]; len(b) > 0; b = b[unsafe.Sizeof(caught{}):] {
+			r.handle((*caught)(unsafe.Pointer(&b[0])))
 		}
 	}
 }
 
 // handle deals with one signal.
-func (r *relay) handle(si *unix.SignalfdSiginfo) {
-	sig := unix.Signal(si.Signo)
+func (r *relay) handle(c *caught) {
+	sig := unix.Signal(c.signo)
+	group := r.wit.saw(sig) // asked each time, so that it forgets what is dealt with
 	r.mu.Lock()
 	v := r.v
 	r.mu.Unlock()
@@ -114,30 +117,40 @@ func (r *relay) handle(si *unix.SignalfdSiginfo) {
 		if stopped(v.PID()) {
 			_ = v.Signal(sig) // it can only have ended
 		}
-	case reachedGroup(si):
+	case group || reachedGroup(c):
 	default:
 		_ = v.Signal(sig) // likewise
 	}
 }
 
+// giveUp is how long umrun takes at most to end after a signal.
+const giveUp = 2 * time.Second
+
 // own does what a signal does to umrun itself.
 func (r *relay) own(sig unix.Signal) {
-	switch sig {
-	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
-		r.fatal.CompareAndSwap(0, int32(sig))
-		r.cancel()
-	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+	switch {
+	case ignoredSignals()>>(sig-1)&1 != 0: // nohup(1)
+	case sig == unix.SIGTSTP:
 		stopSelf()
+	case sig == unix.SIGHUP || sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGTERM:
+		if !r.fatal.CompareAndSwap(0, int32(sig)) {
+			os.Exit(128 + int(sig)) // the second one is meant
+		}
+		r.cancel()
+		// What does not heed ctx, such as reading a configuration from a pipe,
+		// leaves nothing behind either.
+		time.AfterFunc(giveUp, func() { os.Exit(128 + int(sig)) })
 	}
 }
 
-// reachedGroup reports whether a signal that umrun got has gone to the program
-// too, because the whole process group was signalled.
-func reachedGroup(si *unix.SignalfdSiginfo) bool {
+// reachedGroup reports whether a signal has gone to the program too, as far as the
+// siginfo tells. It knows what the witness may have missed: the second of two that
+// came so fast that it saw one.
+func reachedGroup(c *caught) bool {
 	const siKernel = 0x80 // SI_KERNEL, <asm-generic/siginfo.h>
-	if si.Code == siKernel {
-		switch unix.Signal(si.Signo) {
-		case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH:
+	if c.code == siKernel {
+		switch unix.Signal(c.signo) {
+		case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH:
 			return true
 		case unix.SIGHUP:
 			// A hang-up goes to the session leader alone; to the foreground
@@ -148,7 +161,7 @@ func reachedGroup(si *unix.SignalfdSiginfo) bool {
 		return false // a timer that was set before exec: the program's
 	}
 	// What a task of the view sends to umrun it sends to its group: kill(0, ...).
-	return descends(int(si.Pid), os.Getpid())
+	return descends(int(c.pid), os.Getpid())
 }
 
 // descends reports whether pid is a descendant of ancestor.
