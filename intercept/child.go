@@ -35,7 +35,7 @@ func ChildMain() {
 	}
 	unix.CloseOnExec(fd)
 	runChild(os.NewFile(uintptr(fd), "control"))
-	os.Exit(125) // the supervisor has been told why, or is dead
+	unix.Exit(125) // the supervisor has been told why, or is dead
 }
 
 // A childError is a step that failed.

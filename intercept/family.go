@@ -42,7 +42,7 @@ type family struct {
 
 	serving chan *notifier // serve to parent; capacity 1
 	exited  chan struct{}  // closed when the first process was reaped, or by close
-	all     chan struct{}  // closed when nobody is left, or by close
+	all     chan struct{}  // closed when nobody is left
 
 	mu     sync.Mutex
 	reaped bool
@@ -88,7 +88,7 @@ func (f *family) parent(fork func() (int, error), forked chan<- error) {
 	defer runtime.UnlockOSThread()
 	defer signal.Stop(f.sigchld)
 
-	firstborn.Lock()
+	firstborn.Lock() // across the fork: no other family may see the pid unnamed
 	pid, err := fork()
 	if err == nil {
 		f.pid = pid
@@ -262,7 +262,12 @@ func (s *Supervisor) WaitAll(ctx context.Context) error {
 	case <-s.f.all:
 		return nil
 	case <-s.f.quit:
-		return net.ErrClosed
+		select {
+		case <-s.f.all: // both; the better news
+			return nil
+		default:
+			return net.ErrClosed
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}

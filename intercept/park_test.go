@@ -353,6 +353,81 @@ func TestTracers(t *testing.T) {
 	}
 }
 
+// TestOtherThread has signals of the group that another thread takes while one is
+// parked, also while that other thread waits in vfork: the parked one must see
+// nothing of them, least of all the number 512.
+func TestOtherThread(t *testing.T) {
+	for _, how := range []string{"kill", "vfork"} {
+		if _, out := start(t, Config{Rules: onWait(park(Restart()))}, "otherthread", how).wait(t); out != "ready\nticks: 20\n" {
+			t.Errorf("%s: output %q", how, out)
+		}
+	}
+}
+
+// TestExecWithParkedSibling replaces a program one of whose threads is parked.
+func TestExecWithParkedSibling(t *testing.T) {
+	reasons := make(chan Reason, 10)
+	rules := append(onCall(add1000), onWait(func(c *Call) Action {
+		return c.Park(func(r Reason) Action { reasons <- r; return Restart() })
+	})...)
+	if _, out := start(t, Config{Rules: rules}, "sibling").wait(t); out != "ready\ncall: 1006\n" {
+		t.Errorf("output %q", out)
+	}
+	if r := <-reasons; r != Gone {
+		t.Errorf("reason %v", r)
+	}
+}
+
+// TestFreezer freezes a parked program by its control group, which is also how the
+// system suspends: it must not hold the freezer up.
+func TestFreezer(t *testing.T) {
+	root, file, frozen, thawed := "/sys/fs/cgroup/freezer", "freezer.state", "FROZEN", "THAWED"
+	if _, err := os.Stat(root); err != nil {
+		root, file, frozen, thawed = "/sys/fs/cgroup", "cgroup.freeze", "1", "0"
+	}
+	dir, err := os.MkdirTemp(root, "intercept")
+	if err != nil {
+		t.Skip("no control group with a freezer can be made: ", err)
+	}
+	set := func(name, value string) {
+		t.Helper()
+		if err := os.WriteFile(dir+"/"+name, []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := make(chan *Call, 100)
+	h := func(c *Call) Action {
+		defer func() { last <- c }()
+		return c.Park(func(Reason) Action { return Restart() })
+	}
+	r := start(t, Config{Rules: onWait(h)}, "wait")
+	t.Cleanup(func() {
+		_ = os.WriteFile(dir+"/"+file, []byte(thawed), 0o644)
+		r.f.kill()
+		eventually(t, "removal of the control group", func() bool { return os.Remove(dir) == nil })
+	})
+	r.out.await(t, "ready")
+	<-last
+	set("cgroup.procs", strconv.Itoa(r.PID()))
+	set(file, frozen)
+	eventually(t, "frozen program", func() bool {
+		if file == "cgroup.freeze" {
+			b, _ := os.ReadFile(dir + "/cgroup.events")
+			return strings.Contains(string(b), "frozen 1")
+		}
+		b, _ := os.ReadFile(dir + "/" + file)
+		return strings.TrimSpace(string(b)) == frozen
+	})
+	set(file, thawed)
+	c := <-last // it calls again
+	if !c.Complete(Return(4)) {
+		t.Error("cancelled")
+	}
+	if _, out := r.wait(t); out != "ready\nwait: 4\n" {
+		t.Errorf("output %q", out)
+	}
+}
+
 // TestCancelPanics has a cancel function that panics.
 func TestCancelPanics(t *testing.T) {
 	r := start(t, Config{Rules: onWait(func(c *Call) Action {

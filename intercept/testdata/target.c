@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -77,6 +78,14 @@ static void *own_table(void *arg)
 	int other = open("/dev/null", O_RDONLY);
 	dup2(other, fd);
 	say("thread", syscall(CALL, fd));
+	return NULL;
+}
+
+static void *wait_in_thread(void *arg)
+{
+	printf("ready\n");
+	fflush(stdout);
+	say("thread", syscall(WAIT, *(int *)arg, NULL, NULL));
 	return NULL;
 }
 
@@ -271,12 +280,31 @@ int main(int argc, char **argv)
 		printf("ready\n");
 		fflush(stdout);
 		say("wait", syscall(WAIT, s, NULL, NULL));
-	} else if (!strcmp(what, "waitthread")) {    // group signal while another thread waits
+	} else if (!strcmp(what, "otherthread")) {   // another thread takes the signals
+		handle(SIGUSR1, SA_RESTART);
 		int s = listener();
-		handle(SIGUSR1, 0);
-		printf("ready\n");
-		fflush(stdout);
-		say("wait", syscall(WAIT, s, NULL, NULL));
+		pthread_t t;
+		pthread_create(&t, NULL, wait_in_thread, &s);
+		usleep(50000);
+		for (int i = 0; i < 20; i++) {
+			pid_t p;
+			if (!strcmp(argv[2], "kill"))
+				kill(getpid(), SIGUSR1);
+			else if ((p = vfork()) == 0) {
+				kill(getppid(), SIGUSR1);
+				poll(NULL, 0, 15);
+				_exit(0);
+			} else
+				waitpid(p, NULL, 0);
+			usleep(5000);
+		}
+		say("ticks", ticks);
+	} else if (!strcmp(what, "sibling")) {       // exec while another thread waits
+		int s = listener();
+		pthread_t t;
+		pthread_create(&t, NULL, wait_in_thread, &s);
+		usleep(50000);
+		execl("/proc/self/exe", argv[0], "call", "6", (char *)NULL);
 	} else if (!strcmp(what, "doors")) {         // ways around
 		struct sock_filter allow = { 0x06, 0, 0, SECCOMP_RET_ALLOW };
 		struct sock_fprog prog = { 1, &allow };
