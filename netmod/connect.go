@@ -94,7 +94,7 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 	case listening:
 		return intercept.Fail(unix.EISCONN)
 	case failed:
-		if e := s.takeError(); e != 0 {
+		if e := s.takeError(d.N); e != 0 {
 			return intercept.Fail(e)
 		}
 		return intercept.Fail(unix.ECONNABORTED)
@@ -233,6 +233,7 @@ func (s *stream) connectFailed(err unix.Errno) {
 	}
 	s.state, s.soErr = failed, err
 	s.dropPeer() // with the filler unread: POLLERR and ECONNRESET
+	s.marked = true
 	s.gate = 0
 	for _, w := range s.waiters {
 		if w.call.Complete(intercept.Fail(err)) {
@@ -293,7 +294,7 @@ func (s *stream) renew() {
 		_ = ep.Close()
 		return
 	}
-	s.stop()
+	s.unwatch()
 	_ = s.tcp.Close()
 	s.tcp, s.ep = tcp, tcp
 	for _, o := range s.opts {

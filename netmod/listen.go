@@ -48,6 +48,11 @@ func (ch *child) drop() {
 	ch.tcp.Abort()
 }
 
+// lose closes a connection that the program will never see.
+func (ch *child) lose() {
+	unix.Close(ch.made) // its end hangs up, and the socket with it
+}
+
 // An acceptWait is a thread that waits in a blocking accept.
 type acceptWait struct {
 	call  *intercept.Call
@@ -262,7 +267,7 @@ func (s *stream) admit(c *intercept.Call, listener int, args acceptArgs) (interc
 	_, remote := ch.tcp.Names()
 	if args.addr != 0 {
 		if err := writeSockaddr(c, args.addr, args.length, encodeSockaddr(s.family, remote)); err != nil {
-			ch.drop() // as the kernel: the connection is lost (net/socket.c:do_accept)
+			ch.lose() // as the kernel (net/socket.c:do_accept)
 			return intercept.Fail(intercept.Errno(err)), nil, -1
 		}
 	}
@@ -300,9 +305,6 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 	if err == nil {
 		s.lagged = true
 		err = m.enterStream(s, fd)
-	}
-	if err == nil {
-		err = m.pump.add(&s.job, s.peer)
 	}
 	if err != nil {
 		ch.drop()

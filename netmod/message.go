@@ -237,11 +237,15 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	if x.flags&unix.MSG_OOB != 0 {
 		return 0, unix.EOPNOTSUPP
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
+	to, err := s.destination(x)
+	if err != nil {
+		return 0, err
+	}
 	if x.size > datagramMax {
 		return 0, unix.EMSGSIZE
 	}
+	buf := getBuffer()
+	defer putBuffer(buf)
 	n, err := x.gather(c, *buf)
 	if err != nil {
 		return 0, err
@@ -259,15 +263,6 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	if e := s.soErr; e != 0 {
 		s.soErr = 0
 		return 0, e
-	}
-	var to netip.AddrPort
-	if len(x.to) > 0 {
-		if sockaddrFamily(x.to) == unix.AF_UNSPEC && s.family == unix.AF_INET && len(x.to) >= unix.SizeofSockaddrInet4 {
-			native.PutUint16(x.to, unix.AF_INET) // net/ipv4/udp.c:udp_sendmsg takes it so
-		}
-		if to, err = parseSockaddr(s.family, x.to); err != nil && !to.IsValid() {
-			return 0, err
-		}
 	}
 	msg, err := readControl(c, x)
 	if err != nil {
@@ -290,6 +285,25 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 		return 0, unix.EDESTADDRREQ
 	}
 	return n, s.pkt.SendMsg((*buf)[:n], msg)
+}
+
+// destination decodes the address that a message is sent to; the zero AddrPort is
+// none.
+func (s *packet) destination(x *transfer) (netip.AddrPort, error) {
+	if len(x.to) == 0 || s.family == unix.AF_NETLINK {
+		return netip.AddrPort{}, nil
+	}
+	if sockaddrFamily(x.to) == unix.AF_UNSPEC && s.family == unix.AF_INET && len(x.to) >= unix.SizeofSockaddrInet4 {
+		native.PutUint16(x.to, unix.AF_INET) // net/ipv4/udp.c:udp_sendmsg takes it so
+	}
+	to, err := parseSockaddr(s.family, x.to)
+	if err != nil && !to.IsValid() {
+		return to, err
+	}
+	if to.IsValid() && to.Port() == 0 && s.isUDP() {
+		return to, unix.EINVAL
+	}
+	return to, nil
 }
 
 func (s *packet) isUDP() bool {

@@ -113,19 +113,19 @@ func (m *Module) find(d intercept.FD) socket {
 	return m.sockets[d.Key.Cookie]
 }
 
-// enter puts s into the table under the cookie of the placeholder fd.
-func (m *Module) enter(s socket, fd int) error {
+// enter puts b into the table under the cookie of the placeholder fd.
+func (m *Module) enter(b *base, fd int) error {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
 		return fmt.Errorf("getsockopt SO_COOKIE: %w", err)
 	}
-	s.common().cookie = cookie
+	b.cookie = cookie
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return unix.ENETDOWN
 	}
-	m.sockets[cookie] = s
+	m.sockets[cookie] = b.self
 	return nil
 }
 

@@ -21,7 +21,7 @@ type optionKey struct{ level, name int }
 // An optionRule says what the module does with an option of an inet socket
 // itself. What has no rule goes to the stack.
 type optionRule struct {
-	get func(s socket) []byte                  // nil: the stack
+	get func(s socket) []byte                  // nil: the stack; the mutex is held
 	set func(s socket, d held, v []byte) error // nil: the stack
 }
 
@@ -31,7 +31,7 @@ var optionRules = map[optionKey]optionRule{
 	{unix.SOL_SOCKET, unix.SO_TYPE}:       {get: func(s socket) []byte { return int32Value(s.common().typ) }, set: noSet},
 	{unix.SOL_SOCKET, unix.SO_PROTOCOL}:   {get: getProtocol, set: noSet},
 	{unix.SOL_SOCKET, unix.SO_ACCEPTCONN}: {get: getAcceptConn, set: noSet},
-	{unix.SOL_SOCKET, unix.SO_ERROR}:      {get: getError, set: noSet},
+	{unix.SOL_SOCKET, unix.SO_ERROR}:      {set: noSet}, // see getOption
 
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO}:     {get: func(s socket) []byte { return timeval(s.common().rcvTimeo) }, set: setRcvTimeo},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO}:     {get: func(s socket) []byte { return timeval(s.common().sndTimeo) }, set: setSndTimeo},
@@ -77,8 +77,6 @@ func getAcceptConn(s socket) []byte {
 	}
 	return int32Value(0)
 }
-
-func getError(s socket) []byte { return int32Value(int(s.common().takeError())) }
 
 // noPeerCred is what an inet socket has: no pid, nobody (net/core/sock.c).
 func noPeerCred(socket) []byte {
@@ -197,13 +195,11 @@ func (m *Module) getOption(s socket, d, level, name, room int) ([]byte, error) {
 	b := s.common()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
+		return int32Value(int(b.takeError(d))), nil
+	}
 	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil {
-		v := rule.get(s)
-		if name == unix.SO_ERROR && level == unix.SOL_SOCKET {
-			// The kernel's own record of the same event goes with it.
-			_, _ = unix.GetsockoptInt(d, unix.SOL_SOCKET, unix.SO_ERROR)
-		}
-		return v, nil
+		return rule.get(s), nil
 	}
 	v := make([]byte, room)
 	n, err := b.ep.Option(level, name, v)

@@ -59,24 +59,20 @@ func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonbl
 		return nil, -1, err
 	}
 	s := &packet{pkt: ep}
-	s.base = base{m: m, family: family, typ: typ, proto: proto, ep: ep, peer: pair[1]}
+	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: pair[1]}
 	s.job.turn = s.turn
 	err = unix.SetNonblock(pair[1], true)
 	if err == nil && nonblock != 0 {
 		err = unix.SetNonblock(pair[0], true)
 	}
 	if err == nil {
-		err = m.enter(s, pair[0])
-	}
-	if err == nil {
-		err = m.pump.add(&s.job, pair[1])
+		err = s.register(pair[0], nil)
 	}
 	if err != nil {
 		unix.Close(pair[0])
 		s.destroy()
 		return nil, -1, fmt.Errorf("datagram placeholder: %w", err)
 	}
-	s.watch()
 	return s, pair[0], nil
 }
 
@@ -330,7 +326,7 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 // finish ends a socket that nobody holds any more.
 func (s *packet) finish() {
 	s.gone = true
-	s.stop()
+	s.unwatch()
 	s.dropPeer()
 	for _, w := range append(s.readers, s.writers...) {
 		w.finish(intercept.Fail(unix.EBADF))
@@ -361,9 +357,6 @@ func (s *packet) destroy() {
 	defer s.mu.Unlock()
 	if s.gone {
 		return
-	}
-	if s.stop == nil {
-		s.stop = func() {}
 	}
 	s.finish()
 }

@@ -274,12 +274,13 @@ func (s *stream) reset(err unix.Errno) {
 	s.state, s.soErr = failed, err
 	s.local, _ = s.ep.Names() // the endpoint forgets it
 	hup := s.appHup
+	s.marked = s.lagged
 	s.dropPeer()
 	if hup {
 		s.release(true)
 		return
 	}
-	s.stop()
+	s.unwatch()
 	s.tcp.Abort()
 	s.m.live.orphan()
 }

@@ -43,6 +43,7 @@ type socket interface {
 // base is the part that is the same for each kind of socket.
 type base struct {
 	m                  *Module
+	self               socket // what the base is part of
 	cookie             uint64 // of the placeholder; constant once entered
 	family, typ, proto int    // as socket(2) was called
 	job                job
@@ -52,6 +53,7 @@ type base struct {
 	stop     func() // ends the watch on ep
 	peer     int    // the module's end; -1 when there is none
 	soErr    unix.Errno
+	marked   bool          // soErr stands in the placeholder as well
 	opts     []optionSet   // what was set, for an endpoint that must be made anew
 	rcvTimeo time.Duration // 0: for ever
 	sndTimeo time.Duration
@@ -79,10 +81,39 @@ func (h *held) take() intercept.FD {
 	return h.FD
 }
 
+// register enters the socket, whose placeholder is fd, into the table and begins
+// to listen to both of its sides; more, if set, is done in between. No turn runs
+// before it is complete.
+func (b *base) register(fd int, more func() error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.m.enter(b, fd); err != nil {
+		return err
+	}
+	if more != nil {
+		if err := more(); err != nil {
+			return err
+		}
+	}
+	b.watch()
+	if b.peer < 0 {
+		return nil
+	}
+	return b.m.pump.add(&b.job, b.peer)
+}
+
 // watch starts to be told of events of the endpoint.
 func (b *base) watch() {
 	b.stop = b.ep.Watch(unix.POLLIN|unix.POLLOUT|unix.POLLERR|unix.POLLHUP|unix.POLLRDHUP|unix.POLLPRI,
 		func(stacks.Events) { b.m.pump.schedule(&b.job, stackAny) })
+}
+
+// unwatch ends that.
+func (b *base) unwatch() {
+	if b.stop != nil {
+		b.stop()
+		b.stop = nil
+	}
 }
 
 // dropPeer closes the module's end.
@@ -93,13 +124,21 @@ func (b *base) dropPeer() {
 	}
 }
 
-// takeError returns the error that SO_ERROR reports, and clears it.
-func (b *base) takeError() unix.Errno {
-	if e := b.soErr; e != 0 {
-		b.soErr = 0
-		return e
+// takeError returns the error that SO_ERROR reports, and clears it. d is a
+// duplicate of the placeholder: what broke it left an error with the kernel too,
+// and if that is gone, a read or write has reported it already.
+func (b *base) takeError(d int) unix.Errno {
+	kernel, err := unix.GetsockoptInt(d, unix.SOL_SOCKET, unix.SO_ERROR)
+	e := b.soErr
+	b.soErr = 0
+	if e == 0 {
+		return endpointError(b.ep)
 	}
-	return endpointError(b.ep)
+	if b.marked && (err != nil || kernel == 0) {
+		return 0
+	}
+	b.marked = false
+	return e
 }
 
 // endpointError asks an endpoint for its pending error.

@@ -68,20 +68,14 @@ func (m *Module) newStream(family, typ, proto int, ep stacks.StreamSocket, nonbl
 
 func (m *Module) makeStream(family, typ, proto int, ep stacks.StreamSocket) *stream {
 	s := &stream{tcp: ep}
-	s.base = base{m: m, family: family, typ: typ, proto: proto, ep: ep, peer: -1}
+	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: -1}
 	s.job.turn = s.turn
 	return s
 }
 
+// enterStream makes s known; fd is its placeholder.
 func (m *Module) enterStream(s *stream, fd int) error {
-	if err := m.enter(s, fd); err != nil {
-		return err
-	}
-	if err := m.live.watch(fd, s.cookie); err != nil {
-		return err
-	}
-	s.watch()
-	return nil
+	return s.register(fd, func() error { return m.live.watch(fd, s.cookie) })
 }
 
 // turn is the job of a stream: whatever can move, moves.
@@ -167,9 +161,7 @@ func (s *stream) release(abort bool) {
 	}
 	s.gone = true
 	s.cancelWaiters()
-	if s.stop != nil {
-		s.stop()
-	}
+	s.unwatch()
 	if s.queue != nil {
 		s.closeListener()
 	}

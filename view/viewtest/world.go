@@ -92,25 +92,12 @@ func (w *World) build() error {
 	if err := w.Host.WriteFile("/etc/resolv.conf", "nameserver 198.51.100.1\nnameserver 2001:db8:ffff::1\n"); err != nil {
 		return err
 	}
-	if err := w.account(w.Host); err != nil {
-		return err
-	}
 	sink, err := w.Sink.watch("sink0", nil)
 	if err != nil {
 		return err
 	}
 	w.watch = append(w.watch, sink)
 	return nil
-}
-
-// account gives the ordinary user a name, which ssh and sshd insist on.
-func (w *World) account(n *NS) error {
-	accounts, err := os.ReadFile("/etc/passwd")
-	if err != nil {
-		return err
-	}
-	return n.WriteFile("/etc/passwd", fmt.Sprintf("%s\nlab:x:%d:%d::%s:/bin/sh\n",
-		strings.TrimRight(string(accounts), "\n"), UID, GID, w.home))
 }
 
 func (w *World) close() {
