@@ -54,3 +54,21 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLook is what the watcher pays for each look at a parked thread.
+func BenchmarkLook(b *testing.B) {
+	r := start(b, Config{Rules: onWait(park(Restart()))}, "wait")
+	r.out.await(b, "ready")
+	eventually(b, "parked call", func() bool { return r.n.watch.parked.Load() == 1 })
+	w := r.n.watch
+	w.mu.Lock()
+	e := &watched{stat: -1}
+	for _, parked := range w.byTID {
+		e.call = parked.call
+	}
+	w.mu.Unlock()
+	defer e.close()
+	for b.Loop() {
+		w.examine(e)
+	}
+}
