@@ -221,9 +221,13 @@ func (l *Link) input6(h offload.Hdr, b []byte) {
 }
 
 // inputTCP gives a segment to the private stack, which trusts the checksum of
-// whatever arrives.
+// whatever arrives. Fragments are no segments: no stack makes any.
 func (l *Link) inputTCP(d datagram, proto netProto, fragment bool) {
-	if !fragment && !d.summed &&
+	if fragment {
+		l.stats.ignored.Add(1)
+		return
+	}
+	if !d.summed &&
 		!sumOK(uint8(header.TCPProtocolNumber), d.src.AsSlice(), d.dst.AsSlice(), d.payload) {
 		l.stats.malformed.Add(1)
 		return

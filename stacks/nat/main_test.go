@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +17,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-const inNamespace = "UMRUN_NAT_TEST_NETNS"
+const (
+	inNamespace = "UMRUN_NAT_TEST_NETNS"
+	isRouter    = "UMRUN_NAT_TEST_ROUTER"
+)
 
 // The host of these tests is a namespace with
 //
@@ -40,8 +43,15 @@ var setup = []string{
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(isRouter) != "" {
+		os.Exit(router())
+	}
 	if os.Getenv(inNamespace) == "" {
 		os.Exit(reexec())
+	}
+	// A fuzz worker is a child in the same namespace.
+	if slices.Contains(os.Args, "-test.fuzzworker") {
+		os.Exit(m.Run())
 	}
 	if err := setUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "set up the test namespace:", err)
@@ -75,10 +85,8 @@ func reexec() int {
 }
 
 func setUp() error {
-	for _, args := range setup {
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", args, err, out)
-		}
+	if err := ip(setup...); err != nil {
+		return err
 	}
 	return pingRange("0 2147483647")
 }

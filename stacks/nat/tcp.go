@@ -155,25 +155,32 @@ func (l *Link) openTCP(r *tcp.ForwarderRequest) {
 }
 
 // refuse answers the SYN so that the program's connect gives the host's errno.
-// After a timeout it says nothing: the view's stack comes to the same end.
+// After a timeout it says nothing: the view's stack comes to the same end. Nor
+// does it where another SYN may have better luck.
 func (l *Link) refuse(r *tcp.ForwarderRequest, err error) {
 	l.stats.tcpRefused.Add(1)
 	id := r.ID()
 	reset := errors.Is(err, unix.ECONNREFUSED)
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		l.warn("no file descriptors left: connections wait", "err", err)
-	}
 	r.Complete(reset)
 	quote := l.syns.remove(id)
-	if why, ok := reasonOf(err); ok && !reset {
-		src, dst := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
-		d := datagram{packet: quote, src: src, dst: dst}
-		l.unreachable(d, why)
-		if dst.Is6() && why != unreachNet && why != unreachPort {
-			// gVisor's IPv6 knows of codes 0 and 4 alone (network/ipv6/icmp.go), and
-			// would go on with its SYNs. Who knows better has given up already.
-			l.unreachable(d, unreachNet)
-		}
+	switch {
+	case reset, l.ctx.Err() != nil, errors.Is(err, unix.ETIMEDOUT):
+		return
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		l.warn("no descriptors or memory left: connections wait", "err", err)
+		return
+	}
+	why, ok := reasonOf(err)
+	if !ok {
+		why = unreachHost
+	}
+	src, dst := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
+	d := datagram{packet: quote, src: src, dst: dst}
+	l.unreachable(d, why)
+	if dst.Is6() && why != unreachNet && why != unreachPort {
+		// gVisor's IPv6 knows of codes 0 and 4 alone (network/ipv6/icmp.go), and
+		// would go on with its SYNs. Who knows better has given up already.
+		l.unreachable(d, unreachNet)
 	}
 }
 

@@ -35,6 +35,7 @@ type view struct {
 	s    *stack.Stack
 	wg   sync.WaitGroup
 	out  chan []byte
+	done chan struct{}
 
 	nd stack.NetworkDispatcher
 }
@@ -46,7 +47,7 @@ func open(t testing.TB, o nat.Options) *view {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &view{t: t, link: l, out: make(chan []byte, 512)}
+	v := &view{t: t, link: l, out: make(chan []byte, 512), done: make(chan struct{})}
 	v.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -92,7 +93,7 @@ func (v *view) close() {
 		v.t.Error(err)
 	}
 	v.s.Close()
-	close(v.out)
+	close(v.done)
 	v.wg.Wait()
 	v.s.Wait()
 }
@@ -124,19 +125,16 @@ func (v *view) reader() {
 
 func (v *view) writer() {
 	defer v.wg.Done()
-	for b := range v.out {
-		bufs := [][]byte{b}
-	more:
-		for len(bufs) < 64 {
-			select {
-			case b, ok := <-v.out:
-				if !ok {
-					return
-				}
-				bufs = append(bufs, b)
-			default:
-				break more
-			}
+	for {
+		var bufs [][]byte
+		select {
+		case b := <-v.out:
+			bufs = append(bufs, b)
+		case <-v.done:
+			return
+		}
+		for n := min(len(v.out), v.link.BatchSize()-1); n > 0; n-- {
+			bufs = append(bufs, <-v.out)
 		}
 		v.link.Write(bufs)
 	}
@@ -160,7 +158,10 @@ func (v *view) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		for _, s := range pkt.AsSlices() {
 			b = append(b, s...)
 		}
-		v.out <- b
+		select {
+		case v.out <- b:
+		case <-v.done:
+		}
 	}
 	return pkts.Len(), nil
 }
