@@ -101,8 +101,8 @@ func (r Reason) String() string {
 // returns the Action that Park returns.
 //
 // cancel runs instead of Complete, and at most once, when the thread must be let
-// go: it undoes what was begun and returns the answer (ignored if the reason is
-// Gone). It runs on the watcher's goroutine, holds no lock of this package, must
+// go: it undoes what was begun and returns the answer (released unsent if the reason
+// is Gone). It runs on the watcher's goroutine, holds no lock of this package, must
 // not block, and may run before the handler has returned: a handler parks last,
 // when what cancel undoes is in place.
 func (c *Call) Park(cancel func(Reason) Action) Action {

@@ -130,13 +130,14 @@ func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
 	if nt.arch == auditI386 {
 		arch = I386
 	}
-	hs, known := n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
+	hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
 	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
 	c := NewCall(n, id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip
-	if !known {
-		// libseccomp traps socketcall(2) along with the i386 calls that it
-		// multiplexes. Nobody answers for it, so it does not exist.
+	if len(hs) == 0 {
+		// No rule wants it, and yet it was trapped: libseccomp adds socketcall(2)
+		// to the i386 calls that it multiplexes. Nobody answers for it, so it
+		// does not exist.
 		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
 		return hs
 	}

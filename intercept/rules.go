@@ -106,14 +106,12 @@ func newTable(rules Rules) table {
 	return t
 }
 
-// handlers appends to hs the handlers whose rules match. known is false for a call
-// that no rule names at all.
-func (t table) handlers(hs []Handler, arch Arch, nr int, args *[6]uint64) (_ []Handler, known bool) {
-	rules := t[sysno{arch, nr}]
-	for _, r := range rules {
+// handlers appends to hs the handlers whose rules match.
+func (t table) handlers(hs []Handler, arch Arch, nr int, args *[6]uint64) []Handler {
+	for _, r := range t[sysno{arch, nr}] {
 		if r.matches(args) {
 			hs = append(hs, r.Handler)
 		}
 	}
-	return hs, len(rules) > 0
+	return hs
 }

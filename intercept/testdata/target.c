@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//
+
 // The programs that the tests supervise, one per name in argv[1].
 // What they see goes to standard output, one line each.
 
