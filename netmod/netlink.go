@@ -101,8 +101,9 @@ func (n *netlink) request(p []byte, tgid int) {
 	n.mu.Lock()
 	n.autobind(tgid)
 	port := n.port
+	opts := rtnetlink.Options{ExtAck: n.on(unix.NETLINK_EXT_ACK), CapAck: n.on(unix.NETLINK_CAP_ACK), Strict: n.on(unix.NETLINK_GET_STRICT_CHK)}
 	n.mu.Unlock()
-	replies := rtnetlink.Answer(n.stack.State(), p, port)
+	replies := opts.Answer(n.stack.State(), p, port)
 	n.mu.Lock()
 	if len(n.queue)+len(replies) <= netlinkQueue {
 		n.queue = append(n.queue, replies...)
@@ -112,6 +113,12 @@ func (n *netlink) request(p []byte, tgid int) {
 	if notify != nil && len(replies) > 0 {
 		notify(unix.POLLIN)
 	}
+}
+
+// on tells whether a flag of netlink(7) was set; the mutex is held.
+func (n *netlink) on(name int) bool {
+	v := n.opts[unix.SOL_NETLINK<<16|name]
+	return len(v) >= 4 && native.Uint32(v) != 0
 }
 
 // SendMsg serves a native write.

@@ -7,7 +7,6 @@ package netmod
 import (
 	"fmt"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,13 +41,6 @@ type packet struct {
 	heldSet  bool
 	readers  []*packetWait
 	writers  []*packetWait
-}
-
-// A packetWait is a thread that waits in a trapped send or receive.
-type packetWait struct {
-	call  *intercept.Call
-	x     *transfer
-	timer *time.Timer
 }
 
 // newPacket makes a datagram socket and its placeholder.

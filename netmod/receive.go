@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Receiving messages: recvfrom, recvmsg, recvmmsg.
+
+package netmod
+
+import (
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+	"umrun/stacks"
+)
+
+// handleRecvfrom answers recvfrom(2) with an address or special flags.
+func (m *Module) handleRecvfrom(c *intercept.Call) intercept.Action {
+	return m.with(c, func(s socket, d *held) intercept.Action {
+		x := &transfer{flags: int(int32(c.Args[3])), name: intercept.Addr(c.Args[4]), nameLen: intercept.Addr(c.Args[5])}
+		if err := x.span(c.Args[1], c.Args[2]); err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		return s.recv(c, d, x)
+	})
+}
+
+// handleRecvmsg answers recvmsg(2).
+func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
+	return m.with(c, func(s socket, d *held) intercept.Action {
+		flags := int(int32(c.Args[2]))
+		x, err := readMsghdr(c, intercept.Addr(c.Args[1]))
+		if err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		x.flags = flags
+		return s.recv(c, d, x)
+	})
+}
+
+// handleRecvmmsg answers recvmmsg(2): the first message may be waited for, the
+// rest is what is there.
+func (m *Module) handleRecvmmsg(c *intercept.Call) intercept.Action {
+	return m.with(c, func(s socket, d *held) intercept.Action {
+		p, ok := s.(*packet)
+		if !ok {
+			if int(int32(c.Args[3]))&unix.MSG_ERRQUEUE != 0 {
+				return intercept.Fail(unix.EAGAIN)
+			}
+			return intercept.Continue()
+		}
+		n := min(int(uint32(c.Args[2])), iovMax)
+		for i := range n {
+			hdr := intercept.Addr(c.Args[1] + uint64(i)*sizeofMmsghdr)
+			x, err := readMsghdr(c, hdr)
+			if err != nil {
+				if i > 0 {
+					return intercept.Return(int64(i))
+				}
+				return intercept.Fail(intercept.Errno(err))
+			}
+			x.flags = int(int32(c.Args[3]))
+			x.nameLen = hdr + sizeofMsghdr // msg_len, see deliver
+			p.mu.Lock()
+			_, err = p.recvOne(c, d.N, x)
+			p.mu.Unlock()
+			if err != nil {
+				if i > 0 {
+					return intercept.Return(int64(i))
+				}
+				return p.recv(c, d, x)
+			}
+		}
+		return intercept.Return(int64(n))
+	})
+}
+
+func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
+	if x.flags&unix.MSG_ERRQUEUE != 0 {
+		return intercept.Fail(unix.EAGAIN) // the queue is always empty
+	}
+	if x.flags&unix.MSG_OOB != 0 {
+		return intercept.Fail(unix.EOPNOTSUPP)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.recvOne(c, d.N, x)
+	if err == nil {
+		return intercept.Return(x.count(n))
+	}
+	e := intercept.Errno(err)
+	if e != unix.EAGAIN || x.flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
+		return intercept.Fail(e)
+	}
+	return s.park(&s.readers, c, x, s.rcvTimeo)
+}
+
+// count is what the call returns: recvmmsg the number of messages.
+func (x *transfer) count(n int) int64 {
+	if x.hdr != 0 && x.nameLen == x.hdr+sizeofMsghdr {
+		return 1
+	}
+	return int64(n)
+}
+
+// recvOne receives one datagram for a trapped call: first the one in the pair,
+// through d, then what has not got there.
+func (s *packet) recvOne(c *intercept.Call, d int, x *transfer) (int, error) {
+	if s.gone {
+		return 0, unix.EBADF
+	}
+	if e := s.soErr; e != 0 {
+		s.soErr = 0
+		return 0, e
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	peek := x.flags & unix.MSG_PEEK
+	var m stacks.Message
+	size, err := -1, error(unix.EAGAIN)
+	if d >= 0 {
+		size, err = recvOnce(d, *buf, peek|unix.MSG_TRUNC)
+		switch {
+		case err == nil && s.inflight:
+			m = s.head
+			if peek == 0 {
+				s.inflight = false
+				s.m.pump.schedule(&s.job, nudge)
+			}
+		case err == nil:
+			m = s.peerMessage()
+		}
+	}
+	if err == unix.EAGAIN {
+		_, size, m, err = s.next(*buf, peek != 0)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return s.deliver(c, x, (*buf)[:min(size, len(*buf))], size, m)
+}
+
+// peerMessage is what came with a datagram that was pushed without its source.
+func (s *packet) peerMessage() stacks.Message {
+	m := noMessage
+	m.Peer = s.stubPeer
+	if !m.Peer.IsValid() {
+		_, m.Peer = s.ep.Names()
+	}
+	return m
+}
+
+// deliver stores a datagram as recvmsg(2) does and returns the call's result.
+func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, m stacks.Message) (int, error) {
+	n, err := x.scatter(c, data)
+	if err != nil {
+		return 0, err
+	}
+	var name []byte
+	if s.family == unix.AF_NETLINK {
+		name = netlinkName(0)
+	} else {
+		name = encodeSockaddr(s.family, m.Peer)
+	}
+	out := 0
+	if n < size {
+		out |= unix.MSG_TRUNC
+	}
+	if x.hdr == 0 {
+		if x.name != 0 {
+			if err := writeSockaddr(c, x.name, x.nameLen, name); err != nil {
+				return 0, err
+			}
+		}
+	} else {
+		if k := min(x.room, len(name)); k > 0 {
+			if err := c.WriteMem(x.name, name[:k]); err != nil {
+				return 0, err
+			}
+		}
+		control := s.want.encode(s, m)
+		if len(control) > x.controlLen {
+			out |= unix.MSG_CTRUNC
+			control = control[:0]
+		}
+		if len(control) > 0 {
+			if err := c.WriteMem(x.control, control); err != nil {
+				return 0, err
+			}
+		}
+		var tail [16]byte // msg_controllen, msg_flags
+		native.PutUint64(tail[0:], uint64(len(control)))
+		native.PutUint32(tail[8:], uint32(out))
+		if err := c.WriteMem(x.hdr+40, tail[:12]); err != nil {
+			return 0, err
+		}
+		native.PutUint32(tail[:], uint32(len(name)))
+		if err := c.WriteMem(x.hdr+8, tail[:4]); err != nil {
+			return 0, err
+		}
+		if x.nameLen != 0 { // recvmmsg's msg_len
+			native.PutUint32(tail[:], uint32(n))
+			if err := c.WriteMem(x.nameLen, tail[:4]); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if x.flags&unix.MSG_TRUNC != 0 {
+		n = size
+	}
+	return n, nil
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Threads that wait in a trapped send or receive of datagrams.
+
+package netmod
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A packetWait is a thread that waits in a trapped send or receive.
+type packetWait struct {
+	call  *intercept.Call
+	x     *transfer
+	timer *time.Timer
+}
+
+// park lets a thread wait for the socket.
+func (s *packet) park(list *[]*packetWait, c *intercept.Call, x *transfer, timeout time.Duration) intercept.Action {
+	w := &packetWait{call: c, x: x}
+	*list = append(*list, w)
+	leave := func() bool {
+		for i, v := range *list {
+			if v == w {
+				*list = append((*list)[:i:i], (*list)[i+1:]...)
+				return true
+			}
+		}
+		return false
+	}
+	if timeout > 0 {
+		w.timer = time.AfterFunc(timeout, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if leave() {
+				w.finish(intercept.Fail(unix.EAGAIN))
+			}
+		})
+	}
+	s.m.pump.schedule(&s.job, nudge)
+	return c.Park(func(intercept.Reason) intercept.Action {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if leave() && w.timer != nil {
+			w.timer.Stop()
+		}
+		s.m.pump.schedule(&s.job, nudge)
+		if timeout > 0 {
+			return intercept.Fail(unix.EINTR)
+		}
+		return intercept.Restart()
+	})
+}
+
+func (w *packetWait) finish(a intercept.Action) bool {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	return w.call.Complete(a)
+}
+
+// serveReaders answers threads that wait in a trapped receive.
+func (s *packet) serveReaders() {
+	for len(s.readers) > 0 {
+		w := s.readers[0]
+		if e := s.soErr; e != 0 {
+			s.soErr = 0
+			s.readers = s.readers[1:]
+			w.finish(intercept.Fail(e))
+			continue
+		}
+		buf := getBuffer()
+		peek := w.x.flags&unix.MSG_PEEK != 0
+		_, size, m, err := s.next(*buf, peek)
+		if err != nil && intercept.Errno(err) == unix.EAGAIN {
+			putBuffer(buf)
+			return
+		}
+		s.readers = s.readers[1:]
+		if err != nil {
+			w.finish(intercept.Fail(intercept.Errno(err)))
+			putBuffer(buf)
+			continue
+		}
+		data := (*buf)[:min(size, len(*buf))]
+		n, err := s.deliver(w.call, w.x, data, size, m)
+		a := intercept.Return(w.x.count(n))
+		if err != nil {
+			a = intercept.Fail(intercept.Errno(err))
+		}
+		if !w.finish(a) && !peek { // interrupted at the last moment: the next one gets it
+			s.inbox = append([]datagram{{append([]byte(nil), data...), m}}, s.inbox...)
+		}
+		putBuffer(buf)
+	}
+}
+
+// serveWriters tries again for threads that wait in a trapped send.
+func (s *packet) serveWriters() {
+	for len(s.writers) > 0 {
+		w := s.writers[0]
+		s.mu.Unlock()
+		n, err := s.sendOne(w.call, w.x)
+		s.mu.Lock()
+		if err != nil && intercept.Errno(err) == unix.EAGAIN {
+			return
+		}
+		if len(s.writers) > 0 && s.writers[0] == w {
+			s.writers = s.writers[1:]
+		}
+		a := intercept.Return(int64(n))
+		if err != nil {
+			a = intercept.Fail(intercept.Errno(err))
+		}
+		w.finish(a)
+	}
+}
