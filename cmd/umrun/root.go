@@ -116,7 +116,7 @@ func newRoot() *cobra.Command {
 		fmt.Fprint(c.OutOrStdout(), usageText+c.LocalFlags().FlagUsages()+reservedText())
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newCheck(), newDoctor(), newVersion(), newCompletion(root), newDemo())
+	root.AddCommand(newCheck(), newDoctor(), newVersion(), newCompletion(root), newDemo(), newDemoPeer())
 	root.AddCommand(newReserved()...)
 	root.InitDefaultHelpCmd()
 	_ = root.RegisterFlagCompletionFunc("net", completeNet)
