@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"umrun/stacks"
@@ -183,8 +184,10 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		o.ControlMessages.HasTTL, o.ControlMessages.TTL = true, uint8(m.TTL)
 		o.ControlMessages.HasHopLimit, o.ControlMessages.HopLimit = true, uint8(m.TTL)
 	}
+	source := false // gVisor must be told the source, and cannot be
 	if m.Local.IsValid() && !m.Local.IsUnspecified() {
-		if err := s.chooseSource(&o, m, v4); err != nil {
+		var err error
+		if source, err = s.chooseSource(&o, m, v4); err != nil {
 			return err
 		}
 	}
@@ -194,7 +197,12 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 	if wrShut {
 		return unix.EPIPE
 	}
-	err := s.write(p, o, m.TOS, v4)
+	var err tcpip.Error
+	if source {
+		err = s.writeFrom(p, o.To, m)
+	} else {
+		err = s.write(p, o, m.TOS, v4)
+	}
 	switch err.(type) {
 	case nil:
 		return nil
@@ -205,19 +213,46 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 }
 
 // chooseSource sets the source address of one datagram, IP_PKTINFO. gVisor does
-// it for IPv6 only; for IPv4 the route's own choice must agree.
-func (s *packetSocket) chooseSource(o *tcpip.WriteOptions, m stacks.Message, v4 bool) error {
-	local := m.Local.Unmap()
-	if s.st.gv.CheckLocalAddress(0, protoOf(local), gvAddr(local.WithZone(""))) == 0 {
-		return unix.EINVAL // ip(7): not an address of this machine
+// it for IPv6 only; other reports that this is IPv4 and that the route would
+// choose another address than m.Local.
+func (s *packetSocket) chooseSource(o *tcpip.WriteOptions, m stacks.Message, v4 bool) (other bool, err error) {
+	local := m.Local.Unmap().WithZone("")
+	if s.st.gv.CheckLocalAddress(0, protoOf(local), gvAddr(local)) == 0 {
+		return false, unix.EINVAL // ip(7): not an address of this machine
 	}
 	if !v4 {
 		o.ControlMessages.HasIPv6PacketInfo = true
 		o.ControlMessages.IPv6PacketInfo = tcpip.IPv6PacketInfo{
-			Addr: gvAddr(m.Local.WithZone("")), NIC: tcpip.NICID(m.IfIndex),
+			Addr: gvAddr(local), NIC: tcpip.NICID(m.IfIndex),
 		}
+		return false, nil
 	}
-	return nil
+	if s.proto != unix.IPPROTO_UDP || !local.Is4() {
+		return false, nil
+	}
+	if bound, _ := s.Names(); bound.Addr().Unmap() == local {
+		return false, nil
+	}
+	r, gerr := s.route(o.To, tcpip.Address{})
+	if gerr != nil {
+		return false, nil // sending will say so
+	}
+	defer r.Release()
+	return r.LocalAddress() != gvAddr(local), nil
+}
+
+// route returns the route of a datagram to an address, the peer if nil.
+func (s *packetSocket) route(to *tcpip.FullAddress, local tcpip.Address) (*stack.Route, tcpip.Error) {
+	dst := tcpip.FullAddress{}
+	if to != nil {
+		dst = *to
+	} else if f, err := s.endpoint().GetRemoteAddress(); err == nil {
+		dst = f
+	} else {
+		return nil, &tcpip.ErrDestinationRequired{}
+	}
+	a := addrOf(unix.AF_INET, dst.Addr, 0).Unmap()
+	return s.st.gv.FindRoute(dst.NIC, local, gvAddr(a), protoOf(a), false)
 }
 
 // write hands a datagram to gVisor, which has a TOS or traffic class per socket

@@ -28,6 +28,8 @@ type sendQueues struct {
 type sendQueue struct {
 	id    tcp.TCPEndpointID
 	bytes atomic.Int64 // as of the last segment received, and sent since
+
+	gone waiter.Entry // on the stream's queue: drops the entry of a dead connection
 }
 
 // observe is gVisor's TCP probe. It runs with the connection locked.
@@ -50,14 +52,13 @@ func (s *stream) countLocked() {
 	c := &sendQueue{id: tcp.TCPEndpointID(info.ID)}
 	s.counted = c
 	s.st.queues.m.Store(c.id, c)
-	var once sync.Once
-	e := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
+	c.gone = waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
 		switch tcp.EndpointState(ep.State()) {
 		case tcp.StateClose, tcp.StateError:
-			once.Do(func() { s.st.queues.m.CompareAndDelete(c.id, c) })
+			s.st.queues.m.CompareAndDelete(c.id, c)
 		}
 	})
-	s.wq.EventRegister(&e)
+	s.wq.EventRegister(&c.gone)
 }
 
 // uncountLocked forgets a connection whose endpoint is replaced.
@@ -65,6 +66,7 @@ func (s *stream) countLocked() {
 // +checklocks:s.mu
 func (s *stream) uncountLocked() {
 	if c := s.counted; c != nil {
+		s.wq.EventUnregister(&c.gone)
 		s.st.queues.m.CompareAndDelete(c.id, c)
 		s.counted = nil
 	}

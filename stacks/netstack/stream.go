@@ -7,6 +7,7 @@ package netstack
 import (
 	"io"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -42,6 +43,7 @@ type stream struct {
 	rdShut   bool           // SHUT_RD
 	bound    netip.AddrPort // what Bind was given, for new endpoints
 	counted  *sendQueue     // the entry of Stack.queues, nil before the connection
+	giveUp   *time.Timer    // ends the handshake before gVisor would; may be nil
 }
 
 var (
@@ -114,7 +116,51 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	}
 	s.phase, s.errTaken, s.err = phaseConnecting, false, 0
 	s.countLocked()
+	s.limitHandshakeLocked()
 	return unix.EINPROGRESS
+}
+
+// limitHandshakeLocked gives up a connection attempt when TCP_SYNCNT or
+// TCP_USER_TIMEOUT say so; gVisor knows neither of them during the handshake,
+// and retransmits the SYN six times, after 1, 2, 4... seconds.
+//
+// +checklocks:s.mu
+func (s *stream) limitHandshakeLocked() {
+	const gvisorRetries = 6
+	ep := s.endpoint()
+	var limit time.Duration
+	if n, err := ep.GetSockOptInt(tcpip.TCPSynCountOption); err == nil && n < gvisorRetries {
+		limit = (1<<(n+1) - 1) * time.Second
+	}
+	var user tcpip.TCPUserTimeoutOption
+	if err := ep.GetSockOpt(&user); err == nil && user > 0 && (limit == 0 || time.Duration(user) < limit) {
+		limit = time.Duration(user)
+	}
+	if limit == 0 {
+		return
+	}
+	s.giveUp = time.AfterFunc(limit, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed.Load() || s.st.closed.Load() || s.endpoint() != ep {
+			return
+		}
+		switch s.state() {
+		case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
+			s.err, s.errTaken = unix.ETIMEDOUT, true
+			ep.Close() // wakes the watchers
+		}
+	})
+}
+
+// stopTimerLocked ends limitHandshakeLocked's timer.
+//
+// +checklocks:s.mu
+func (s *stream) stopTimerLocked() {
+	if s.giveUp != nil {
+		s.giveUp.Stop()
+		s.giveUp = nil
+	}
 }
 
 // connectResultLocked answers a connect(2) that follows the first one.
@@ -135,6 +181,7 @@ func (s *stream) connectResultLocked() error {
 		return err
 	}
 	s.phase = phaseConnected
+	s.stopTimerLocked()
 	return nil
 }
 
@@ -165,9 +212,10 @@ func (s *stream) renewLocked() error {
 	if err != nil {
 		return err
 	}
+	s.stopTimerLocked()
+	s.uncountLocked()
 	old := s.ep.Swap(&epBox{ep})
 	old.Close()
-	s.uncountLocked()
 	s.phase, s.errTaken, s.err, s.rdShut = phaseUnconnected, false, 0, false
 	s.opts.replay(&s.sock, ep)
 	if s.bound.IsValid() {
@@ -453,16 +501,27 @@ func (s *stream) Poll() stacks.Events {
 
 // Abort closes with RST.
 func (s *stream) Abort() {
-	if s.closed.Swap(true) {
+	if !s.release() {
 		return
 	}
 	s.endpoint().Abort()
 	s.endpoint().Close()
 }
 
+// release marks the socket closed and reports whether it was not yet.
+func (s *stream) release() bool {
+	if s.closed.Swap(true) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopTimerLocked()
+	return true
+}
+
 // Close releases the socket; see [stacks.Socket].
 func (s *stream) Close() error {
-	if !s.closed.Swap(true) {
+	if s.release() {
 		s.endpoint().Close()
 	}
 	return nil
