@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,6 +146,41 @@ func TestCompleteFD(t *testing.T) {
 	}
 	if _, out := start(t, Config{Rules: onCall(h)}, "installs", "20").wait(t); out != "installs: 20\n" {
 		t.Errorf("output %q", out)
+	}
+}
+
+// TestCompleteOrCancel has completions race with interruptions, in many threads: one
+// of them wins, and no descriptor is lost or left.
+func TestCompleteOrCancel(t *testing.T) {
+	var completed, late, cancelled atomic.Int32
+	var pending sync.WaitGroup
+	h := func(c *Call) Action {
+		pending.Add(1)
+		// 0 to 3 ms: before and after the watcher's first look.
+		time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, func() {
+			defer pending.Done()
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if c.Complete(InstallFD(fd, true)) {
+				completed.Add(1)
+			} else {
+				late.Add(1)
+				unix.Close(fd)
+			}
+		})
+		return c.Park(func(Reason) Action { cancelled.Add(1); return Restart() })
+	}
+	_, out := start(t, Config{Rules: onCall(h)}, "storms").wait(t)
+	pending.Wait()
+	if out != "bad: 0\n" {
+		t.Errorf("output %q", out)
+	}
+	t.Logf("%d completed, %d cancelled", completed.Load(), cancelled.Load())
+	if completed.Load() != 8*200 || late.Load() != cancelled.Load() || cancelled.Load() == 0 {
+		t.Errorf("%d completed, %d too late, %d cancelled", completed.Load(), late.Load(), cancelled.Load())
 	}
 }
 

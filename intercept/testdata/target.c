@@ -71,6 +71,16 @@ static void *call_in_thread(void *arg)
 	return NULL;
 }
 
+static void *install_in_thread(void *arg)
+{
+	for (int i = 0; i < 200; i++) {
+		int fd = syscall(CALL, i);
+		if (fd < 3 || fcntl(fd, F_GETFD) != FD_CLOEXEC || close(fd) != 0)
+			return "bad";
+	}
+	return NULL;
+}
+
 static void *own_table(void *arg)
 {
 	int fd = *(int *)arg;
@@ -135,10 +145,20 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "kill")) {
 		signal(atoi(argv[2]), SIG_DFL);
 		raise(atoi(argv[2]));
-	} else if (!strcmp(what, "threads")) {
+	} else if (!strcmp(what, "threads") || !strcmp(what, "storms")) {
+		int storm = what[0] == 's';          // signals all the time
+		if (storm) {
+			handle(SIGALRM, SA_RESTART);
+			struct itimerval it = { { 0, 1000 }, { 0, 1000 } };
+			setitimer(ITIMER_REAL, &it, NULL);
+		}
 		pthread_t t[8];
 		for (int i = 0; i < 8; i++)
-			pthread_create(&t[i], NULL, call_in_thread, NULL);
+			pthread_create(&t[i], NULL, storm ? install_in_thread : call_in_thread, NULL);
+		sigset_t set;                        // the signals are the threads'
+		sigemptyset(&set);
+		sigaddset(&set, SIGALRM);
+		pthread_sigmask(SIG_BLOCK, &set, NULL);
 		int bad = 0;
 		for (int i = 0; i < 8; i++) {
 			void *r;
