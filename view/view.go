@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
 	"umrun/netmod"
 	"umrun/netmod/dns"
+	"umrun/netmod/leak"
 	"umrun/stacks"
 	"umrun/stacks/stacknet"
 )
@@ -128,7 +130,12 @@ func (p *Plan) netmod(st stacks.Stack) netmod.Config {
 	c.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 		return stacknet.Dial(ctx, st, network, addr)
 	}
-	conf := netmod.Config{Stack: st, Resolver: dns.New(c), Log: p.conf.Log}
+	conf := netmod.Config{
+		Stack:    st,
+		Resolver: dns.New(c),
+		Doors:    leak.New(leak.Config{DBus: p.conf.DBus, Log: p.conf.Log}),
+		Log:      p.conf.Log,
+	}
 	for _, a := range p.listen {
 		conf.ResolverAddrs = append(conf.ResolverAddrs, a.Addr())
 	}
@@ -163,8 +170,13 @@ func (v *View) changed(ws unix.WaitStatus) {
 	}
 }
 
+// endGrace is how long what the program leaves behind may take to end by itself,
+// and once more to obey SIGTERM.
+const endGrace = time.Second
+
 // Wait waits until the program has ended (with [Config.WaitAll] its last
-// descendant) and until what was written is delivered, and returns the exit
+// descendant; else what it leaves behind is ended) and until what was written is
+// delivered, and returns the exit
 // status: the program's own, or 128+N if signal N ended it. The status is valid
 // even with an error, which says what was not delivered. The end of ctx cuts
 // short the waiting for descendants and for delivery, not that for the program.
@@ -182,6 +194,8 @@ func (v *View) Wait(ctx context.Context) (status int, err error) {
 		if err := v.sup.WaitAll(ctx); err != nil {
 			return status, err
 		}
+	} else if n, err := v.sup.EndAll(ctx, endGrace); n > 0 || err != nil {
+		v.plan.conf.Log.Warn("processes that the program left behind were ended, since their network ends with it; --wait-all waits for them", "processes", n)
 	}
 	return status, v.mod.Drain(ctx, v.plan.conf.Pending)
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package intercept
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestEndAll: what outlives the program is ended, those that ignore SIGTERM too,
+// and those that have left for a session of their own.
+func TestEndAll(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	s, err := Start(context.Background(), Config{
+		Path: "/bin/sh",
+		Argv: []string{"sh", "-c", `
+			sleep 100 & echo $!
+			(trap '' TERM; sleep 100 & echo $!; wait) &
+			setsid sleep 100 & echo $!
+			sleep 0.2; exit 3`},
+		Stdout: w,
+		Log:    slog.New(slog.DiscardHandler),
+	})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ws, err := s.Wait()
+	if err != nil || ws.ExitStatus() != 3 {
+		t.Fatalf("program: %v %v", ws, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	n, err := s.EndAll(ctx, 100*time.Millisecond)
+	if err != nil || n < 4 { // three sleeps and the shell that ignores SIGTERM
+		t.Errorf("EndAll signalled %d, %v", n, err)
+	}
+	b := make([]byte, 200)
+	k, _ := r.Read(b)
+	for _, word := range strings.Fields(string(b[:k])) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(pid, 0); err != unix.ESRCH {
+			t.Errorf("process %d: %v", pid, err)
+		}
+	}
+}
+
+// TestEndAllGrace: who ends in time is not signalled.
+func TestEndAllGrace(t *testing.T) {
+	s, err := Start(context.Background(), Config{
+		Path: "/bin/sh", Argv: []string{"sh", "-c", "sleep 0.2 & exit 0"}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.EndAll(context.Background(), 10*time.Second); n != 0 || err != nil {
+		t.Errorf("EndAll signalled %d, %v", n, err)
+	}
+}
