@@ -2,7 +2,6 @@
 
 // TCP data: ends, resets, both directions at once, flags of recv and send.
 #include "lab.h"
-#include <linux/sockios.h>
 #include <sys/sendfile.h>
 
 static char buf[1 << 20];
@@ -166,7 +165,7 @@ static void flags(const char *ip)
 	num("the rest", all(fd, b, 6));
 	text("the rest", 6, b);
 	n = -1;
-	for (long long end = now_ms() + 10000; ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0 && now_ms() < end;)
+	for (long long end = now_ms() + 10000; ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 && now_ms() < end;)
 		nap(5);
 	say("SIOCOUTQ: %d", n);
 	num("lseek", lseek(fd, 0, SEEK_SET));

@@ -48,16 +48,16 @@ var outDir = sync.OnceValues(func() (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 })
 
-// Main runs a package's tests and removes what was built for them. Call it from
-// TestMain.
-func Main(m *testing.M) {
+// Main runs a package's tests, removes what was built for them, and returns the
+// exit status. Call it from TestMain.
+func Main(m *testing.M) int {
 	code := m.Run()
 	built.Lock()
 	defer built.Unlock()
 	if dir, err := outDir(); err == nil {
 		os.RemoveAll(dir)
 	}
-	os.Exit(code)
+	return code
 }
 
 // A Linking says how a target program is linked.

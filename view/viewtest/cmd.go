@@ -92,7 +92,8 @@ func (n *NS) Command(ctx context.Context, args ...string) *Cmd {
 // home directory.
 func (c *Cmd) AsUser(home string) *Cmd {
 	c.SysProcAttr.Credential = &syscall.Credential{Uid: UID, Gid: GID}
-	c.Env = append(c.Env, "HOME="+home, "USER=lab", "LOGNAME=lab", "XDG_RUNTIME_DIR=", "XDG_CONFIG_HOME=")
+	c.Env = append(c.Env, "HOME="+home, "USER=lab", "LOGNAME=lab", "XDG_RUNTIME_DIR=", "XDG_CONFIG_HOME=",
+		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin") // not root's, which the user may not search
 	c.Dir = home
 	return c
 }

@@ -8,14 +8,25 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"umrun/view/viewtest"
+
+	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { viewtest.Main(m) }
+// TestMain also holds the laboratory to its word that nothing runs on.
+func TestMain(m *testing.M) {
+	code := viewtest.Main(m)
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // TestLabNative: the servers answer through a kernel tunnel, by name too.
 func TestLabNative(t *testing.T) {

@@ -51,8 +51,9 @@ type Peer struct {
 	serve *servers
 
 	mu      sync.Mutex
-	clients int // guarded by mu
-	native  *NS // guarded by mu
+	clients int      // guarded by mu
+	native  *NS      // guarded by mu
+	digests []string // guarded by mu
 }
 
 // A Client is a key that a peer knows, with its addresses.
@@ -143,7 +144,7 @@ func (n *NS) wireguard(ctx context.Context, file, conf string) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	go c.Wait() // ends when the namespace is closed, which kills the process
+	n.done.Go(func() { c.Wait() }) // ends when Close kills the process
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		return err
 	}
@@ -217,7 +218,7 @@ func (p *Peer) Native(t testing.TB) *NS {
 	}
 	conf := fmt.Sprintf("[Interface]\nPrivateKey = %s\n[Peer]\nPublicKey = %s\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = %s:%d\n",
 		c.PrivateKey, p.PublicKey, far, wgPort)
-	if err := errors.Join(n.quiet(),
+	if err := errors.Join(n.quiet(), p.w.account(n),
 		n.ip("link add link1 type veth peer name link1 netns "+p.path(), "addr add "+self+"/30 dev link1", "link set link1 up"),
 		p.ip("addr add "+far+"/30 dev link1", "link set link1 up"),
 		n.wireguard(p.w.alive, filepath.Join(p.dir, "native.conf"), conf),

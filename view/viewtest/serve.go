@@ -130,7 +130,7 @@ func (p *Peer) startSmall() error {
 	s := p.serve
 	for port, f := range map[int]func(*net.TCPConn){
 		PortEcho:   func(c *net.TCPConn) { io.Copy(c, c) },
-		PortDigest: func(c *net.TCPConn) { digest(c, c) },
+		PortDigest: func(c *net.TCPConn) { p.digest(c, c) },
 		PortSource: source,
 		PortReset:  func(c *net.TCPConn) { c.SetLinger(0) },
 		PortAbort: func(c *net.TCPConn) {
@@ -141,7 +141,7 @@ func (p *Peer) startSmall() error {
 		PortStuck: func(c *net.TCPConn) { <-p.w.alive.Done() },
 		PortGreet: func(c *net.TCPConn) { io.WriteString(c, "greet\n") },
 		PortWho:   func(c *net.TCPConn) { fmt.Fprintln(c, c.RemoteAddr().(*net.TCPAddr).IP) },
-		PortSlow:  func(c *net.TCPConn) { digest(c, slowly{c}) },
+		PortSlow:  func(c *net.TCPConn) { p.digest(c, slowly{c}) },
 	} {
 		ln, err := p.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
@@ -216,10 +216,24 @@ func (p *Peer) startWeb() error {
 	return nil
 }
 
-// digest reads r to its end and tells c what came.
-func digest(c net.Conn, r io.Reader) {
+// digest reads r to its end, tells c what came, and keeps it for Digests.
+func (p *Peer) digest(c net.Conn, r io.Reader) {
 	n, h := count(r)
-	fmt.Fprintf(c, "%d %016x\n", n, h)
+	line := fmt.Sprintf("%d %016x\n", n, h)
+	p.mu.Lock()
+	p.digests = append(p.digests, line)
+	p.mu.Unlock()
+	io.WriteString(c, line)
+}
+
+// Digests returns what PortDigest and PortSlow counted since the last call, one
+// line for each connection that ended.
+func (p *Peer) Digests() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.digests
+	p.digests = nil
+	return d
 }
 
 func count(r io.Reader) (int64, uint64) {

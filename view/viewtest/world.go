@@ -23,6 +23,9 @@ type World struct {
 	Sink  *NS
 	Peers []*Peer
 
+	// Patience is how long an umrun may take; DefaultTimeout to begin with.
+	Patience time.Duration
+
 	t     testing.TB
 	dir   string // world-readable, removed at the end
 	home  string // of the ordinary user
@@ -40,7 +43,7 @@ func New(t testing.TB) *World {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	w := &World{t: t, dir: dir, home: filepath.Join(dir, "home"), alive: ctx}
+	w := &World{t: t, dir: dir, home: filepath.Join(dir, "home"), alive: ctx, Patience: DefaultTimeout}
 	t.Cleanup(func() {
 		cancel()
 		w.close()
@@ -92,12 +95,25 @@ func (w *World) build() error {
 	if err := w.Host.WriteFile("/etc/resolv.conf", "nameserver 198.51.100.1\nnameserver 2001:db8:ffff::1\n"); err != nil {
 		return err
 	}
+	if err := w.account(w.Host); err != nil {
+		return err
+	}
 	sink, err := w.Sink.watch("sink0", nil)
 	if err != nil {
 		return err
 	}
 	w.watch = append(w.watch, sink)
 	return nil
+}
+
+// account gives the ordinary user a name, which ssh and sshd insist on.
+func (w *World) account(n *NS) error {
+	accounts, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	return n.WriteFile("/etc/passwd", fmt.Sprintf("%s\nlab:x:%d:%d::%s:/bin/sh\n",
+		strings.TrimRight(string(accounts), "\n"), UID, GID, w.home))
 }
 
 func (w *World) close() {
@@ -176,7 +192,9 @@ func (w *World) Umrun(t testing.TB, conf string, prog ...string) *Cmd {
 // UmrunFlags prepares umrun on the host with arguments as given, as root.
 func (w *World) UmrunFlags(t testing.TB, args ...string) *Cmd {
 	t.Helper()
-	return w.Host.Command(w.alive, append([]string{Binary(t)}, args...)...)
+	ctx, cancel := context.WithTimeout(w.alive, w.Patience)
+	t.Cleanup(cancel)
+	return w.Host.Command(ctx, append([]string{Binary(t)}, args...)...)
 }
 
 // ip runs ip(8) commands in the namespace.
