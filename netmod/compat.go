@@ -14,7 +14,13 @@ import (
 // handleSocketcall answers socketcall(2) of SOCKET and CONNECT, whose arguments
 // are an array of 32-bit words in memory. They are copied once, and the copy is
 // what is acted on: a socket is made here and installed, never left to the kernel.
+// The other calls act on sockets that exist, and there are only AF_UNIX ones.
 func (m *Module) handleSocketcall(c *intercept.Call) intercept.Action {
+	switch uint32(c.Args[0]) {
+	case callSocket, callConnect:
+	default:
+		return intercept.Continue()
+	}
 	var b [12]byte
 	if err := c.ReadMem(intercept.Addr(c.Args[1]), b[:]); err != nil {
 		return intercept.Fail(intercept.Errno(err))

@@ -68,8 +68,7 @@ func (m *Module) Rules() intercept.Rules {
 
 		// 32-bit programs have no inet sockets, but the doors are watched.
 		compat(i386Connect, m.handleCompatConnect),
-		compat(i386Socketcall, m.handleSocketcall, intercept.ArgEqual32(0, callSocket)),
-		compat(i386Socketcall, m.handleSocketcall, intercept.ArgEqual32(0, callConnect)),
+		compat(i386Socketcall, m.handleSocketcall),
 		compat(i386Ioctl, m.handleCompatIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8900)),
 		compat(i386Ioctl, m.handleCompatIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8b00)),
 	}
