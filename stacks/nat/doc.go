@@ -17,7 +17,10 @@
 // groups: multicast and broadcast are dropped. Nothing listens on the host: the
 // only way in is to answer, or to write to the port of a UDP mapping.
 //
-// With its loopback closed, no address leads there: see Link.toHost.
+// With its loopback closed, no address leads there, nor to what else is assigned
+// to the host's loopback interfaces: see Link.toHost. The host's other addresses
+// are the host's network: what listens at them is reached, as it is by the host's
+// neighbours.
 //
 // # TCP
 //
@@ -27,7 +30,8 @@
 // that it would have had on the host. From then on a flow is two goroutines, see
 // the type. FIN becomes FIN, a reset becomes a reset; windows make
 // back-pressure. What a relay cannot carry: urgent data, and the program's own
-// keep-alives, in place of which the host's connection has some.
+// keep-alives, in place of which the host's connection has some. A reset of the
+// host is not seen past data that the view does not read.
 //
 // # Datagrams
 //
@@ -35,7 +39,8 @@
 // put together. A mapping is a socket of the host for a port of the view, see
 // the type; errors that come back for it (IP_RECVERR) are made into ICMP errors
 // about the view's own packet, "time exceeded" included, and a short TTL is
-// handed on: traceroute works.
+// handed on: traceroute works. The host's sockets choose whether to fragment; a
+// view's "don't fragment" ends here, with the link's MTU.
 //
 // # Packets
 //

@@ -358,3 +358,60 @@ func TestClose(t *testing.T) {
 	})
 	eventually(t, "descriptors are closed", func() bool { return fds() <= before })
 }
+
+// TestTCPChurn ends connections in every way that two sides can think of, at
+// once, and looks for what is left over.
+func TestTCPChurn(t *testing.T) {
+	v := open(t, nat.Options{})
+	end := func(r *rand.Rand, c interface {
+		io.ReadWriteCloser
+		CloseWrite() error
+	}, reset func()) {
+		buf := make([]byte, 1+r.IntN(200<<10))
+		for range r.IntN(3) {
+			if r.IntN(2) == 0 {
+				c.Write(buf)
+			} else {
+				c.Read(buf)
+			}
+		}
+		switch r.IntN(4) {
+		case 0:
+			reset()
+		case 1:
+			c.CloseWrite()
+			io.Copy(io.Discard, c)
+		case 2:
+			c.CloseWrite()
+		}
+	}
+	addr := serve(t, "198.51.100.2:0", func(c *net.TCPConn) {
+		c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+		end(rand.New(rand.NewPCG(rand.Uint64(), 1)), c, func() { c.SetLinger(0) })
+	})
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := rand.New(rand.NewPCG(rand.Uint64(), 2))
+			for range 20 {
+				c, err := v.dial(addr)
+				if err != nil {
+					if !strings.Contains(err.Error(), "reset") {
+						t.Error(err)
+					}
+					continue
+				}
+				c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+				end(r, c, func() { v.abort(c) })
+				c.Close()
+			}
+		}()
+	}
+	wg.Wait()
+	eventually(t, "flows end", func() bool { return v.link.Stats().TCPActive == 0 })
+	if n := v.link.Stats().Overflow; n != 0 {
+		t.Errorf("%d packets to the view were dropped", n)
+	}
+}
