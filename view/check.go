@@ -5,6 +5,7 @@
 package view
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -36,8 +37,8 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 	if len(n.Addresses) > 0 {
 		text += " " + strings.Join(n.Addresses, ", ")
 	}
-	if len(n.Peers) > 0 {
-		text += fmt.Sprintf(", %d peers", len(n.Peers))
+	for _, peer := range n.Peers {
+		text += ", peer " + cmp.Or(peer.Endpoint, "without endpoint")
 	}
 	tell(Finding{Name: "config", Verdict: OK, Text: text})
 	for _, w := range p.Warnings {

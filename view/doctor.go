@@ -5,59 +5,74 @@
 package view
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"umrun/intercept"
 	"umrun/netmod/dns"
 )
 
-// Doctor looks at everything that a view needs of the machine. It changes
-// nothing. The order is fixed.
-func Doctor() []Finding {
-	return []Finding{
-		checkSeccomp(),
-		checkYama(),
-		checkFiles(),
-		checkPing(),
-		checkUDPBuffers(),
-		checkResolvConf(),
-	}
+// Doctor looks at everything that a view needs of the machine, by trying it. It
+// changes nothing but the calling process, which becomes a subreaper and not
+// dumpable; it needs [Init], as a view does. The order is fixed.
+func Doctor(ctx context.Context) []Finding {
+	fs := checkKernel(intercept.Probe(ctx))
+	return append(fs, checkFiles(), checkPing(), checkUDPBuffers(), checkResolvConf())
 }
 
-// checkSeccomp: user notification is what calls are intercepted by.
-func checkSeccomp() Finding {
-	f := Finding{Name: "seccomp-notify", Verdict: OK, Text: "the kernel has seccomp user notification"}
-	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
-	if err != nil || !slices.Contains(strings.Fields(string(b)), "user_notif") {
-		f.Verdict, f.Text = Fail, "the kernel has no seccomp user notification"
-		f.Mend = "a kernel of 5.19 or later with CONFIG_SECCOMP_FILTER"
-	}
-	return f
+// features gives the names that are stable, of those that Probe gives.
+var features = map[string]string{
+	"seccomp user notification":                "seccomp-notify",
+	"memory of the program (process_vm_readv)": "process-memory",
+	"descriptors of the program (pidfd_getfd)": "pidfd-getfd",
+	"SECCOMP_ADDFD_FLAG_SEND":                  "addfd-send",
+	"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV":   "wait-killable",
+	"SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP":       "sync-wake-up",
+	"PIDFD_THREAD":                             "pidfd-thread",
 }
 
-// checkYama: the supervisor reads the memory of its descendants, which
-// ptrace_scope allows up to 1, and 2 with CAP_SYS_PTRACE.
-func checkYama() Finding {
-	f := Finding{Name: "yama", Verdict: OK, Text: "the memory of descendants may be read"}
-	b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
-	if err != nil {
-		return f // no Yama
-	}
-	scope, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	if scope >= 3 || scope == 2 && os.Geteuid() != 0 {
-		f.Verdict = Fail
-		f.Text = fmt.Sprintf("kernel.yama.ptrace_scope is %d: the program's memory cannot be read", scope)
-		f.Mend = "sysctl kernel.yama.ptrace_scope=1"
-		if scope >= 3 {
-			f.Mend += " after a reboot (3 cannot be lowered)"
+// checkKernel words what the trials have shown.
+func checkKernel(r *intercept.Report) []Finding {
+	fs := []Finding{{Name: "kernel", Verdict: OK, Text: "Linux " + r.Kernel}}
+	for _, x := range r.Features {
+		f := Finding{Name: features[x.Name], Verdict: OK, Text: x.Name}
+		if f.Name == "" {
+			f.Name = strings.ToLower(strings.ReplaceAll(x.Name, " ", "-"))
 		}
+		if x.Err != nil {
+			f.Text = fmt.Sprintf("%s: %v", x.Name, x.Err)
+			f.Verdict, f.Mend = Fail, mend(r, x)
+			if !x.Required {
+				f.Verdict = Note
+				f.Text += "; " + x.Without
+			}
+		}
+		fs = append(fs, f)
 	}
-	return f
+	return fs
+}
+
+// mend says what makes a missing feature available.
+func mend(r *intercept.Report, x intercept.Feature) string {
+	switch {
+	case features[x.Name] == "process-memory" && r.Yama >= 3:
+		return "set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and reboot: 3 cannot be lowered"
+	case features[x.Name] == "process-memory" && r.Yama == 2:
+		return "sysctl kernel.yama.ptrace_scope=1"
+	case errors.Is(x.Err, unix.EPERM) || errors.Is(x.Err, unix.EACCES):
+		return "in a container: docker run --security-opt seccomp=unconfined, or a profile that allows seccomp(2), process_vm_readv(2) and pidfd_getfd(2)"
+	case errors.Is(x.Err, unix.EBUSY):
+		return "run it outside of the other view or sandbox: a process can have one seccomp listener"
+	case x.Kernel != "":
+		return "Linux " + x.Kernel + " or newer"
+	}
+	return ""
 }
 
 // checkFiles: each connection takes descriptors of the supervisor.

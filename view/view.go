@@ -176,10 +176,10 @@ const endGrace = time.Second
 
 // Wait waits until the program has ended (with [Config.WaitAll] its last
 // descendant; else what it leaves behind is ended) and until what was written is
-// delivered, and returns the exit
-// status: the program's own, or 128+N if signal N ended it. The status is valid
-// even with an error, which says what was not delivered. The end of ctx cuts
-// short the waiting for descendants and for delivery, not that for the program.
+// delivered, and returns the exit status: the program's own, or 128+N if signal N
+// ended it. The status is valid even with an error, which says what was not
+// delivered. The end of ctx cuts short the waiting for descendants and for
+// delivery, not that for the program.
 func (v *View) Wait(ctx context.Context) (status int, err error) {
 	ws, err := v.sup.Wait()
 	if err != nil {

@@ -33,9 +33,13 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return view.Check(ctx, view.Config{Networks: nets, DNS: f.dns, Wait: f.wait, Log: log}, func(r view.Finding) {
+			err = view.Check(ctx, view.Config{Networks: nets, DNS: f.dns, Wait: f.wait, Log: log}, func(r view.Finding) {
 				fmt.Fprintf(c.OutOrStdout(), "%-4s  %-10s %s\n", r.Verdict, r.Name, r.Text)
 			})
+			if ctx.Err() != nil {
+				return exitStatus(128 + int(unix.SIGINT)) // given up by the user
+			}
+			return err
 		},
 	}
 	fs := c.Flags()

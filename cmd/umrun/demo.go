@@ -234,6 +234,9 @@ func (d *demonstration) capture(ctx context.Context, name string, args []string)
 	if m := greeting.FindString(out.String()); err == nil && m != "" {
 		return result{m, true}
 	}
+	if m := netError.FindString(out.String()); m != "" {
+		return result{text: m}
+	}
 	lines := strings.FieldsFunc(strings.TrimSpace(errs.String()+"\n"+out.String()), func(r rune) bool { return r == '\n' })
 	switch {
 	case ctx.Err() != nil:
@@ -246,6 +249,9 @@ func (d *demonstration) capture(ctx context.Context, name string, args []string)
 
 // greeting is what the page says to a visitor with an address in the tunnel.
 var greeting = regexp.MustCompile("Hello (" + regexp.QuoteMeta(demo.Client4.String()) + "|" + regexp.QuoteMeta(demo.Client6.String()) + ")")
+
+// netError is what Chromium's own page of an error names.
+var netError = regexp.MustCompile(`\b(ERR|DNS_PROBE)_[A-Z_]+\b`)
 
 // cleanEnv is the environment without settings that would bend the demo.
 func cleanEnv() []string {

@@ -21,7 +21,7 @@ func newDoctor() *cobra.Command {
 		Short: "what this machine allows and lacks, and how to mend it",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			found := view.Doctor()
+			found := view.Doctor(c.Context())
 			if asJSON {
 				e := json.NewEncoder(c.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -47,9 +47,9 @@ func newDoctor() *cobra.Command {
 // printFindings writes a table for people.
 func printFindings(w io.Writer, found []view.Finding) {
 	for _, f := range found {
-		fmt.Fprintf(w, "%-4s  %-17s  %s\n", f.Verdict, f.Name, f.Text)
+		fmt.Fprintf(w, "%-4s  %-14s  %s\n", f.Verdict, f.Name, f.Text)
 		if f.Mend != "" {
-			fmt.Fprintf(w, "%25s-> %s\n", "", f.Mend)
+			fmt.Fprintf(w, "%22s-> %s\n", "", f.Mend)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func TestScript(t *testing.T) {
 			case "root":
 				return os.Geteuid() == 0, nil
 			case "notify":
-				for _, f := range view.Doctor() {
+				for _, f := range view.Doctor(t.Context()) {
 					if f.Verdict == view.Fail {
 						return false, nil
 					}
