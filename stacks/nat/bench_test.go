@@ -5,10 +5,14 @@
 package nat_test
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
+	"net/netip"
+	"sync"
 	"testing"
 	"time"
+	"umrun/stacks"
 
 	"umrun/stacks/nat"
 )
@@ -158,4 +162,76 @@ func BenchmarkUDP(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkUDPOut is a datagram out of a host socket, in batches as a stack
+// writes them.
+func BenchmarkUDPOut(b *testing.B) {
+	addr := netip.MustParseAddrPort(serveUDP(b, "198.51.100.2:0", func([]byte, netip.AddrPort) []byte { return nil }))
+	l := openRaw(b, nat.Options{})
+	u := make([]byte, 1408)
+	binary.BigEndian.PutUint16(u, 4096)
+	binary.BigEndian.PutUint16(u[2:], addr.Port())
+	binary.BigEndian.PutUint16(u[4:], uint16(len(u)))
+	p := ipPacket("10.0.2.15", addr.Addr().String(), 17, 64, u)
+	bufs := make([][]byte, l.BatchSize())
+	for i := range bufs {
+		bufs[i] = p
+	}
+	b.SetBytes(1400)
+	for n := b.N; n > 0; n -= len(bufs) {
+		if _, err := l.Write(bufs[:min(n, len(bufs))]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(l.Stats().Lost), "lost")
+}
+
+// BenchmarkUDPIn is a datagram from the host to a reader of the link.
+func BenchmarkUDPIn(b *testing.B) {
+	l := openRaw(b, nat.Options{})
+	first := make(chan netip.AddrPort, 1)
+	pc, err := net.ListenPacket("udp", "198.51.100.2:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := pc.(*net.UDPConn)
+	defer c.Close()
+	go func() {
+		_, from, _ := c.ReadFromUDPAddrPort(make([]byte, 10))
+		first <- from
+	}()
+	u := []byte{0x10, 0, 0, 0, 0, 9, 0, 0, 'x'}
+	binary.BigEndian.PutUint16(u[2:], uint16(c.LocalAddr().(*net.UDPAddr).Port))
+	l.Write([][]byte{ipPacket("10.0.2.15", "198.51.100.2", 17, 64, u)})
+	to := <-first
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for buf := make([]byte, 1400); ; {
+			select {
+			case <-stop:
+				return
+			default:
+				c.WriteToUDPAddrPort(buf, to)
+			}
+		}
+	}()
+	bufs, sizes := make([][]byte, l.BatchSize()), make([]int, l.BatchSize())
+	for i := range bufs {
+		bufs[i] = make([]byte, stacks.MaxPacket)
+	}
+	b.SetBytes(1400)
+	b.ResetTimer()
+	for n := 0; n < b.N; {
+		m, err := l.Read(bufs, sizes)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n += m
+	}
+	close(stop)
+	wg.Wait()
 }

@@ -24,58 +24,63 @@ var readBufs = sync.Pool{New: func() any { return new([maxIP]byte) }}
 func (m *mapping) read() {
 	defer m.l.wg.Done()
 	defer m.l.maps.remove(m)
+	var (
+		recv    receiver
+		buf     *[maxIP]byte
+		n, size int
+		from    addrPort
+		errs    []hostError
+	)
+	ready := func(fd uintptr) bool {
+		buf = readBufs.Get().(*[maxIP]byte)
+		var err unix.Errno
+		if n, size, from, err = recv.recv(fd, buf[:]); err == 0 {
+			return true
+		}
+		// What is pending may have been reported to a send, so the queue is looked
+		// at whenever there is nothing else.
+		errs = m.readErrors(int(fd), buf[:])
+		if len(errs) > 0 || err != unix.EAGAIN {
+			return true
+		}
+		readBufs.Put(buf)
+		return false
+	}
 	for {
-		var buf *[maxIP]byte
-		var n int
-		var from unix.Sockaddr
-		var errs []hostError
-		err := m.rc.Read(func(fd uintptr) bool {
-			buf = readBufs.Get().(*[maxIP]byte)
-			var err error
-			n, _, _, from, err = unix.Recvmsg(int(fd), buf[:], nil, 0)
-			if err == nil {
-				return true
-			}
-			// What is pending may have been reported to a send, so the queue is
-			// looked at whenever there is nothing else.
-			errs = m.readErrors(int(fd), buf[:])
-			if len(errs) > 0 || err != unix.EAGAIN {
-				return true
-			}
-			readBufs.Put(buf)
-			buf = nil
-			return false
-		})
-		if err != nil {
+		from = addrPort{}
+		if m.rc.Read(ready) != nil {
 			return
 		}
-		if from != nil {
-			m.receive(from, buf[:n])
+		if from.IsValid() {
+			m.receive(from, buf[:n], size)
 		}
 		readBufs.Put(buf)
 		for _, e := range errs {
 			m.forwardError(e)
 		}
+		errs = nil
 	}
 }
 
-// receive passes on one datagram.
-func (m *mapping) receive(sa unix.Sockaddr, b []byte) {
-	from, ok := fromSockaddr(sa)
-	if !ok {
-		return
-	}
+// receive passes on a message with datagrams of size bytes, of which the last
+// may be shorter.
+func (m *mapping) receive(from addrPort, b []byte, size int) {
 	src, ok := m.l.toView(from.Addr())
 	if !ok {
 		m.l.stats.ignored.Add(1)
 		return
 	}
 	m.last.Store(m.l.maps.now())
-	if m.key.proto == protoUDP {
-		m.l.sendUDP(netip.AddrPortFrom(src, from.Port()), m.key.src, b, true)
+	if m.key.proto != protoUDP {
+		m.receiveEcho(src, b)
 		return
 	}
-	m.receiveEcho(src, b)
+	from = netip.AddrPortFrom(src, from.Port())
+	for len(b) > size {
+		m.l.sendUDP(from, m.key.src, b[:size], true)
+		b = b[size:]
+	}
+	m.l.sendUDP(from, m.key.src, b, true)
 }
 
 // fromSockaddr converts an address of the host, without its zone.
@@ -99,9 +104,16 @@ type hostError struct {
 // readErrors empties the error queue, which also quiets POLLERR.
 func (m *mapping) readErrors(fd int, buf []byte) []hostError {
 	var errs []hostError
-	var oob [512]byte
+	var oob []byte
 	for {
-		n, oobn, _, sa, err := unix.Recvmsg(fd, buf, oob[:], unix.MSG_ERRQUEUE)
+		// Mostly there is nothing, and no need for a buffer to learn that.
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0); n == 0 && err == nil {
+			return errs
+		}
+		if oob == nil {
+			oob = make([]byte, 512)
+		}
+		n, oobn, _, sa, err := unix.Recvmsg(fd, buf, oob, unix.MSG_ERRQUEUE)
 		if err == unix.EINTR {
 			continue
 		}
@@ -166,10 +178,8 @@ func (m *mapping) forwardError(e hostError) {
 		origin == originICMP6 && typ == 1 && code == 4:
 		from = dst
 	case origin == originICMP && typ == 11, origin == originICMP6 && typ == 3:
-		if a, ok := offender(ext[extendedLen:]); ok {
-			if a, ok = m.l.toView(a); ok {
-				from = a
-			}
+		if a, ok := m.l.toView(readSockaddr(ext[extendedLen:]).Addr()); ok {
+			from = a
 		}
 	}
 	transport := m.quote(e.to.Port(), e.payload)
@@ -190,18 +200,4 @@ func (m *mapping) quote(port uint16, payload []byte) []byte {
 	putUDP(b, m.key.src.Port(), port, len(payload))
 	copy(b[udpHdr:], payload)
 	return b
-}
-
-// offender reads the raw sockaddr behind a sock_extended_err.
-func offender(b []byte) (addr, bool) {
-	if len(b) < 2 {
-		return addr{}, false
-	}
-	switch family := binary.NativeEndian.Uint16(b); {
-	case family == unix.AF_INET && len(b) >= 8:
-		return addr4(b[4:8]), true
-	case family == unix.AF_INET6 && len(b) >= 24:
-		return addr6(b[8:24]).Unmap(), true
-	}
-	return addr{}, false
 }

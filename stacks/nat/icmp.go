@@ -7,6 +7,7 @@ package nat
 import (
 	"encoding/binary"
 	"errors"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -60,6 +61,28 @@ func reasonOf(err error) (reason, bool) {
 	return reason{}, false
 }
 
+// smallRaws are for the packets of newRaw that fit, which is most of them.
+var smallRaws = sync.Pool{New: func() any { return new([smallRaw]byte) }}
+
+const smallRaw = 2048
+
+// getRaw returns size bytes, of which only the virtio_net_hdr is cleared.
+func getRaw(size int) []byte {
+	if size > smallRaw {
+		return make([]byte, size)
+	}
+	raw := smallRaws.Get().(*[smallRaw]byte)[:size]
+	clear(raw[:offload.HdrLen])
+	return raw
+}
+
+// putRaw takes back what getRaw returned.
+func putRaw(raw []byte) {
+	if cap(raw) == smallRaw {
+		smallRaws.Put((*[smallRaw]byte)(raw[:smallRaw]))
+	}
+}
+
 // newRaw makes a packet for the queue: virtio_net_hdr, IP header and size bytes
 // of transport, which are returned for the caller to fill. It returns nils if
 // the packet would be longer than IP allows.
@@ -71,7 +94,7 @@ func newRaw(from, to addr, proto uint8, size int) (raw, transport []byte) {
 	if ipLen+size > maxIP {
 		return nil, nil
 	}
-	raw = make([]byte, offload.HdrLen+ipLen+size)
+	raw = getRaw(offload.HdrLen + ipLen + size)
 	b := raw[offload.HdrLen:]
 	if from.Is4() {
 		// Atomic in the sense of RFC 6864: never fragmented, hence no ID.

@@ -57,10 +57,10 @@ func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 		l.cur[l.next] = packet{}
 		if p.pkt != nil {
 			sizes[n] = encode(p.pkt, bufs[n])
-			p.pkt.DecRef()
 		} else if sizes[n] = copy(bufs[n], p.raw); sizes[n] < len(p.raw) {
 			sizes[n] = 0
 		}
+		p.drop()
 		if sizes[n] == 0 {
 			l.next++
 			return n, io.ErrShortBuffer

@@ -18,16 +18,20 @@ const (
 	queueHard = 8192
 )
 
-// A packet waits for the view: exactly one of the two is set.
+// A packet waits for the view: exactly one of the two is set. Who takes it from
+// the queue drops it in the end.
 type packet struct {
 	pkt *stack.PacketBuffer // from the private stack; the queue holds a reference
-	raw []byte              // complete, virtio_net_hdr first; never written again
+	raw []byte              // complete, virtio_net_hdr first; of newRaw
 }
 
+// drop lets go of the packet's memory.
 func (p packet) drop() {
 	if p.pkt != nil {
 		p.pkt.DecRef()
+		return
 	}
+	putRaw(p.raw)
 }
 
 // A queue has any number of writers and one reader, which takes all there is at

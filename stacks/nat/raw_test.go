@@ -85,7 +85,7 @@ func readOne(t *testing.T, l *nat.Link) []byte {
 	}
 }
 
-func openRaw(t *testing.T, o nat.Options) *nat.Link {
+func openRaw(t testing.TB, o nat.Options) *nat.Link {
 	t.Helper()
 	l, err := nat.Open(context.Background(), o)
 	if err != nil {

@@ -112,6 +112,7 @@ func (m *mapping) openUDP() error {
 	if err != nil {
 		return err
 	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // where there is none, one at a time
 	return m.attach(fd, "udp")
 }
 

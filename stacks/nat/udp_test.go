@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -344,5 +345,46 @@ func TestDNSRelay(t *testing.T) {
 	}
 	if n := v.link.Stats().Mappings; n != 0 {
 		t.Errorf("%d mappings", n)
+	}
+}
+
+// TestUDPTogether: datagrams that the kernel hands out together (UDP_GRO) are
+// several again for the view.
+func TestUDPTogether(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "198.51.100.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	host := pc.(*net.UDPConn)
+	host.SetDeadline(time.Now().Add(10 * time.Second))
+	rc, err := host.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 1000) })
+	if err != nil {
+		t.Skip("the host's kernel has no UDP_SEGMENT:", err)
+	}
+	v := open(t, nat.Options{})
+	c := v.dialUDP(host.LocalAddr().String(), 0)
+	c.Write([]byte("x"))
+	_, to, err := host.ReadFromUDPAddrPort(make([]byte, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := make([]byte, 5010)
+	for i := range msg {
+		msg[i] = byte(i / 1000)
+	}
+	if _, err := host.WriteToUDPAddrPort(msg, to); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 6 {
+		want := msg[i*1000 : min((i+1)*1000, len(msg))]
+		buf := make([]byte, 2000)
+		if n, err := c.Read(buf); err != nil || !bytes.Equal(buf[:n], want) {
+			t.Errorf("datagram %d: %d bytes, %v", i, n, err)
+		}
 	}
 }
