@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Bench measures umrun side by side with what it replaces, on this machine alone.
+//
+//	namespace u          namespace p                   namespace n
+//	+----------------+   +-----------------------+   +------------------+
+//	| umrun -n conf  |   | wireguard-go, TUN     |   | wireguard-go,TUN |
+//	|   agent        |veth| 10.77.0.1 the server |veth|  10.77.0.3 agent |
+//	|   10.77.0.2    |===|                       |===|                  |
+//	+----------------+   +-----------------------+   +------------------+
+//
+// Both agents are the same program, this one, and talk to the same peer, which
+// is not ours: wireguard-go on a kernel TUN. The native agent has the kernel's
+// TCP/IP over a second wireguard-go of the same version. All three stacks are
+// pinned to one congestion control, since the default differs from machine to
+// machine. Samples come in pairs whose order is reversed each round; what counts
+// is the median of the ratios within the pairs, since everything else moves with
+// the load of the machine.
+//
+// Further rows hold the `nat` network against the host's loopback, and tell what
+// one trapped call, a start, and an idle view cost.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// options are the flags.
+type options struct {
+	umrun    string
+	wg       string // wireguard-go; built if empty
+	cc       string
+	only     string
+	rounds   int
+	time     time.Duration // of one sample
+	seq      int           // connects in sequence of the leak check
+	many     int           // connections at a time of the data check
+	deadline time.Duration
+	quick    bool
+	strict   bool
+	perf     string
+}
+
+// floor is what umrun must reach of native in the rows that have a target.
+const floor = 0.7
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "agent":
+			os.Exit(agent())
+		case "serve":
+			os.Exit(serve(os.Args[2:]))
+		}
+	}
+	var o options
+	flag.StringVar(&o.umrun, "umrun", "bin/umrun", "the program to measure")
+	flag.StringVar(&o.wg, "wireguard-go", "", "the wireguard-go to compare with; built from go.mod's version if empty")
+	flag.StringVar(&o.cc, "cc", "cubic", "congestion control of all stacks: cubic or reno")
+	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated (up,down,crr,crrgo,rr,udp,nat,calls,start,idle,leak)")
+	flag.IntVar(&o.rounds, "rounds", 7, "pairs of samples")
+	flag.DurationVar(&o.time, "time", 1200*time.Millisecond, "length of a sample")
+	flag.IntVar(&o.seq, "connects", 10000, "connects in sequence of the leak check")
+	flag.IntVar(&o.many, "concurrent", 1000, "connections at once of the data check")
+	flag.DurationVar(&o.deadline, "deadline", 10*time.Minute, "longest time for all of it")
+	flag.BoolVar(&o.quick, "quick", false, "one short sample of each: shows that it works, not how fast")
+	flag.BoolVar(&o.strict, "strict", false, fmt.Sprintf("exit with 1 if a row is below its target of %g", floor))
+	flag.Parse()
+	if o.quick {
+		o.rounds, o.time, o.seq, o.many = 1, 200*time.Millisecond, 300, 100
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, o.deadline)
+	defer cancel()
+	ok, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if o.strict && !ok {
+		os.Exit(1)
+	}
+}
+
+// A bench is one run.
+type bench struct {
+	options
+	self   string
+	w      *world
+	report report
+}
+
+// wants reports whether a row was asked for.
+func (b *bench) wants(row string) bool {
+	if b.only == "" {
+		return true
+	}
+	for o := range strings.SplitSeq(b.only, ",") {
+		if o == row {
+			return true
+		}
+	}
+	return false
+}
+
+func run(ctx context.Context, o options) (ok bool, err error) {
+	if os.Getuid() != 0 {
+		return false, errors.New("must be root: the side to compare with needs network namespaces and TUN devices\n  try: sudo make bench")
+	}
+	if o.umrun, err = filepath.Abs(o.umrun); err != nil {
+		return false, err
+	}
+	if _, err := os.Stat(o.umrun); err != nil {
+		return false, fmt.Errorf("%w\n  try: make build", err)
+	}
+	b := &bench{options: o}
+	if b.self, err = os.Executable(); err != nil {
+		return false, err
+	}
+	if b.w, err = newWorld(ctx, b.self, o); err != nil {
+		return false, err
+	}
+	defer b.w.close()
+	b.report.head(o)
+
+	if err := b.tunnels(ctx); err != nil {
+		return false, err
+	}
+	if b.wants("nat") {
+		if err := b.nat(ctx); err != nil {
+			return false, err
+		}
+	}
+	for _, part := range []struct {
+		row string
+		do  func(context.Context) error
+	}{{"calls", b.calls}, {"start", b.start}, {"idle", b.idle}, {"leak", b.leak}} {
+		if !b.wants(part.row) {
+			continue
+		}
+		if err := part.do(ctx); err != nil {
+			return false, fmt.Errorf("%s: %w", part.row, err)
+		}
+	}
+	return b.report.ok, nil
+}
+
+// A row is one kind of sample that is taken on both sides.
+type row struct {
+	name   string // of -only
+	title  string
+	unit   string
+	target bool // floor holds
+	value  func(sample) float64
+}
+
+func mbps(s sample) float64   { return float64(s.Bytes) * 8 / 1e6 / s.Seconds }
+func perSec(s sample) float64 { return float64(s.Ops) / s.Seconds }
+
+// rows are the samples of a tunnel.
+var rows = []row{
+	{"up", "bulk up", "Mb/s", true, mbps},
+	{"down", "bulk down", "Mb/s", true, mbps},
+	{"crr", "connect/request/close", "/s", true, perSec},
+	{"crrgo", "same by Go's net", "/s", false, perSec},
+	{"rr", "request/response, 1 B", "/s", false, perSec},
+	{"udp", "UDP flood, delivered", "/s", false, perSec},
+}
+
+// tunnels measures WireGuard: umrun against the kernel's stack.
+func (b *bench) tunnels(ctx context.Context) error {
+	var todo []row
+	for _, r := range rows {
+		if b.wants(r.name) {
+			todo = append(todo, r)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	conf := b.w.conf + ",cc=" + b.cc
+	return b.pairs(ctx, "WireGuard: umrun / wireguard-go on a kernel TUN", todo,
+		func() (*side, error) { return b.under(ctx, b.w.u, peerAddr, conf) },
+		func() (*side, error) { return b.native(ctx, b.w.n, peerAddr, b.w.wgN) })
+}
+
+// nat measures `-n nat` against the loopback that it leads to.
+func (b *bench) nat(ctx context.Context) error {
+	todo := []row{rows[0], rows[1], rows[2], rows[4]}
+	for i := range todo {
+		todo[i].target = false
+	}
+	return b.pairs(ctx, "nat: umrun -n nat / the host's loopback", todo,
+		func() (*side, error) { return b.under(ctx, b.w.u, "10.0.2.2", "nat,host-loopback,cc="+b.cc) },
+		func() (*side, error) { return b.native(ctx, b.w.u, "127.0.0.1", 0) })
+}
+
+// pairs takes samples in pairs and reports them.
+func (b *bench) pairs(ctx context.Context, title string, todo []row, open ...func() (*side, error)) error {
+	got := make([][2][]sample, len(todo))
+	for round := range b.rounds {
+		var sides [2]*side
+		for i, f := range open {
+			s, err := f()
+			if err != nil {
+				return err
+			}
+			sides[i] = s
+		}
+		for i, r := range todo {
+			for k := range 2 {
+				which := (k + round) % 2
+				s, err := sides[which].measure(ctx, r.name, b.time)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", r.title, [2]string{"umrun", "native"}[which], err)
+				}
+				got[i][which] = append(got[i][which], s)
+			}
+		}
+		for _, s := range sides {
+			if err := s.close(); err != nil {
+				return err
+			}
+		}
+	}
+	b.report.pairs(title, todo, got)
+	return nil
+}
