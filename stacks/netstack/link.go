@@ -316,6 +316,9 @@ func (e *endpoint) close() {
 		e.log.Debug("close link", "err", err)
 	}
 	e.wg.Wait()
+	if n := e.dropped.Load(); n > 0 {
+		e.log.Info("packets were lost on a full queue", "packets", n)
+	}
 }
 
 // start starts the goroutines; packets flow from here on. close ends them.

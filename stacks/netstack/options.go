@@ -26,10 +26,8 @@ type option struct {
 	// get returns the value; nil: ENOPROTOOPT. It runs with s.mu held.
 	get func(s *sock, ep tcpip.Endpoint) ([]byte, error)
 
-	// once says that a new endpoint does not want the value again.
-	once bool
-
-	// gap says where the effect is not that of Linux; empty: it is.
+	// gap says what a program may miss of the effect that the option has on
+	// Linux; it is logged once. Empty: nothing.
 	gap string
 }
 
@@ -65,9 +63,7 @@ func (s *sock) SetOption(level, name int, value []byte) error {
 	if err := o.set(s, s.endpoint(), value); err != nil {
 		return err
 	}
-	if !o.once {
-		s.opts.add(k, value)
-	}
+	s.opts.add(k, value)
 	if o.gap != "" {
 		s.st.warnOnce(o.name, "socket option without full effect", "option", o.name, "gap", o.gap)
 	}
@@ -92,8 +88,6 @@ func (s *sock) Option(level, name int, value []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Linux gives an int of the IP levels as one byte if there is room for no
-	// more and it fits (ip(7)).
 	return copy(value, v), nil
 }
 

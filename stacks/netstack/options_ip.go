@@ -19,10 +19,6 @@ const (
 	ip6 = unix.IPPROTO_IPV6
 )
 
-// gapErrQueue is why IP_RECVERR is accepted: programs that set it fall back to
-// errors of the calls themselves.
-const gapErrQueue = "there is no error queue; errors are returned by the next call"
-
 var solIP = map[optKey]option{
 	{ip4, unix.IP_TOS}: {name: "IP_TOS", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := ipInt(v)
@@ -57,12 +53,14 @@ var solIP = map[optKey]option{
 
 	// netmod turns these into control messages; every datagram carries the
 	// values (stacks.Message).
-	{ip4, unix.IP_RECVTOS}:         keptBool(ip4, unix.IP_RECVTOS, "IP_RECVTOS", 0, ""),
-	{ip4, unix.IP_RECVTTL}:         keptBool(ip4, unix.IP_RECVTTL, "IP_RECVTTL", 0, ""),
-	{ip4, unix.IP_PKTINFO}:         keptBool(ip4, unix.IP_PKTINFO, "IP_PKTINFO", 0, ""),
-	{ip4, unix.IP_RECVOPTS}:        keptBool(ip4, unix.IP_RECVOPTS, "IP_RECVOPTS", 0, "IP options are not shown"),
-	{ip4, unix.IP_RETOPTS}:         keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, "IP options are not shown"),
-	{ip4, unix.IP_RECVERR}:         keptBool(ip4, unix.IP_RECVERR, "IP_RECVERR", 0, gapErrQueue),
+	{ip4, unix.IP_RECVTOS}:  keptBool(ip4, unix.IP_RECVTOS, "IP_RECVTOS", 0, ""),
+	{ip4, unix.IP_RECVTTL}:  keptBool(ip4, unix.IP_RECVTTL, "IP_RECVTTL", 0, ""),
+	{ip4, unix.IP_PKTINFO}:  keptBool(ip4, unix.IP_PKTINFO, "IP_PKTINFO", 0, ""),
+	{ip4, unix.IP_RECVOPTS}: keptBool(ip4, unix.IP_RECVOPTS, "IP_RECVOPTS", 0, "IP options are not shown"),
+	{ip4, unix.IP_RETOPTS}:  keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, "IP options are not shown"),
+	// There is no error queue. Connected sockets, all resolvers among them, get
+	// the error by the next call, so that nobody need be warned.
+	{ip4, unix.IP_RECVERR}:         keptBool(ip4, unix.IP_RECVERR, "IP_RECVERR", 0, ""),
 	{ip4, unix.IP_RECVORIGDSTADDR}: keptBool(ip4, unix.IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR", 0, ""),
 
 	{ip4, unix.IP_BIND_ADDRESS_NO_PORT}: keptBool(ip4, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", 0, ""),
@@ -183,13 +181,12 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_RECVTCLASS}:   keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
 	{ip6, unix.IPV6_RECVHOPLIMIT}: keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
 	{ip6, unix.IPV6_RECVPATHMTU}:  keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
-	{ip6, unix.IPV6_RECVERR}:      keptBool(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR", 0, gapErrQueue),
+	{ip6, unix.IPV6_RECVERR}:      keptBool(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR", 0, ""),
 
-	{ip6, unix.IPV6_DONTFRAG}:         keptBool(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, "fragments are sent all the same"),
+	{ip6, unix.IPV6_DONTFRAG}:         keptBool(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, ""),
 	{ip6, unix.IPV6_AUTOFLOWLABEL}:    keptBool(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, ""),
 	{ip6, unix.IPV6_ADDR_PREFERENCES}: kept(ip6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", 0, 0, 0xffff, intOf, "source addresses are chosen by the route"),
 	{ip6, unix.IPV6_MINHOPCOUNT}:      kept(ip6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", 0, 0, 255, intOf, "packets with a lower hop limit are taken"),
-	{ip6, unix.IPV6_FREEBIND}:         {name: "IPV6_FREEBIND"},
 	{ip6, unix.IPV6_TRANSPARENT}:      refused("IPV6_TRANSPARENT", unix.EPERM, true),
 
 	{ip6, unix.IPV6_MULTICAST_HOPS}: {name: "IPV6_MULTICAST_HOPS", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {

@@ -128,7 +128,7 @@ var solTCP = map[optKey]option{
 			return bytesOf(int(uint32(time.Now().UnixMilli()))), nil
 		}},
 
-	{ltcp, unix.TCP_NOTSENT_LOWAT}:        kept(ltcp, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", 0, math.MinInt32, math.MaxInt32, intOf, "a stream is writable while its send buffer has room"),
+	{ltcp, unix.TCP_NOTSENT_LOWAT}:        kept(ltcp, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", 0, math.MinInt32, math.MaxInt32, intOf, ""),
 	{ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS}: keptBool(ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", 0, ""),
 	{ltcp, unix.TCP_THIN_DUPACK}:          keptBool(ltcp, unix.TCP_THIN_DUPACK, "TCP_THIN_DUPACK", 0, ""),
 

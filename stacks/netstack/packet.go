@@ -110,9 +110,9 @@ func (s *packetSocket) disconnectLocked() error {
 		return err
 	}
 	tellAll(ep)
-	s.opts.replay(&s.sock, ep)
 	old := s.ep.Swap(&epBox{ep})
 	old.Close()
+	s.opts.replay(&s.sock, ep)
 	if s.bound.IsValid() {
 		f, err := full(s.family, s.bound)
 		if err != nil {
@@ -299,8 +299,13 @@ func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) error {
 	if n+hdr <= s.st.minMTU {
 		return nil
 	}
-	strategy, err := s.endpoint().GetSockOptInt(tcpip.MTUDiscoverOption)
-	if err != nil || strategy != int(tcpip.PMTUDiscoveryDo) && strategy != int(tcpip.PMTUDiscoveryProbe) {
+	s.mu.Lock()
+	dontFrag := s.val(optKey{ip6, unix.IPV6_DONTFRAG}, 0) != 0 && !v4
+	s.mu.Unlock()
+	if n, err := s.endpoint().GetSockOptInt(tcpip.MTUDiscoverOption); err == nil {
+		dontFrag = dontFrag || n == int(tcpip.PMTUDiscoveryDo) || n == int(tcpip.PMTUDiscoveryProbe)
+	}
+	if !dontFrag {
 		return nil
 	}
 	if mtu, ok := s.pathMTU(to); ok && n+hdr > mtu {

@@ -28,6 +28,8 @@ var udpCases = []testCase{
 	{"udp_send_errors", udpSendErrors},
 	{"udp_broadcast", udpBroadcast},
 	{"udp_large", udpLarge},
+	{"udp_dont_fragment", udpDontFragment},
+	{"udp_multicast", udpMulticast},
 	{"udp_message_fields", udpMessage},
 	{"udp_dual_stack", udpDualStack},
 	{"udp_bind_errors", udpBindErrors},
@@ -254,6 +256,62 @@ func udpLarge(t *testing.T, p Pair) {
 			}
 		}
 	}
+}
+
+func udpDontFragment(t *testing.T, p Pair) {
+	for _, b := range []netip.Addr{p.B4, p.B6} {
+		s, addr := bindUDP(t, p.B, b)
+		c := newUDP(t, p.A, family(b))
+		hdr := 28
+		if b.Is4() {
+			setInt(t, c, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+		} else {
+			setInt(t, c, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
+			hdr = 48
+		}
+		wantErr(t, "connect", c.Connect(addr), nil)
+		mtu := 0
+		if b.Is4() {
+			mtu = getInt(t, c, unix.IPPROTO_IP, unix.IP_MTU)
+		} else {
+			mtu = getInt(t, c, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+		}
+		if mtu > 65507 {
+			continue // the loopback interface takes any datagram
+		}
+		wantErr(t, "send one byte too much", c.SendMsg(make([]byte, mtu-hdr+1), stacks.Message{}), unix.EMSGSIZE)
+		wantErr(t, "send just enough", c.SendMsg(make([]byte, mtu-hdr), stacks.Message{}), nil)
+		if got, _ := recvMsg(t, s, 70000); len(got) != mtu-hdr {
+			t.Errorf("got %d bytes, want %d", len(got), mtu-hdr)
+		}
+	}
+}
+
+func udpMulticast(t *testing.T, p Pair) {
+	group := netip.AddrFrom4([4]byte{239, 1, 2, 3})
+	s := newUDP(t, p.B, unix.AF_INET)
+	if err := s.Bind(netip.AddrPortFrom(group, 0)); err != nil {
+		t.Fatal(err)
+	}
+	mreq := func(iface netip.Addr) []byte {
+		g, i := group.As4(), iface.As4()
+		return append(g[:], i[:]...)
+	}
+	wantErr(t, "leave before join", s.SetOption(unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, mreq(p.B4)), unix.EADDRNOTAVAIL)
+	wantErr(t, "join", s.SetOption(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, mreq(p.B4)), nil)
+	wantErr(t, "join again", s.SetOption(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, mreq(p.B4)), unix.EADDRINUSE)
+	c := newUDP(t, p.A, unix.AF_INET)
+	out := p.A4.As4()
+	wantErr(t, "IP_MULTICAST_IF", c.SetOption(unix.IPPROTO_IP, unix.IP_MULTICAST_IF, out[:]), nil)
+	got := make([]byte, 4)
+	if n, err := c.Option(unix.IPPROTO_IP, unix.IP_MULTICAST_IF, got); n != 4 || err != nil || !bytes.Equal(got, out[:]) {
+		t.Errorf("IP_MULTICAST_IF %v, %v", got[:n], err)
+	}
+	sendMsg(t, c, []byte("to the group"), reach(s, group))
+	if got, m := recvMsg(t, s, 100); string(got) != "to the group" || m.Local != group || m.TTL != 1 {
+		t.Errorf("got %q, %+v", got, m)
+	}
+	wantErr(t, "leave", s.SetOption(unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, mreq(p.B4)), nil)
 }
 
 func udpMessage(t *testing.T, p Pair) {
