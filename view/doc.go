@@ -1,6 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package view builds a view and runs a program in it: it is the only place that
-// knows every part, and the API for programs that want a view without the umrun
-// command.
+// knows every part, and the API for Go programs that want a view without the
+// umrun command.
+//
+//	func main() {
+//		view.Init() // first: the process that becomes the program is a copy of this one
+//		n, _ := view.ParseNetwork("office.conf")
+//		v, err := view.Start(ctx, view.Config{Networks: []view.Network{n}, Argv: os.Args[1:], Log: log})
+//		...
+//		status, err := v.Wait(ctx)
+//		v.Close()
+//	}
+//
+// # From a SPEC to a program
+//
+// [ParseNetwork] reads one SPEC of the command line and touches nothing.
+// [MakePlan] checks a [Config], reads the files it names and the machine's
+// resolv.conf, and finds the program; a [Plan] can be printed and holds no
+// secrets that show. [Plan.Start] then does, in this order:
+//
+//	link      WireGuard, NAT: opened, with the first handshakes under way
+//	stack     a netstack on it, with the addresses and routes of the plan
+//	wait      until the link is up, at most Config.Wait
+//	module    netmod: socket calls -> stack; the DNS stub, which asks through
+//	          the stack; the rules for doors to the host's daemons
+//	program   intercept: forked, filtered, executed
+//
+// [View.Wait] waits for the program, ends what it left behind, and waits until
+// what it wrote was acknowledged. [View.Close] takes all down in reverse. Nothing
+// of a view is outside of the processes: no interface, namespace or file.
+//
+// # Errors
+//
+// What a person can mend is a [Problem]: what failed, why, what to try, and the
+// exit status. [Report] prints any error in that form.
+//
+// # Goroutines and locks
+//
+// This package starts none and has no locks but for Close; the parts own theirs,
+// and Close waits for them. A process can have any number of views one after the
+// other, and several at once.
 package view

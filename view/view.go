@@ -79,7 +79,19 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	if v.mod, err = netmod.New(p.netmod(st)); err != nil {
 		return nil, err
 	}
-	v.sup, err = intercept.Start(ctx, intercept.Config{
+	if v.sup, err = p.launch(ctx, v); err != nil {
+		return nil, p.startProblem(err)
+	}
+	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
+		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
+	}
+	return v, nil
+}
+
+// launch starts the program, and as execvp(3) does it gives a file that is neither
+// a binary nor names its interpreter to the shell.
+func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, error) {
+	conf := intercept.Config{
 		Path:      p.Path,
 		Argv:      p.Argv,
 		Env:       p.conf.Env,
@@ -92,15 +104,17 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		SigMask:   p.conf.SigMask,
 		SigIgnore: p.conf.SigIgnore,
 		OnChange:  v.changed,
-	})
-	if err != nil {
-		return nil, p.startProblem(err)
 	}
-	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
-		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
+	s, err := intercept.Start(ctx, conf)
+	if errors.Is(err, unix.ENOEXEC) {
+		conf.Path, conf.Argv = shell, append([]string{shell, p.Path}, p.Argv[1:]...)
+		s, err = intercept.Start(ctx, conf)
 	}
-	return v, nil
+	return s, err
 }
+
+// shell is what execvp(3) takes for files without an interpreter (_PATH_BSHELL).
+const shell = "/bin/sh"
 
 // waitUp waits for the network, at most as long as the configuration says.
 func (p *Plan) waitUp(ctx context.Context, wait func(context.Context) error) error {

@@ -40,8 +40,8 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	conf.OnStop = relay.stopped
 	conf.Log = log
 	if f.verbose {
-		conf.Pending = func(bytes, sockets int) {
-			fmt.Fprintf(os.Stderr, "umrun: the program has ended; %d bytes on %d sockets are still on their way (Ctrl-C gives them up)\n", bytes, sockets)
+		conf.Pending = func(bytes, _ int) {
+			fmt.Fprintf(os.Stderr, "umrun: the program has ended, %d bytes of it are still on their way (Ctrl-C gives them up)\n", bytes)
 		}
 	}
 	plan, err := view.MakePlan(conf)
