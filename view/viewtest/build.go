@@ -80,30 +80,44 @@ var built struct {
 // testdata/targets/NAME, and returns its path. Each is built once.
 func Target(t testing.TB, name string, how Linking) string {
 	t.Helper()
+	return once(t, name+"-"+string(how), func(path string) error {
+		src := filepath.Join(Root(), "testdata", "targets", name) + ".c"
+		if _, err := os.Stat(src); err == nil {
+			return compile(t, path, src, how)
+		}
+		return goBuild(path, "umrun/testdata/targets/"+name)
+	})
+}
+
+// BrowserDriver builds the program that runs Chromium for a test, once, and
+// returns its path: see its own documentation.
+func BrowserDriver(t testing.TB) string {
+	t.Helper()
+	return once(t, "browser", func(path string) error {
+		return goBuild(path, "umrun/view/viewtest/browser")
+	})
+}
+
+// once makes a program by f and remembers its path under a name.
+func once(t testing.TB, name string, f func(path string) error) string {
+	t.Helper()
 	built.Lock()
 	defer built.Unlock()
-	key := name + "-" + string(how)
-	if p := built.paths[key]; p != "" {
+	if p := built.paths[name]; p != "" {
 		return p
 	}
 	dir, err := outDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, key)
-	src := filepath.Join(Root(), "testdata", "targets", name)
-	if _, err := os.Stat(src + ".c"); err == nil {
-		err = compile(t, path, src+".c", how)
-		if err != nil {
-			t.Fatal(err)
-		}
-	} else if err := goBuild(path, "umrun/testdata/targets/"+name); err != nil {
+	path := filepath.Join(dir, name)
+	if err := f(path); err != nil {
 		t.Fatal(err)
 	}
 	if built.paths == nil {
 		built.paths = make(map[string]string)
 	}
-	built.paths[key] = path
+	built.paths[name] = path
 	return path
 }
 

@@ -125,6 +125,12 @@ http {
 // authority.
 func (p *Peer) CA() string { return filepath.Join(p.dir, "cert.pem") }
 
+// Requests is nginx's log: what was asked for, by whom.
+func (p *Peer) Requests() string {
+	b, _ := os.ReadFile(filepath.Join(p.dir, "access.log"))
+	return string(b)
+}
+
 // Uploaded is where a PUT of /upload/NAME ends.
 func (p *Peer) Uploaded(name string) string { return filepath.Join(p.dir, "upload", name) }
 
