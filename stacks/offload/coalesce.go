@@ -77,6 +77,8 @@ func (c *Coalescer) Add(packet []byte) bool {
 	data := packet[hl:]
 	flags := tcp[13]
 	mergeable := len(data) > 0 && flags&^(tcpPSH|tcpECE) == tcpACK
+	// Whatever does not continue the run of its flow ends it: its buffer comes
+	// before the one that this packet gets.
 	if i := c.find(packet, &l); i >= 0 {
 		if mergeable && c.runs[i].fits(packet, hl, &l) {
 			c.append(i, data, flags)

@@ -107,6 +107,11 @@ func TestCoalescePairs(t *testing.T) {
 		{"CWR", nil, func(s *spec) { s.flags |= tcpCWR }, false},
 		{"ECE on one", nil, func(s *spec) { s.flags |= tcpECE }, false},
 		{"ECE on both", func(s *spec) { s.flags |= tcpECE }, func(s *spec) { s.flags |= tcpECE }, true},
+		{"FIN on both", func(s *spec) { s.flags |= tcpFIN }, func(s *spec) { s.flags |= tcpFIN }, false},
+		{"RST on both", func(s *spec) { s.flags |= tcpRST }, func(s *spec) { s.flags |= tcpRST }, false},
+		{"SYN on both", func(s *spec) { s.flags |= tcpSYN }, func(s *spec) { s.flags |= tcpSYN }, false},
+		{"URG on both", func(s *spec) { s.flags |= tcpURG }, func(s *spec) { s.flags |= tcpURG }, false},
+		{"CWR on both", func(s *spec) { s.flags |= tcpCWR }, func(s *spec) { s.flags |= tcpCWR }, false},
 		{"no ACK", func(s *spec) { s.flags = 0 }, func(s *spec) { s.flags = 0 }, false},
 		{"hole", nil, func(s *spec) { s.seq++ }, false},
 		{"again", nil, func(s *spec) { s.seq -= 100 }, false},
@@ -154,13 +159,16 @@ func TestCoalesceOrder(t *testing.T) {
 	}
 	ack := s
 	ack.data, ack.seq, ack.ack = nil, 20, 50
-	packets := [][]byte{at(0, tcpACK), at(10, tcpACK), ack.packet(), at(20, tcpACK), at(30, tcpACK|tcpFIN), at(40, tcpACK)}
+	packets := [][]byte{
+		at(0, tcpACK), at(10, tcpACK), ack.packet(), at(20, tcpACK), at(30, tcpACK|tcpFIN), at(40, tcpACK),
+		at(50, tcpACK|tcpPSH), at(60, tcpACK), // PSH ends the run that it belongs to
+	}
 	_, out := coalesce(t, packets)
 	var seqs []uint32
 	for _, p := range out {
 		seqs = append(seqs, binary.BigEndian.Uint32(p[24:]))
 	}
-	want := []uint32{0, 20, 20, 30, 40}
+	want := []uint32{0, 20, 20, 30, 40, 60}
 	if len(seqs) != len(want) {
 		t.Fatalf("sequence numbers %v, want %v", seqs, want)
 	}
@@ -223,11 +231,13 @@ func TestCoalesceFull(t *testing.T) {
 	}
 }
 
-// TestCoalesceLimit: a super-segment stays an IP packet.
+// TestCoalesceLimit: a super-segment stays an IP packet, though the buffer has
+// room for a few bytes more.
 func TestCoalesceLimit(t *testing.T) {
+	const size = 1310 // 50 of them and the headers are 65540 bytes
 	var packets [][]byte
-	for i := range 60 {
-		packets = append(packets, spec{seq: uint32(i * 1460), flags: tcpACK, data: data(1460)}.packet())
+	for i := range 50 {
+		packets = append(packets, spec{seq: uint32(i * size), flags: tcpACK, data: data(size)}.packet())
 	}
 	hdrs, out := coalesce(t, packets)
 	if len(out) != 2 {

@@ -92,6 +92,7 @@ func (s *Splitter) Next(dst []byte) (int, error) {
 		}
 		return n, nil
 	}
+	// The only copy of the payload; the sum then reads it from the cache.
 	chunk := s.packet[s.next:min(s.next+s.size, len(s.packet))]
 	n := s.hl + len(chunk)
 	if len(dst) < n {

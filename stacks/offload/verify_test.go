@@ -120,11 +120,20 @@ func TestVerifyCases(t *testing.T) {
 	routed[6] = protoRouting
 	damaged := extended(protoTCP, 0, 1, 4, 0, 0, 0, 0)
 	damaged[len(damaged)-1]++
+	// IP may carry bytes after the datagram, which its checksum leaves out.
+	trailing := transport(false, 1, 0, 64, 0, protoUDP, 6, []byte{0, 1, 0, 2, 0, 8, 0, 0})
+	trailing = append(trailing, 1, 2, 3)
+	trailing[3] += 3
+	putSum(trailing[10:], 0)
+	putSum(trailing[10:], ^fold(sum(trailing[:ipv4Len], 0)))
+	putSum(trailing[ipv4Len+6:], 0)
+	putSum(trailing[ipv4Len+6:], ^fold(sum(trailing[ipv4Len:ipv4Len+udpLen], pseudo(trailing[12:ipv4Len], protoUDP, udpLen))))
 	tests := []struct {
 		name string
 		p    []byte
 		want bool
 	}{
+		{"bytes after a summed datagram", trailing, true},
 		{"nothing", nil, false},
 		{"one byte", []byte{0x45}, false},
 		{"version 5", bytes.Repeat([]byte{0x55}, 60), false},

@@ -6,11 +6,13 @@ package wg
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/conn"
 )
 
 // groListener listens on loopback and takes in coalesced datagrams.
@@ -89,6 +91,40 @@ func udpSegment(t *testing.T) bool {
 	defer unix.Close(fd)
 	_, err = unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	return err == nil
+}
+
+// TestCounts: handshakes are counted by endpoint, responses only where one was
+// asked for.
+func TestCounts(t *testing.T) {
+	b := newBind(func() {})
+	ep := func(s string) conn.Endpoint {
+		t.Helper()
+		e, err := b.ParseEndpoint(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	here, there := ep("192.0.2.1:1"), ep("[::ffff:192.0.2.2]:2")
+	b.initiated(here, nil)
+	b.initiated(here, unix.ENETUNREACH)
+	if c := b.count(netip.MustParseAddrPort("192.0.2.1:1")); c != (count{sent: 2, since: 2, err: unix.ENETUNREACH}) {
+		t.Errorf("after two initiations: %+v", c)
+	}
+	b.received(here)
+	b.received(there)
+	if c := b.count(netip.MustParseAddrPort("192.0.2.1:1")); c.replies != 1 || c.since != 0 || c.sent != 2 {
+		t.Errorf("after a response: %+v", c)
+	}
+	if c := b.count(netip.MustParseAddrPort("192.0.2.2:2")); c != (count{}) {
+		t.Errorf("a response that nobody asked for counts: %+v", c)
+	}
+	for i := range 2 * maxTracked {
+		b.initiated(ep(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.3"), uint16(i+1)).String()), nil)
+	}
+	if len(b.counts) != maxTracked {
+		t.Errorf("%d endpoints tracked, want %d", len(b.counts), maxTracked)
+	}
 }
 
 // TestSocketsCloseOnExec: a program that the process starts inherits none.

@@ -92,6 +92,8 @@ func (o *outbox) close() {
 	o.room.Broadcast()
 }
 
+// read lends bufs to the writers and waits until there is a packet in one. What
+// else comes before it runs again is in the same batch.
 func (o *outbox) read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -167,6 +169,9 @@ func (b *inbox) close() {
 	b.room.Broadcast()
 }
 
+// read lends bufs to the receivers and waits until there is a packet in one. Runs
+// are closed here and not with each batch of the device, so that a busy reader
+// gets longer ones.
 func (b *inbox) read(bufs [][]byte, sizes []int) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -211,6 +216,6 @@ func (b *inbox) write(packets [][]byte, offset int) (int, error) {
 			b.room.Wait()
 		}
 	}
-	b.filled.Signal()
+	b.filled.Signal() // also if nothing was added: it looks itself
 	return len(packets), nil
 }

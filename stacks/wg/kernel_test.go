@@ -323,3 +323,19 @@ func TestIntegrationTCP(t *testing.T) {
 		t.Errorf("bad packets: %+v", s)
 	}
 }
+
+// TestIntegrationNoRoute: where the host cannot even send, the error says so.
+func TestIntegrationNoRoute(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ca, _ := wgtest.Pair()
+	ca.Peers[0].Endpoint = wg.Endpoint{Host: "198.51.100.7", Port: 51820} // no route in here
+	na := noAnswer(t, open(t, ca))
+	if !errors.Is(na, syscall.ENETUNREACH) || !strings.Contains(na.Error(), "198.51.100.7:51820") {
+		t.Errorf("%v", na)
+	}
+	if !strings.Contains(na.Hint(), "no route") {
+		t.Errorf("hint %q", na.Hint())
+	}
+}

@@ -217,6 +217,16 @@ func TestOversize(t *testing.T) {
 	}
 }
 
+// TestUpAtOnce: with nobody to send a handshake to, there is nothing to wait for.
+func TestUpAtOnce(t *testing.T) {
+	_, cb := wgtest.Pair()
+	select {
+	case <-open(t, cb).Up():
+	default:
+		t.Error("not up though no peer has an endpoint")
+	}
+}
+
 func TestPresharedKey(t *testing.T) {
 	psk := wg.NewPresharedKey()
 	a, _ := openPair(t, func(a, b *wg.Config) {

@@ -113,7 +113,10 @@ func (p *parser) checkMode(r io.Reader) {
 	}
 }
 
+// parseLine takes one line of the file, without its end.
 func (p *parser) parseLine(line string) error {
+	// wg(8) ends a line at "#" wherever it stands; none of the values that matter
+	// can hold one.
 	line, _, _ = strings.Cut(line, "#")
 	line = strings.TrimSpace(line)
 	if line == "" {
@@ -135,6 +138,8 @@ func (p *parser) parseLine(line string) error {
 	return p.parseKeyLine(key, value)
 }
 
+// parseSection takes a [section] header. What may stand there once only begins
+// anew with it.
 func (p *parser) parseSection(line string) error {
 	p.given, p.givenAt = make(map[string]string), make(map[string]int)
 	if p.sectionAt == nil {
@@ -177,6 +182,8 @@ func (p *parser) parseKeyLine(key, value string) error {
 		case indexFold(other, key) >= 0:
 			return p.errorf("%s belongs in [%s], this is [%s]", other[indexFold(other, key)], otherSection, p.section)
 		}
+		// Hooks are worth a suggestion too: a misspelled one is ignored as
+		// well, but nobody should have to guess that.
 		known := slices.Clone(mine)
 		if p.section == "Interface" {
 			known = append(known, ignoredKeys...)
@@ -190,6 +197,8 @@ func (p *parser) parseKeyLine(key, value string) error {
 		if value == "" {
 			return p.errorf("%s has no value", key)
 		}
+		// wg(8) takes the last of several values. That is rarely meant, and two
+		// peers run into one by a lost header would otherwise lose one silently.
 		if at, ok := p.givenAt[key]; ok {
 			if p.given[key] == value {
 				p.warnAt(p.line, "%s is given twice, first in line %d", key, at)
@@ -209,6 +218,7 @@ func (p *parser) parseKeyLine(key, value string) error {
 	return p.interfaceKey(key, value)
 }
 
+// ignore notes a key that finish warns of, so that all of them make one warning.
 func (p *parser) ignore(key string) {
 	if p.ignoredAt == 0 {
 		p.ignoredAt = p.line
@@ -218,6 +228,7 @@ func (p *parser) ignore(key string) {
 	}
 }
 
+// interfaceKey takes a value of [Interface]; key is spelled right.
 func (p *parser) interfaceKey(key, value string) (err error) {
 	c := p.cfg
 	switch key {
@@ -249,6 +260,7 @@ func (p *parser) interfaceKey(key, value string) (err error) {
 	return err
 }
 
+// peerKey takes a value of a [Peer]; key is spelled right.
 func (p *parser) peerKey(peer *Peer, key, value string) (err error) {
 	switch key {
 	case "PublicKey":
@@ -293,6 +305,8 @@ func (p *parser) finish() error {
 	case len(c.Peers) == 0:
 		return p.errorAt(0, "no [Peer] section: nobody to talk to")
 	}
+	// A file with both halves of one key pair is a common mix-up, and the device
+	// would silently drop the peer.
 	own := c.PrivateKey.Public()
 	taken := make(map[any]int)
 	for i, peer := range c.Peers {

@@ -136,6 +136,7 @@ func (e *NoAnswerError) Hint() string {
 	return "UDP may be blocked here, or the key revoked."
 }
 
+// plural returns n with the word that fits it.
 func plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -40,6 +40,7 @@ func prefix(s string) (netip.Prefix, bool) {
 	return pre, err == nil
 }
 
+// addresses adds the list in value to as, and warns of those that are there.
 func (p *parser) addresses(as []netip.Prefix, value string) ([]netip.Prefix, error) {
 	for _, s := range list(value) {
 		a, ok := prefix(s)
@@ -57,6 +58,7 @@ func (p *parser) addresses(as []netip.Prefix, value string) ([]netip.Prefix, err
 	return as, nil
 }
 
+// allowedIPs adds the list in value to ps.
 func (p *parser) allowedIPs(ps []netip.Prefix, value string) ([]netip.Prefix, error) {
 	for _, s := range list(value) {
 		a, ok := prefix(s)
@@ -143,6 +145,7 @@ func (p *parser) endpoint(value string) (Endpoint, error) {
 	return e, nil
 }
 
+// keepalive parses PersistentKeepalive: off or seconds, of which 0 is off too.
 func (p *parser) keepalive(value string) (time.Duration, error) {
 	if strings.EqualFold(value, "off") {
 		return 0, nil
@@ -154,6 +157,7 @@ func (p *parser) keepalive(value string) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
+// number parses a decimal number within bounds.
 func (p *parser) number(key, value string, low, high int) (int, error) {
 	n, err := strconv.ParseUint(value, 10, 31)
 	if err != nil || int(n) < low || int(n) > high {
@@ -162,6 +166,7 @@ func (p *parser) number(key, value string, low, high int) (int, error) {
 	return int(n), nil
 }
 
+// fwMark checks a mark as wg(8) takes it: off, decimal or 0x and hexadecimal.
 func (p *parser) fwMark(value string) error {
 	if strings.EqualFold(value, "off") {
 		return nil

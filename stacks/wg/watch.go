@@ -41,6 +41,7 @@ func (l *Link) poke() {
 	}
 }
 
+// setUp closes up, once.
 func (l *Link) setUp() {
 	if !l.isUp.Swap(true) {
 		close(l.up)
@@ -73,6 +74,7 @@ func (l *Link) watch(ctx context.Context) {
 	}
 }
 
+// hasNames reports whether any endpoint is a name.
 func (l *Link) hasNames() bool {
 	return slices.ContainsFunc(l.cfg.Peers, func(p Peer) bool {
 		_, isAddr := p.Endpoint.addr()
@@ -177,6 +179,7 @@ func (l *Link) again(ctx context.Context, p Peer, at netip.AddrPort) netip.AddrP
 		return at
 	}
 	l.log.Info("endpoint moved", "peer", p.PublicKey.String(), "from", at.String(), "addr", next.String())
+	// The device repeats its handshake every 5 s, and the next one goes there.
 	err = l.dev.IpcSet(fmt.Sprintf("public_key=%s\nupdate_only=true\nendpoint=%s\n",
 		hex.EncodeToString(p.PublicKey[:]), next))
 	if err != nil {
