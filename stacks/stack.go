@@ -147,6 +147,6 @@ type Message struct {
 	Local   netip.Addr     // address it was sent to, or shall be sent from (IP_PKTINFO)
 	IfIndex int            // interface it came in by, or shall leave by; 0 any
 	TTL     int            // TTL or hop limit as received; when sending, -1 or 0 is the socket's
-	TOS     int            // TOS or traffic class, likewise; -1 is the socket's
+	TOS     int            // TOS or traffic class, likewise
 	Stamp   int64          // time of arrival, ns since the epoch; 0 unknown
 }

@@ -79,8 +79,11 @@ func (s *stream) limitHandshakeLocked() {
 		limit = (1<<(n+1) - 1) * time.Second
 	}
 	var user tcpip.TCPUserTimeoutOption
-	if err := ep.GetSockOpt(&user); err == nil && user > 0 && (limit == 0 || time.Duration(user) < limit) {
-		limit = time.Duration(user)
+	if err := ep.GetSockOpt(&user); err == nil && user > 0 {
+		// Linux looks at it when the first SYN is due again, after a second.
+		if u := max(time.Duration(user), time.Second); limit == 0 || u < limit {
+			limit = u
+		}
 	}
 	if limit == 0 {
 		return

@@ -278,7 +278,7 @@ func TestConnectTimesOut(t *testing.T) {
 		min   time.Duration
 	}{
 		{"TCP_SYNCNT", unix.TCP_SYNCNT, 1, 2 * time.Second},
-		{"TCP_USER_TIMEOUT", unix.TCP_USER_TIMEOUT, 200, 150 * time.Millisecond},
+		{"TCP_USER_TIMEOUT", unix.TCP_USER_TIMEOUT, 200, 900 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

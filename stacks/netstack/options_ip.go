@@ -111,6 +111,8 @@ var solIP = map[optKey]option{
 		}
 		return make([]byte, 4), nil
 	}},
+	{ip4, unix.MCAST_JOIN_GROUP}:  groupReq("MCAST_JOIN_GROUP", true),
+	{ip4, unix.MCAST_LEAVE_GROUP}: groupReq("MCAST_LEAVE_GROUP", false),
 	{ip4, unix.IP_ADD_MEMBERSHIP}: {name: "IP_ADD_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		m, err := mreq(v)
 		if err != nil {
@@ -202,8 +204,11 @@ var solIPv6 = map[optKey]option{
 		return optErrno(ep.SetSockOptInt(tcpip.MulticastTTLOption, n))
 	}, get: getIPInt(tcpip.MulticastTTLOption)},
 	{ip6, unix.IPV6_MULTICAST_LOOP}: multicastLoop("IPV6_MULTICAST_LOOP"),
+	{ip6, unix.IPV6_MULTICAST_ALL}:  keptBool(ip6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", 1, ""),
 	{ip6, unix.IPV6_MULTICAST_IF}: gvInt("IPV6_MULTICAST_IF", tcpip.IPv6MulticastInterfaceOption, intOf,
 		within(0, math.MaxInt32)),
+	{ip6, unix.MCAST_JOIN_GROUP}:  groupReq("MCAST_JOIN_GROUP", true),
+	{ip6, unix.MCAST_LEAVE_GROUP}: groupReq("MCAST_LEAVE_GROUP", false),
 	{ip6, unix.IPV6_JOIN_GROUP}: {name: "IPV6_JOIN_GROUP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		m, err := mreq6(v)
 		if err != nil {
@@ -341,6 +346,32 @@ func mreq6(v []byte) (tcpip.MembershipOption, error) {
 	m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[:16]))
 	m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[16:]))
 	return m, nil
+}
+
+// groupReq takes struct group_req: an interface index and, 8 bytes in, a
+// sockaddr.
+func groupReq(name string, join bool) option {
+	return option{name: name, set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		const index, family, addr4, addr6, size = 0, 8, 12, 16, 136
+		if len(v) < size {
+			return unix.EINVAL
+		}
+		m := tcpip.MembershipOption{NIC: tcpip.NICID(binary.NativeEndian.Uint32(v[index:]))}
+		switch int(binary.NativeEndian.Uint16(v[family:])) {
+		case unix.AF_INET:
+			m.MulticastAddr = inAddr(v[addr4:])
+		case unix.AF_INET6:
+			m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[addr6 : addr6+16]))
+		default:
+			return unix.EADDRNOTAVAIL
+		}
+		if join {
+			o := tcpip.AddMembershipOption(m)
+			return multicastErrno(ep.SetSockOpt(&o))
+		}
+		o := tcpip.RemoveMembershipOption(m)
+		return multicastErrno(ep.SetSockOpt(&o))
+	}}
 }
 
 // multicastErrno maps errors of group membership, ip(7).

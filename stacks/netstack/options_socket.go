@@ -105,6 +105,10 @@ var solSocket = map[optKey]option{
 	{sock0, unix.SO_INCOMING_CPU}:    kept(sock0, unix.SO_INCOMING_CPU, "SO_INCOMING_CPU", -1, math.MinInt32, math.MaxInt32, intOf, ""),
 	{sock0, unix.SO_MAX_PACING_RATE}: kept(sock0, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", -1, math.MinInt32, math.MaxInt32, intOf, "there is no pacing"),
 
+	// Without a local peer: pid 0, uid and gid -1 (net/core/sock.c).
+	{sock0, unix.SO_PEERCRED}: {name: "SO_PEERCRED", get: func(*sock, tcpip.Endpoint) ([]byte, error) {
+		return append(append(bytesOf(0), bytesOf(-1)...), bytesOf(-1)...), nil
+	}},
 	{sock0, unix.SO_COOKIE}: {name: "SO_COOKIE", get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 		k := optKey{sock0, unix.SO_COOKIE}
 		n := s.val(k, 0)

@@ -23,6 +23,12 @@ const sendMax = 64 << 10
 // backlogMax is net.core.somaxconn.
 const backlogMax = 4096
 
+// orphanTimeout is how long a closed connection tries to get its data to a peer
+// that does not answer; gVisor alone would try for ever. It is the time that
+// Linux gives living connections (net.ipv4.tcp_retries2), longer than its own
+// for closed ones, so that a peer that pauses loses nothing.
+const orphanTimeout = 924 * time.Second
+
 // A stream is a TCP socket.
 type stream struct {
 	sock
@@ -359,7 +365,13 @@ func (s *stream) release() bool {
 // Close releases the socket; see [stacks.Socket].
 func (s *stream) Close() error {
 	if s.release() {
-		s.endpoint().Close()
+		ep := s.endpoint()
+		var user tcpip.TCPUserTimeoutOption
+		if err := ep.GetSockOpt(&user); err == nil && user == 0 {
+			user = tcpip.TCPUserTimeoutOption(orphanTimeout)
+			ep.SetSockOpt(&user)
+		}
+		ep.Close()
 	}
 	return nil
 }

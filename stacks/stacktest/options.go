@@ -253,6 +253,11 @@ func optionIdentity(t *testing.T, p Pair) {
 	if n, err := l.Option(unix.SOL_SOCKET, unix.SO_LINGER, linger); n != 8 || err != nil || !bytes.Equal(linger, want) {
 		t.Errorf("SO_LINGER % x, %d, %v", linger, n, err)
 	}
+	cred := make([]byte, 12)
+	if n, err := l.Option(unix.SOL_SOCKET, unix.SO_PEERCRED, cred); n != 12 || err != nil ||
+		!bytes.Equal(cred, append(append(i32(0), i32(-1)...), i32(-1)...)) {
+		t.Errorf("SO_PEERCRED % x, %v", cred[:n], err)
+	}
 	dev := make([]byte, 16)
 	if n, err := l.Option(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, dev); n != 0 || err != nil {
 		t.Errorf("SO_BINDTODEVICE %q, %v", dev[:n], err)
