@@ -166,6 +166,7 @@ func TestIntegrationBrowser(t *testing.T) {
 		{name: "fetch-elsewhere", do: "fetch http://10.77.0.1:8081/addr", want: "SELF4\n"},
 		{name: "websocket", do: "echo ws://www.lab.test:8081/ws", want: fmt.Sprint(1<<16 - 1 + 64<<15)},
 		{name: "websocket-refused", do: "echo ws://www.lab.test:1006/ws", err: "WebSocket failed"},
+		{name: "webrtc", do: "rtc", want: "there and back over SELF4 [SELF6]"}, // and no address of the host
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, want := b.do(t, tc.do), self.Replace(tc.want)

@@ -7,6 +7,9 @@
 //	fetch URL       fetch() from the page; the text
 //	echo URL        a WebSocket that echoes: messages of growing size; how many characters came back
 //	download URL    save a resource as a file; its path
+//	rtc             WebRTC from the page to itself: "TEXT over ADDRESS ...", the
+//	                text that a data channel carried and the local addresses that
+//	                the page learned
 //	port            the port of the debugger
 //	close           close the browser; also the end of stdin does
 //
@@ -61,6 +64,8 @@ var flags = []chromedp.ExecAllocatorOption{
 	chromedp.Flag("disable-component-update", true),
 	chromedp.Flag("disable-sync", true),
 	chromedp.Flag("password-store", "basic"),
+	// A page that may use the camera learns the addresses; so do the tests.
+	chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns"),
 }
 
 func drive(profile string, limit time.Duration) error {
@@ -122,6 +127,7 @@ var commands = map[string]func(ctx context.Context, profile, arg string) (string
 		return promise(ctx, fmt.Sprintf(`fetch(%q, {cache: "no-store"}).then(r => r.text())`, page))
 	},
 	"echo":     echo,
+	"rtc":      rtc,
 	"download": download,
 	"port": func(_ context.Context, profile, _ string) (string, error) {
 		b, err := os.ReadFile(filepath.Join(profile, "DevToolsActivePort"))
@@ -155,6 +161,34 @@ func echo(ctx context.Context, _, ws string) (string, error) {
 			if (left-- === 0) { s.onclose = () => resolve(String(characters)); s.close(); }
 		};
 	})`, ws))
+}
+
+// rtc connects two ends by UDP between the page's own addresses.
+func rtc(ctx context.Context, _, _ string) (string, error) {
+	return promise(ctx, `(async () => {
+		const a = new RTCPeerConnection(), b = new RTCPeerConnection(), local = new Set();
+		const other = to => e => {
+			if (!e.candidate || !e.candidate.candidate) return;
+			local.add(e.candidate.address);
+			to.addIceCandidate(e.candidate);
+		};
+		a.onicecandidate = other(b);
+		b.onicecandidate = other(a);
+		b.ondatachannel = e => e.channel.onmessage = m => e.channel.send(m.data + " and back");
+		const channel = a.createDataChannel("x");
+		const text = new Promise((resolve, reject) => {
+			channel.onopen = () => channel.send("there");
+			channel.onmessage = m => resolve(m.data);
+			a.oniceconnectionstatechange = () => a.iceConnectionState === "failed" && reject(new Error("no way between " + [...local]));
+		});
+		await a.setLocalDescription(await a.createOffer());
+		await b.setRemoteDescription(a.localDescription);
+		await b.setLocalDescription(await b.createAnswer());
+		await a.setRemoteDescription(b.localDescription);
+		const said = await text;
+		a.close(); b.close();
+		return said + " over " + [...local].sort().join(" ");
+	})()`)
 }
 
 // download clicks a link, as a user would, and waits for the file.
