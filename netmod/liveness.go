@@ -164,7 +164,7 @@ func (l *liveness) scan() {
 func (s *stream) orphaned() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.gone && (s.state == failed || s.rdwrShut || s.state == fresh && s.bound)
+	return !s.gone && (s.state == failed || s.rdwrShut || s.finSent && s.downEOF || s.state == fresh && s.bound)
 }
 
 // living reads the cookies of all placeholders that are still open.

@@ -30,6 +30,10 @@ func (s *stream) move(ready uint32) (again bool) {
 	if ready&appHup != 0 && !s.rdwrShut {
 		s.appHup = true
 	}
+	if s.appHup && s.finSent {
+		s.halfClosed()
+		return false
+	}
 	if ready&appShut != 0 {
 		s.appShut = true
 	}
@@ -111,6 +115,12 @@ func (s *stream) upEnd() {
 		}
 		return
 	}
+	s.finish()
+}
+
+// finish releases the socket after the last close, as an abort if the program left
+// input unread.
+func (s *stream) finish() {
 	var b [1]byte
 	for {
 		n, err := unix.Read(s.peer, b[:])
@@ -120,6 +130,17 @@ func (s *stream) upEnd() {
 		s.release(err == unix.ECONNRESET)
 		return
 	}
+}
+
+// halfClosed is a hang-up after the program's SHUT_WR. It is the last close, unless
+// our end is shut as well: then the pair hangs up whether somebody holds it or not,
+// and a scan must tell.
+func (s *stream) halfClosed() {
+	if !s.downEOF {
+		s.finish()
+		return
+	}
+	s.m.live.orphan()
 }
 
 // A lagReader reads what the program wrote and leaves the last byte that it hands

@@ -142,16 +142,18 @@ func (s *stream) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 // reap is called when the placeholder is closed for good.
 func (s *stream) reap() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.gone {
-		s.mu.Unlock()
 		return
 	}
-	if s.state == connected && s.peer >= 0 && !s.rdwrShut {
-		s.mu.Unlock() // the hang-up of the pair does it, after the data
-		return
+	switch {
+	case s.state == connected && s.peer >= 0 && s.finSent:
+		s.finish()
+	case s.state == connected && s.peer >= 0 && !s.rdwrShut:
+		// The hang-up of the pair does it, after the data.
+	default:
+		s.release(false)
 	}
-	s.release(false)
-	s.mu.Unlock()
 }
 
 // release ends the socket for good; the endpoint is closed or aborted.

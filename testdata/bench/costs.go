@@ -8,7 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -141,7 +146,7 @@ func (b *bench) leak(ctx context.Context) error {
 	}
 	mid, err := settle(ctx, u.worker, base.fds)
 	if err != nil {
-		return err
+		return fmt.Errorf("%d connections in sequence: %w", b.seq, err)
 	}
 	all, err := u.ask(ctx, "many", 0, b.many)
 	if err != nil {
@@ -149,7 +154,7 @@ func (b *bench) leak(ctx context.Context) error {
 	}
 	last, err := settle(ctx, u.worker, base.fds)
 	if err != nil {
-		return err
+		return fmt.Errorf("%d connections at once: %w", b.many, err)
 	}
 	state := func(x use) string {
 		return fmt.Sprintf("%d descriptors, %d threads, %.1f MiB", x.fds, x.threads, float64(x.rss)/1024)
@@ -169,10 +174,26 @@ func settle(ctx context.Context, pid, fds int) (use, error) {
 			return now, nil
 		}
 		if time.Now().After(end) {
-			return now, fmt.Errorf("%d descriptors are left, %d were there before", now.fds, fds)
+			return now, fmt.Errorf("%d descriptors are left, %d were there before: %s", now.fds, fds, kinds(pid))
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return now, errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// kinds counts the descriptors of a process by what they are.
+func kinds(pid int) string {
+	n := map[string]int{}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, l := range links {
+		if what, err := os.Readlink(l); err == nil {
+			n[strings.TrimRight(what, "[]0123456789")]++
+		}
+	}
+	var out []string
+	for _, what := range slices.Sorted(maps.Keys(n)) {
+		out = append(out, fmt.Sprintf("%d %s", n[what], what))
+	}
+	return strings.Join(out, ", ")
 }
