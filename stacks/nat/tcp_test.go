@@ -92,6 +92,27 @@ func TestTCPEcho(t *testing.T) {
 }
 
 // TestTCPRefused: the errno of the host's connect is the program's.
+// TestTCPSamePort connects from ports whose last connection has just ended, by the
+// host.
+func TestTCPSamePort(t *testing.T) {
+	v := open(t, nat.Options{HostLoopback: true})
+	if err := v.s.SetPortRange(40000, 40009); err != nil {
+		t.Fatal(err)
+	}
+	addr := viaGateway(serve(t, "127.0.0.1:0", func(c *net.TCPConn) { io.WriteString(c, "bye") }))
+	for i := range 100 {
+		start := time.Now()
+		c := v.mustDial(addr)
+		if took := time.Since(start); took > 900*time.Millisecond {
+			t.Errorf("connect %d took %v: its SYN was lost", i, took)
+		}
+		if b, err := io.ReadAll(c); string(b) != "bye" || err != nil {
+			t.Errorf("read: %q, %v", b, err)
+		}
+		c.Close()
+	}
+}
+
 func TestTCPRefused(t *testing.T) {
 	closed := func(at string) string {
 		ln, err := net.Listen("tcp", at)
