@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -137,7 +138,7 @@ type use struct {
 	cpu     float64 // seconds
 	rss     int     // KiB
 	threads int
-	fds     int
+	fds     int // without pidfds, of which there is one for each thread of the program
 }
 
 // usage reads it from proc(5); all zero for a process that is not there.
@@ -167,7 +168,11 @@ func usage(pid int) (u use) {
 			u.threads = n
 		}
 	}
-	fds, _ := os.ReadDir(dir + "fd")
-	u.fds = len(fds)
+	fds, _ := filepath.Glob(dir + "fd/*")
+	for _, fd := range fds {
+		if what, err := os.Readlink(fd); err == nil && what != "anon_inode:[pidfd]" {
+			u.fds++
+		}
+	}
 	return u
 }
