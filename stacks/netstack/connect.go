@@ -56,6 +56,9 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if s.family == unix.AF_INET6 && a.Addr().Is4() {
 		return unix.EAFNOSUPPORT
 	}
+	if a.Addr().Unmap().IsMulticast() {
+		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
+	}
 	gerr := s.endpoint().Connect(f)
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
 		return connectErrno(gerr)

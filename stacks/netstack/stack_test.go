@@ -140,6 +140,19 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestConnectToGroup: TCP has no peers there (net/ipv4/tcp_ipv4.c).
+func TestConnectToGroup(t *testing.T) {
+	p := newPair(t, pipe.Config{}, nil)
+	s, err := p.A.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Connect(netip.MustParseAddrPort("224.0.0.1:9")); err != unix.ENETUNREACH {
+		t.Errorf("connect: %v, want ENETUNREACH", err)
+	}
+}
+
 // TestOwnAddresses: all of 127/8 and the addresses of links are this machine,
 // and privileged ports are free.
 func TestOwnAddresses(t *testing.T) {

@@ -24,6 +24,7 @@ var udpCases = []testCase{
 	{"udp_connected_filters", udpConnected},
 	{"udp_connection_refused", udpRefused},
 	{"udp_unspec_dissolves", udpUnspec},
+	{"udp_connect_for_source", udpConnectSource},
 	{"udp_send_errors", udpSendErrors},
 	{"udp_broadcast", udpBroadcast},
 	{"udp_large", udpLarge},
@@ -213,6 +214,24 @@ func udpUnspec(t *testing.T, p Pair) {
 	}
 	sendMsg(t, c, []byte("x"), addr)
 	recvMsg(t, s, 10)
+}
+
+// udpConnectSource asks for source addresses as getaddrinfo(3) does to sort its
+// results: connect to port 0, getsockname, dissolve, again.
+func udpConnectSource(t *testing.T, p Pair) {
+	for _, pair := range [][2]netip.Addr{{p.A4, p.B4}, {p.A6, p.B6}} {
+		c := newUDP(t, p.A, family(pair[0]))
+		for range 2 {
+			wantErr(t, "connect", c.Connect(netip.AddrPortFrom(pair[1], 0)), nil)
+			if local, _ := c.Names(); local.Addr() != pair[0] || local.Port() == 0 {
+				t.Errorf("source for %s is %s, want %s", pair[1], local, pair[0])
+			}
+			wantErr(t, "dissolve", c.Connect(netip.AddrPort{}), nil)
+		}
+		if local, _ := c.Names(); !local.Addr().IsUnspecified() || local.Port() != 0 {
+			t.Errorf("name %s after dissolving", local)
+		}
+	}
 }
 
 func udpSendErrors(t *testing.T, p Pair) {
