@@ -50,6 +50,25 @@ func recvOnce(fd int, p []byte, flags int) (int, error) {
 	}
 }
 
+// markDatagrams makes the kernel add a control message to every datagram that is
+// received from fd, and so lets recvMarked tell an empty one from the end.
+func markDatagrams(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW, 1)
+}
+
+// recvMarked is recvOnce for the module's end of a pair. recvmsg(2) returns 0 for
+// an empty datagram and also, again and again, when the other end is closed or
+// shut down for writing; only a datagram has a time stamp.
+func recvMarked(fd int, p []byte) (n int, ended bool, err error) {
+	var control [64]byte // one struct __kernel_sock_timeval, 32 bytes with its header
+	for {
+		n, oob, _, _, err := unix.Recvmsg(fd, p, control[:], unix.MSG_DONTWAIT)
+		if err != unix.EINTR {
+			return max(n, 0), err == nil && n == 0 && oob == 0, err
+		}
+	}
+}
+
 // send writes one datagram into the pair without blocking.
 func send(fd int, p []byte) error {
 	for {

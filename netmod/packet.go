@@ -54,6 +54,9 @@ func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonbl
 	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: pair[1]}
 	s.job.turn = s.turn
 	err = unix.SetNonblock(pair[1], true)
+	if err == nil {
+		err = markDatagrams(pair[1])
+	}
 	if err == nil && nonblock != 0 {
 		err = unix.SetNonblock(pair[0], true)
 	}
@@ -112,11 +115,11 @@ func (s *packet) up() (again bool) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	for range 64 {
-		n, err := recvOnce(s.peer, *buf, 0)
+		n, ended, err := recvMarked(s.peer, *buf)
 		if err == unix.EAGAIN {
 			return false
 		}
-		if err != nil || n == 0 && s.appHup { // the last close, and all is read
+		if err != nil || ended { // the last close or a shutdown, and all is read
 			if s.appHup {
 				s.finish()
 			}

@@ -28,6 +28,7 @@ func TestPacketTranscripts(t *testing.T) {
 			"next call: ok":                   "next call: EDESTADDRREQ",
 		},
 		"udp-waits": nil,
+		"endings":   nil,
 		"netlink":   nil,
 	} {
 		t.Run(name, func(t *testing.T) { compare(t, name, differ) })
@@ -42,6 +43,7 @@ func init() {
 	targets["pktinfo"] = pktinfo
 	targets["udp-misuse"] = udpMisuse
 	targets["udp-waits"] = udpWaits
+	targets["endings"] = endings
 	targets["netlink"] = netlinkDumps
 	targets["ping"] = ping
 }
@@ -323,4 +325,50 @@ func ping(w *transcript) {
 	b := make([]byte, 100)
 	n, from, err := unix.Recvfrom(fd, b, 0)
 	w.say("type %d seq %d %q %v %v", b[0], b[7], b[8:n], from.(*unix.SockaddrInet4).Addr, err)
+}
+
+// endings: a socket that ends sends what was written to it, empty datagrams too,
+// and nothing else.
+func endings(w *transcript) {
+	server, sa := udp(w)
+	b := make([]byte, 100)
+	end := func(close, shut bool, written ...string) {
+		var fds []int
+		for range 50 {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			w.must("socket", err)
+			w.must("connect", unix.Connect(fd, sa))
+			for _, s := range written {
+				_, err := unix.Write(fd, []byte(s))
+				w.must("write", err)
+			}
+			if shut {
+				w.must("shutdown", unix.Shutdown(fd, unix.SHUT_WR))
+			}
+			if close {
+				w.must("close", unix.Close(fd))
+			} else {
+				fds = append(fds, fd)
+			}
+			for _, s := range written {
+				w.until("datagram", server, unix.POLLIN)
+				n, _, err := unix.Recvfrom(server, b, 0)
+				w.must("recvfrom", err)
+				if string(b[:n]) != s {
+					w.say("got %q after %q", b[:n], s)
+				}
+			}
+		}
+		more, err := unix.Poll([]unix.PollFd{{Fd: int32(server), Events: unix.POLLIN}}, 50)
+		w.say("%q, then %d more, %v", written, more, err)
+		for _, fd := range fds {
+			w.must("close", unix.Close(fd))
+		}
+	}
+	end(true, false)
+	end(true, false, "one")
+	end(true, false, "", "two", "")
+	end(true, false, "")
+	end(false, true, "three")
+	end(true, true, "", "")
 }
