@@ -32,8 +32,10 @@ const remedy = "names will not resolve; add a DNS line to the configuration, or 
 //
 // listen are the addresses on which the stub must answer, because programs read
 // them in resolv.conf: those of the file, also beyond the third, and both
-// loopback addresses if it names none (Go asks ::1 too). They have no zones: a
-// scoped address is to be answered whatever interface the program names.
+// loopback addresses if it names none (Go asks ::1 too) or only ones with zones:
+// musl leaves those out whose interface does not exist, and the host's interfaces
+// do not in the view. They have no zones: a scoped address is to be answered
+// whatever interface the program names.
 //
 // warnings are sentences for the start of the view. That no server is left is
 // not among them: that is Config.Reason, told when the first name is asked for.
@@ -103,8 +105,9 @@ func tunnelServers(r Resolv, d stacks.DNS, reachable func(netip.Addr) bool, list
 // listenOn returns the addresses that programs will ask.
 func listenOn(r Resolv) []netip.AddrPort {
 	addrs := slices.Concat(r.Nameservers, r.Beyond)
-	if r.Implied {
-		addrs = append(slices.Clone(addrs), netip.IPv6Loopback())
+	zoned := !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Zone() == "" })
+	if r.Implied || zoned {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 	}
 	var listen []netip.AddrPort
 	for _, a := range addrs {
