@@ -315,6 +315,8 @@ func (p *parser) finish() error {
 			return p.errorAt(p.peerAt[i], "no PublicKey in this [Peer]")
 		case peer.PublicKey == own:
 			return p.errorAt(p.keyAt[own], "this PublicKey belongs to the PrivateKey above: it is not the peer's")
+		case peer.PublicKey == PublicKey(c.PrivateKey.bytes()):
+			return p.errorAt(p.keyAt[peer.PublicKey], "this is the PrivateKey again, not the peer's PublicKey")
 		case len(peer.AllowedIPs) == 0:
 			p.warnAt(p.peerAt[i], "no AllowedIPs in this [Peer]: nothing goes to it")
 		}
