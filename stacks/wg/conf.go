@@ -5,6 +5,7 @@
 package wg
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -123,6 +124,24 @@ func (c *Config) Resolvers() stacks.DNS {
 		d.Servers = append(d.Servers, netip.AddrPortFrom(a, 53))
 	}
 	return d
+}
+
+// check looks at what a Config that was not read from a file can have wrong to
+// the harm of this package.
+func (c *Config) check() error {
+	mtu := c.mtu()
+	switch {
+	case c.PrivateKey.IsZero():
+		return errors.New("no private key")
+	case mtu < minMTU || mtu > maxMTU:
+		return fmt.Errorf("MTU %d is not between %d and %d", mtu, minMTU, maxMTU)
+	}
+	for _, a := range c.Addresses {
+		if a.Addr().Is6() && mtu < minMTU6 {
+			return fmt.Errorf("MTU %d is less than the %d that IPv6 needs for %s", mtu, minMTU6, a)
+		}
+	}
+	return nil
 }
 
 func (c *Config) mtu() int {

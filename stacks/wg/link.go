@@ -84,8 +84,8 @@ func Open(ctx context.Context, cfg *Config, o Options) (*Link, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	if cfg.PrivateKey.IsZero() {
-		return nil, errors.New("open WireGuard: no private key")
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("open WireGuard: %w", err)
 	}
 	eps, err := l.endpoints(ctx)
 	if err != nil {

@@ -417,6 +417,22 @@ func TestOpenErrors(t *testing.T) {
 		t.Errorf("busy port: %v", err)
 	}
 
+	for _, tt := range []struct {
+		change func(*wg.Config)
+		want   string
+	}{
+		{func(c *wg.Config) { c.PrivateKey = wg.Secret{} }, "no private key"},
+		{func(c *wg.Config) { c.MTU = -1 }, "MTU -1"},
+		{func(c *wg.Config) { c.MTU = 65500 }, "MTU 65500"},
+		{func(c *wg.Config) { c.MTU, c.Addresses[0] = 1200, netip.MustParsePrefix("fd00::1/64") }, "IPv6"},
+	} {
+		c, _ := wgtest.Pair()
+		tt.change(c)
+		if _, err := wg.Open(within(t, deadline), c, wg.Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v, want %q", err, tt.want)
+		}
+	}
+
 	c, _ = wgtest.Pair()
 	c.Peers[0].Endpoint = wg.Endpoint{Host: "vpn.example", Port: 1}
 	resolve := func(context.Context, string) ([]netip.Addr, error) { return nil, io.ErrUnexpectedEOF }
