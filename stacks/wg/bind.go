@@ -35,7 +35,8 @@ const maxTracked = 1024
 // the host's routing picks the source of each datagram.
 type bind struct {
 	conn.Bind
-	poke func() // called, never blocking, when a session may have begun
+	poke func()    // called, never blocking, when a session may have begun
+	sent func(int) // likewise, with each number of data packets sent
 
 	mu     sync.Mutex
 	counts map[netip.AddrPort]*count // +checklocks:mu
@@ -49,8 +50,8 @@ type count struct {
 	err     error // of the last initiation
 }
 
-func newBind(poke func()) *bind {
-	return &bind{Bind: conn.NewStdNetBind(), poke: poke, counts: make(map[netip.AddrPort]*count)}
+func newBind(poke func(), sent func(int)) *bind {
+	return &bind{Bind: conn.NewStdNetBind(), poke: poke, sent: sent, counts: make(map[netip.AddrPort]*count)}
 }
 
 // Open opens the sockets and wraps their receivers.
@@ -83,7 +84,11 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 
 // Send sends messages to one endpoint, as conn.Bind says.
 func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
+	data := 0
 	for i, m := range bufs {
+		if len(m) > device.MessageKeepaliveSize && messageType(m) == device.MessageTransportType {
+			data++
+		}
 		// Messages are appended to the first one's spare capacity, so that is
 		// where the length of the whole can be bounded.
 		if cap(m) > maxGSO && len(m) <= maxGSO {
@@ -91,6 +96,9 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		}
 	}
 	err := b.Bind.Send(bufs, ep)
+	if data > 0 {
+		b.sent(data)
+	}
 	if len(bufs) == 1 && len(bufs[0]) == device.MessageInitiationSize &&
 		messageType(bufs[0]) == device.MessageInitiationType {
 		b.initiated(ep, err)

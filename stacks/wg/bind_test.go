@@ -46,7 +46,7 @@ func groListener(t *testing.T) *net.UDPConn {
 // reads as there are messages.
 func TestGSOStaysWhole(t *testing.T) {
 	c := groListener(t)
-	b := newBind(func() {})
+	b := newBind(func() {}, func(int) {})
 	if _, _, err := b.Open(0); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func udpSegment(t *testing.T) bool {
 // TestCounts: handshakes are counted by endpoint, responses only where one was
 // asked for.
 func TestCounts(t *testing.T) {
-	b := newBind(func() {})
+	b := newBind(func() {}, func(int) {})
 	ep := func(s string) conn.Endpoint {
 		t.Helper()
 		e, err := b.ParseEndpoint(s)
@@ -129,7 +129,7 @@ func TestCounts(t *testing.T) {
 
 // TestSocketsCloseOnExec: a program that the process starts inherits none.
 func TestSocketsCloseOnExec(t *testing.T) {
-	b := newBind(func() {})
+	b := newBind(func() {}, func(int) {})
 	_, port, err := b.Open(0)
 	if err != nil {
 		t.Fatal(err)

@@ -33,8 +33,7 @@ var _ tun.Device = (*tunDevice)(nil)
 
 func newTUN(mtu int) *tunDevice {
 	t := &tunDevice{mtu: mtu, events: make(chan tun.Event)}
-	t.out.mtu = mtu
-	t.out.init()
+	t.out.init(mtu)
 	t.in.init()
 	return t
 }
@@ -72,6 +71,7 @@ type outbox struct {
 	filled sync.Cond // the reader waits for packets
 	room   sync.Cond // writers wait for buffers
 
+	meter  meter
 	mtu    int
 	bufs   [][]byte // lent by the reader; nil while it does not wait
 	sizes  []int
@@ -82,12 +82,17 @@ type outbox struct {
 	bad atomic.Uint64 // packets whose header did not fit, or beyond the MTU
 }
 
-func (o *outbox) init() { o.filled.L, o.room.L = &o.mu, &o.mu }
+func (o *outbox) init(mtu int) {
+	o.filled.L, o.room.L = &o.mu, &o.mu
+	o.mtu = mtu
+	o.meter.landed, o.meter.closed = make(chan struct{}, 1), make(chan struct{})
+}
 
 func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
+	close(o.meter.closed)
 	o.filled.Broadcast()
 	o.room.Broadcast()
 }
@@ -95,6 +100,7 @@ func (o *outbox) close() {
 // read lends bufs to the writers and waits until there is a packet in one. What
 // else comes before it runs again is in the same batch.
 func (o *outbox) read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	bufs = bufs[:min(len(bufs), o.meter.wait())]
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.bufs, o.sizes, o.offset, o.n = bufs, sizes, offset, 0
@@ -107,6 +113,7 @@ func (o *outbox) read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if o.closed {
 		return 0, os.ErrClosed
 	}
+	o.meter.flying.Add(int64(n))
 	return n, nil
 }
 

@@ -16,7 +16,8 @@
 // A writer works straight into the buffers of the reader that waits, and the
 // reader is woken once; what comes before it runs goes into the same batch. With
 // no reader waiting the writer waits: that is the back-pressure. The device drops
-// what its own rules tell it to (no session yet, no peer for an address).
+// what its own rules tell it to (no session yet, no peer for an address), and a
+// [meter] keeps what is inside of it small.
 //
 // What comes out of a tunnel is checked as if it came from a wire, since a peer
 // may forward what it got from elsewhere: a packet whose lengths or checksums are

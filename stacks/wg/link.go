@@ -92,7 +92,8 @@ func Open(ctx context.Context, cfg *Config, o Options) (*Link, error) {
 		return nil, err
 	}
 	l.tun = newTUN(cfg.mtu())
-	l.bind = newBind(l.poke)
+	l.tun.out.meter.shared = len(cfg.Peers) > 1
+	l.bind = newBind(l.poke, l.tun.out.meter.sent)
 	l.dev = device.NewDevice(l.tun, l.bind, l.logger())
 	if err := l.start(eps); err != nil {
 		l.dev.Close()
