@@ -34,6 +34,8 @@ type network interface {
 	open(ctx context.Context, log *slog.Logger) ([]netstack.LinkConfig, error)
 }
 
+const minMTU6 = 1280 // RFC 8200 §5
+
 // A waiter is a link that can say why it is not up.
 type waiter interface {
 	WaitUp(context.Context) error
@@ -119,6 +121,9 @@ func newWG(n Network) (*wgNetwork, error) {
 		return nil, badConfig("%w", err) // file and line are in it
 	}
 	if m := n.number("mtu"); m != 0 {
+		if m < minMTU6 && slices.ContainsFunc(cfg.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+			return nil, badConfig("-n %s: mtu=%d: IPv6 needs %d at least", n.Spec, m, minMTU6)
+		}
 		cfg.MTU = m
 	}
 	w := &wgNetwork{Network: n, cfg: cfg}
@@ -176,6 +181,9 @@ type natNetwork struct {
 }
 
 func newNAT(n Network) (*natNetwork, error) {
+	if m := n.number("mtu"); m != 0 && m < minMTU6 {
+		return nil, badConfig("-n %s: mtu=%d: IPv6 needs %d at least", n.Spec, m, minMTU6)
+	}
 	t := &natNetwork{Network: n, opts: nat.Options{MTU: n.number("mtu")}}
 	_, t.opts.HostLoopback = n.value("host-loopback")
 	f, err := os.Open(resolvConf)
@@ -189,7 +197,7 @@ func newNAT(n Network) (*natNetwork, error) {
 	return t, nil
 }
 
-// config is what [nat.Link.Config] says once the link is open.
+// describe says what [nat.Link.Config] will once the link is open.
 func (t *natNetwork) describe() (PlanNetwork, []string) {
 	d := PlanNetwork{
 		MTU: nat.DefaultMTU,

@@ -22,6 +22,7 @@ import (
 	"umrun/netmod/leak"
 	"umrun/stacks"
 	"umrun/stacks/stacknet"
+	"umrun/stacks/wg"
 )
 
 // Init must be the first thing that main, or TestMain, does: the process that
@@ -39,7 +40,7 @@ type View struct {
 	st    stacks.Stack
 	mod   *netmod.Module
 	sup   *intercept.Supervisor
-	ended atomic.Bool // the program has ended
+	ended atomic.Pointer[time.Time] // when the program ended; nil: it has not
 
 	closeOnce sync.Once
 	closeErr  error
@@ -66,16 +67,11 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			v.Close()
 		}
 	}()
-	st, wait, err := p.openStack(ctx, 0)
+	st, err := p.up(ctx, p.conf.Wait)
 	if err != nil {
 		return nil, err
 	}
 	v.st = st
-	if wait != nil && p.conf.Wait > 0 {
-		if err := p.waitUp(ctx, wait); err != nil {
-			return nil, err
-		}
-	}
 	if v.mod, err = netmod.New(p.netmod(st)); err != nil {
 		return nil, err
 	}
@@ -116,25 +112,54 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 // shell is what execvp(3) takes for files without an interpreter (_PATH_BSHELL).
 const shell = "/bin/sh"
 
-// waitUp waits for the network, at most as long as the configuration says.
-func (p *Plan) waitUp(ctx context.Context, wait func(context.Context) error) error {
-	wctx, cancel := context.WithTimeout(ctx, p.conf.Wait)
-	defer cancel()
-	err := wait(wctx)
+// up opens the default network and waits until it is up, for as long as patience
+// allows in all; without any it only opens.
+func (p *Plan) up(ctx context.Context, patience time.Duration) (stacks.Stack, error) {
+	wctx := ctx
+	if patience > 0 {
+		var cancel context.CancelFunc
+		wctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	st, wait, err := p.openStack(wctx, 0)
+	if err == nil && wait != nil && patience > 0 {
+		if err = wait(wctx); err != nil {
+			err = errors.Join(err, st.Close())
+		}
+	}
 	if err == nil {
-		return nil
+		return st, nil
 	}
 	if ctx.Err() != nil {
-		return ctx.Err() // given up from outside, not timed out
+		return nil, ctx.Err() // given up from outside
 	}
-	prob := &Problem{Code: ExitNetwork, What: err.Error(), Err: err}
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		prob.Why = h.Hint()
-	}
+	return nil, p.downProblem(err)
+}
+
+// downProblem words why the network is not up.
+func (p *Plan) downProblem(err error) error {
 	n := p.conf.Networks[0]
-	prob.Try = []string{"umrun check " + n.Target, "--no-wait"}
-	return prob
+	var silent *wg.NoAnswerError
+	var unresolved *net.DNSError
+	switch {
+	case errors.As(err, &silent):
+		return &Problem{
+			Code: ExitNetwork,
+			What: silent.Error(),
+			Why:  silent.Hint(),
+			Try:  []string{"umrun check " + n.Target, "--no-wait"},
+			Err:  err,
+		}
+	case errors.As(err, &unresolved), errors.Is(err, context.DeadlineExceeded):
+		return &Problem{
+			Code: ExitNetwork,
+			What: err.Error(),
+			Why:  "The endpoint's name is asked of this machine's own resolver, outside of the tunnel.",
+			Try:  []string{"an address instead of the name in " + n.Target},
+			Err:  err,
+		}
+	}
+	return err
 }
 
 // netmod makes the configuration of the socket calls' module.
@@ -199,7 +224,8 @@ func (v *View) Wait(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return ExitFailed, err
 	}
-	v.ended.Store(true)
+	now := time.Now()
+	v.ended.Store(&now)
 	status = ws.ExitStatus()
 	if ws.Signaled() {
 		status = exitSignalBase + int(ws.Signal())
@@ -214,9 +240,14 @@ func (v *View) Wait(ctx context.Context) (status int, err error) {
 	return status, v.mod.Drain(ctx, v.plan.conf.Pending)
 }
 
-// Ended reports whether the program has ended. Its last bytes may still be on
-// their way.
-func (v *View) Ended() bool { return v.ended.Load() }
+// Ended reports whether the program has ended, and when Wait learned of it. Its
+// last bytes may still be on their way.
+func (v *View) Ended() (at time.Time, ended bool) {
+	if p := v.ended.Load(); p != nil {
+		return *p, true
+	}
+	return time.Time{}, false
+}
 
 // PID returns the process number of the program.
 func (v *View) PID() int { return v.sup.PID() }

@@ -19,7 +19,7 @@ import (
 
 // run runs the program of args, or prints the plan.
 func (f *flags) run(ctx context.Context, args []string) error {
-	ctx, cancel := context.WithCancel(ctx)
+	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	relay, err := startRelay(cancel)
 	if err != nil {
@@ -51,7 +51,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	if f.dryRun {
 		return printPlan(os.Stdout, plan)
 	}
-	v, err := plan.Start(ctx)
+	v, err := plan.Start(starting)
 	if sig := relay.ended(); sig != 0 && err != nil {
 		return exitStatus(128 + int(sig)) // given up by the user, not failed
 	}
@@ -59,11 +59,13 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer v.Close()
-	relay.attach(v)
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	relay.attach(v, cancel)
 	if f.verbose && term.IsTerminal(int(os.Stderr.Fd())) {
 		fmt.Fprintln(os.Stderr, startLine(plan))
 	}
-	st, err := v.Wait(ctx)
+	st, err := v.Wait(waiting)
 	switch {
 	case err == nil:
 	case relay.ended() != 0:

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -31,16 +30,19 @@ import (
 // Before there is a program, and after it has ended, a fatal signal ends umrun:
 // that is how waiting for the network, or for the last bytes, is cut short.
 type relay struct {
-	cancel context.CancelFunc
-	pipe   *os.File // what the handler writes
-	wit    *witness // asked by read alone
-	stops  chan unix.Signal
-	done   chan struct{} // closed by close
-	wg     sync.WaitGroup
-	fatal  atomic.Int32 // the signal that ended umrun's own waiting, or 0
+	pipe  *os.File // what the handler writes
+	wit   *witness // asked by read alone
+	stops chan unix.Signal
+	done  chan struct{} // closed by close
+	wg    sync.WaitGroup
 
-	mu sync.Mutex
-	v  *view.View // guarded by mu; nil until attach
+	mu     sync.Mutex // guards what follows
+	cancel context.CancelFunc
+	v      *view.View    // nil until attach
+	early  []unix.Signal // what came before, and the program shall get
+	fatal  unix.Signal   // what ended umrun's own waiting, or 0
+	lone   bool          // fatal was sent to umrun alone
+	force  *time.Timer   // ends umrun some time after that; nil while fatal is 0
 }
 
 // startRelay begins to read signals. cancel ends what umrun waits for.
@@ -68,15 +70,32 @@ func startRelay(cancel context.CancelFunc) (*relay, error) {
 	return r, nil
 }
 
-// attach names the view whose program gets the signals from now on.
-func (r *relay) attach(v *view.View) {
+// attach names the view whose program gets the signals from now on, and passes on
+// those that came while it was started, to umrun alone. One that went to the whole
+// group and came before the fork has ended the start; one that came later, the
+// program has. cancel ends what umrun waits for once the program has ended.
+func (r *relay) attach(v *view.View, cancel context.CancelFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.v = v
+	r.v, r.cancel = v, cancel
+	if r.fatal != 0 {
+		r.force.Stop()
+		if r.lone {
+			r.early = append(r.early, r.fatal)
+		}
+		r.fatal = 0
+	}
+	for _, sig := range r.early {
+		_ = v.Signal(sig) // it can only have ended
+	}
 }
 
 // ended returns the signal that ended umrun's own waiting, or 0.
-func (r *relay) ended() unix.Signal { return unix.Signal(r.fatal.Load()) }
+func (r *relay) ended() unix.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fatal
+}
 
 func (r *relay) close() {
 	close(r.done)
@@ -99,47 +118,63 @@ func (r *relay) read() {
 	}
 }
 
+// echo is how long after the program's end a signal to the group counts as the one
+// that ended it, and not as a second one that is meant for umrun.
+const echo = 200 * time.Millisecond
+
 // handle deals with one signal.
 func (r *relay) handle(c *caught) {
 	sig := unix.Signal(c.signo)
-	group := r.wit.saw(sig) // asked each time, so that it forgets what is dealt with
+	group := r.wit.saw(sig) || reachedGroup(c) // asked each time, so that the witness forgets
 	r.mu.Lock()
-	v := r.v
-	r.mu.Unlock()
-	if v == nil || v.Ended() {
-		r.own(sig)
+	defer r.mu.Unlock()
+	if r.v == nil {
+		r.ownLocked(sig, group)
+		return
+	}
+	if at, ended := r.v.Ended(); ended {
+		if !group || time.Since(at) > echo {
+			r.ownLocked(sig, group)
+		}
 		return
 	}
 	switch {
 	case sig == unix.SIGCONT:
 		// The shell continues the whole group. Only where umrun alone was
 		// continued is the program still stopped.
-		if stopped(v.PID()) {
-			_ = v.Signal(sig) // it can only have ended
+		if stopped(r.v.PID()) {
+			_ = r.v.Signal(sig) // it can only have ended
 		}
-	case group || reachedGroup(c):
-	default:
-		_ = v.Signal(sig) // likewise
+	case !group:
+		_ = r.v.Signal(sig) // likewise
 	}
 }
 
 // giveUp is how long umrun takes at most to end after a signal.
 const giveUp = 2 * time.Second
 
-// own does what a signal does to umrun itself.
-func (r *relay) own(sig unix.Signal) {
-	switch {
-	case ignoredSignals()>>(sig-1)&1 != 0: // nohup(1)
-	case sig == unix.SIGTSTP:
+// ownLocked does what a signal does while there is no program. mu is held.
+func (r *relay) ownLocked(sig unix.Signal, group bool) {
+	switch sig {
+	case unix.SIGTSTP:
 		stopSelf()
-	case sig == unix.SIGHUP || sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGTERM:
-		if !r.fatal.CompareAndSwap(0, int32(sig)) {
+	case unix.SIGCONT, unix.SIGWINCH:
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		if ignoredSignals()>>(sig-1)&1 != 0 {
+			return // nohup(1)
+		}
+		if r.fatal != 0 {
 			os.Exit(128 + int(sig)) // the second one is meant
 		}
+		r.fatal, r.lone = sig, !group
 		r.cancel()
 		// What does not heed ctx, such as reading a configuration from a pipe,
 		// leaves nothing behind either.
-		time.AfterFunc(giveUp, func() { os.Exit(128 + int(sig)) })
+		r.force = time.AfterFunc(giveUp, func() { os.Exit(128 + int(sig)) })
+	default:
+		if !group {
+			r.early = append(r.early, sig)
+		}
 	}
 }
 
