@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Tests of the end of what a program leaves behind.
+
 package intercept
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What tests of other packages need to see of a module.
+
 package netmod
 
 // Sockets returns how many sockets a module has in its table.

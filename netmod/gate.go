@@ -119,10 +119,19 @@ func (r *rendezvous) close() {
 	r.nook.close()
 }
 
-// fillerChunk is the size of the writes that fill a gate. The last byte stays in
-// the queue and keeps its whole buffer charged; a socket counts as writable up to
-// a quarter of its send buffer (af_unix.c:unix_writable), so a chunk must be well
-// below that of the default, 212,992.
+// placeholderBuf is the SO_SNDBUF of a stream placeholder; the kernel doubles it.
+// The byte that stays in the queue keeps its whole buffer charged, and a writer
+// that waits is woken only when no more than a quarter of the send buffer is in use
+// (af_unix.c:unix_writable). The largest buffer is one of sendfile(2), 64 KiB and
+// its overhead, which a quarter of the default, 212,992, does not cover.
+const placeholderBuf = 144 << 10
+
+// roomy gives a stream placeholder its send buffer.
+func roomy(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, placeholderBuf)
+}
+
+// fillerChunk is the size of the writes that fill a gate.
 const fillerChunk = 32 << 10
 
 var zeros [fillerChunk]byte

@@ -301,7 +301,10 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 	_, s.remote = ch.tcp.Names()
 	s.rcvTimeo, s.sndTimeo = listener.rcvTimeo, listener.sndTimeo
 	ch.sock, ch.made = s, fd
-	err := lag(fd)
+	err := roomy(fd)
+	if err == nil {
+		err = lag(fd)
+	}
 	if err == nil {
 		s.lagged = true
 		err = m.enterStream(s, fd)

@@ -58,7 +58,11 @@ func (m *Module) newStream(family, typ, proto int, ep stacks.StreamSocket, nonbl
 		return nil, -1, err
 	}
 	s := m.makeStream(family, typ, proto, ep)
-	if err := m.enterStream(s, fd); err != nil {
+	err = roomy(fd)
+	if err == nil {
+		err = m.enterStream(s, fd)
+	}
+	if err != nil {
 		unix.Close(fd)
 		s.destroy()
 		return nil, -1, err

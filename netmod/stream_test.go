@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,8 @@ func TestStreamTranscripts(t *testing.T) {
 			"read unconnected: ENOTCONN": "read unconnected: EINVAL",
 			"send unconnected: EPIPE":    "send unconnected: ENOTCONN",
 		},
-		"bulk": nil,
+		"bulk":     nil,
+		"sendfile": nil,
 	} {
 		t.Run(name, func(t *testing.T) { compare(t, name, differ) })
 	}
@@ -56,6 +58,7 @@ func init() {
 	targets["accept-forms"] = acceptForms
 	targets["stream-misuse"] = streamMisuse
 	targets["bulk"] = bulk
+	targets["sendfile"] = sendfile
 }
 
 var loopback4 = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
@@ -443,4 +446,28 @@ func (r fdReader) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
+}
+
+// sendfile fills the placeholder without a write of the program's own in between.
+func sendfile(w *transcript) {
+	c, s := pair(w)
+	f, err := os.Open("/proc/self/exe")
+	w.must("open", err)
+	st, err := f.Stat()
+	w.must("stat", err)
+	const want = 3 << 20
+	if st.Size() < want {
+		w.say("too short")
+	}
+	go func() {
+		for n := 0; n < want; {
+			m, err := unix.Sendfile(c, int(f.Fd()), nil, want-n)
+			w.must("sendfile", err)
+			n += m
+		}
+		unix.Close(c)
+	}()
+	h := sha256.New()
+	n, err := io.Copy(h, fdReader(s))
+	w.say("%d bytes, %x, %v", n, h.Sum(nil), err)
 }
