@@ -22,7 +22,8 @@ static void arguments(const char *ip, int type)
 	ok("length 0", connect(fd, &to.sa, 0));
 	ok("length 2", connect(fd, &to.sa, 2));
 	ok("length of family and port", connect(fd, &to.sa, 4));
-	ok("length one short", connect(fd, &to.sa, to.len - 1));
+	// An AF_INET6 address without its scope, 24 bytes, is long enough.
+	ok("length one short", connect(fd, &to.sa, to.sa.sa_family == AF_INET6 ? 23 : to.len - 1));
 	ok("length -1", connect(fd, &to.sa, -1));
 	ok("length 129", connect(fd, &to.sa, 129));
 	other = to;

@@ -98,9 +98,7 @@ int main(int argc, char **argv)
 		num("read of nothing", read(fd, b, sizeof b));
 		ok("connect again", connect(fd, &to.sa, to.len));
 		ok("shutdown", shutdown(fd, SHUT_WR));
-		for (long long end = now_ms() + 10000; !(seen & (POLLRDHUP | (mode == SELECT ? POLLIN : 0))) && now_ms() < end;)
-			seen = look(fd, 1000);
-		nap(50);
+		ready(fd, POLLRDHUP, 10000);
 		num("read at the end", read(fd, b, sizeof b));
 		say("at the end: %s", events(ready(fd, POLLIN | POLLOUT | POLLRDHUP, 1000)));
 		num("write at the end", write(fd, "x", 1));
@@ -108,7 +106,8 @@ int main(int argc, char **argv)
 		num("read", read(fd, b, sizeof b));
 		num("read again", read(fd, b, sizeof b));
 		num("write", write(fd, "x", 1));
-		say("afterwards: %s", events(look(fd, 50)));
+		if (strcmp(what, "unreachable")) // natively another ICMP error may or may not be there
+			say("afterwards: %s", events(look(fd, 50)));
 	}
 	return close(fd);
 }

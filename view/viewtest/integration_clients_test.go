@@ -159,24 +159,25 @@ func words(s string) []string { return strings.Fields(s) }
 func TestIntegrationClients(t *testing.T) {
 	w := viewtest.New(t)
 	p := w.Peers[0]
-	me := p.Client(t)
 	var native *viewtest.NS
 	if os.Getenv("LAB_NATIVE") != "" {
 		native = p.Native(t)
-		me.IP4, me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
-	} else if !umrunRuns(t, w) {
-		t.Skip("needs an umrun that runs programs")
 	}
 	key, err := os.ReadFile(p.SSHKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := strings.NewReplacer("SELF4", me.IP4.String(), "SELF6", me.IP6.String(), "CA", p.CA(),
-		"KEY", w.File(t, "id", string(key)), "HOME", w.Home(), "DIR", w.Dir(),
-		"SELF[46]", fmt.Sprintf("(?:%s|%s)", me.IP4, me.IP6))
+	id := w.File(t, "id", string(key))
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			viewtest.Need(t, c.needs...)
+			me := p.Client(t)
+			if native != nil {
+				me.IP4, me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
+			}
+			vars := strings.NewReplacer("SELF4", me.IP4.String(), "SELF6", me.IP6.String(), "CA", p.CA(),
+				"KEY", id, "HOME", w.Home(), "DIR", w.Dir(),
+				"SELF[46]", fmt.Sprintf("(?:%s|%s)", me.IP4, me.IP6))
 			args := make([]string, len(c.args))
 			for i, a := range c.args {
 				if rest, ok := strings.CutPrefix(a, "BIN:"); ok {
@@ -238,9 +239,6 @@ func sumFile(t *testing.T, path string) {
 func TestIntegrationJava(t *testing.T) {
 	viewtest.Optional(t, "java")
 	w := viewtest.New(t)
-	if !umrunRuns(t, w) {
-		t.Skip("needs an umrun that runs programs")
-	}
 	me := w.Peers[0].Client(t)
 	src := filepath.Join(w.Dir(), "Get.java")
 	if err := os.WriteFile(src, []byte(`

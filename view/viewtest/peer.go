@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Addresses behind every peer. Two peers have the same ones: a tunnel must not
@@ -111,7 +113,7 @@ func (p *Peer) build() error {
 		return err
 	}
 	x, err := p.watch("link0", func(f frame) bool {
-		return f.proto == 17 && f.dst.Port() >= wgPort && f.dst.Port() < wgPort+10
+		return f.proto == unix.IPPROTO_UDP && f.dst.Port() >= wgPort && f.dst.Port() < wgPort+10 || f.unreachable()
 	})
 	if err != nil {
 		return err

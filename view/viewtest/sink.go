@@ -123,7 +123,7 @@ func (w *watcher) close() {
 type frame struct {
 	etype    uint16
 	proto    byte // of IP, after no extension header but hop-by-hop
-	icmp     byte // ICMPv6 type
+	icmp     byte // type of ICMP or ICMPv6
 	src, dst netip.AddrPort
 	size     int
 }
@@ -156,7 +156,7 @@ func parse(b []byte) frame {
 		if len(b) >= 4 {
 			sp, dp = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		}
-	case unix.IPPROTO_ICMPV6:
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		if len(b) >= 1 {
 			f.icmp = b[0]
 		}
@@ -180,8 +180,14 @@ func (f frame) housekeeping() bool {
 	return false
 }
 
+// unreachable reports whether a kernel says that it could not deliver a packet:
+// what the peer hears when it sends to a tunnel that has just ended.
+func (f frame) unreachable() bool {
+	return f.proto == unix.IPPROTO_ICMP && f.icmp == 3 || f.proto == unix.IPPROTO_ICMPV6 && f.icmp == 1
+}
+
 func (f frame) String() string {
-	name := map[byte]string{unix.IPPROTO_TCP: "TCP", unix.IPPROTO_UDP: "UDP", unix.IPPROTO_ICMP: "ICMP",
+	name := map[byte]string{unix.IPPROTO_TCP: "TCP", unix.IPPROTO_UDP: "UDP", unix.IPPROTO_ICMP: fmt.Sprintf("ICMP type %d", f.icmp),
 		unix.IPPROTO_ICMPV6: fmt.Sprintf("ICMPv6 type %d", f.icmp)}[f.proto]
 	if name == "" {
 		name = fmt.Sprintf("protocol %d", f.proto)
