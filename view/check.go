@@ -125,8 +125,11 @@ func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort) (dnsme
 		}
 		c.SetReadDeadline(time.Now().Add(checkTime / 3))
 		n, err := c.Read(buf)
-		if errors.Is(err, unix.ECONNREFUSED) || ctx.Err() != nil {
+		if errors.Is(err, unix.ECONNREFUSED) {
 			return 0, err
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		var p dnsmessage.Parser
 		if err != nil {

@@ -117,13 +117,14 @@ func notRun(name string, err error) *Problem {
 	return p
 }
 
-// environ returns the value of a variable in an environment list.
-func environ(env []string, name string) string {
-	value := ""
+// searchPath returns where programs are searched: PATH, or what execvp(3) takes
+// where there is none.
+func searchPath(env []string) string {
+	path := "/bin:/usr/bin"
 	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			value = v // the last one wins, as in os/exec
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v // the last one wins, as in os/exec
 		}
 	}
-	return value
+	return path
 }

@@ -88,7 +88,7 @@ func MakePlan(conf Config) (*Plan, error) {
 	if conf.Env == nil {
 		conf.Env = os.Environ()
 	}
-	if p.Path, err = lookPath(conf.Argv[0], environ(conf.Env, "PATH"), conf.Dir); err != nil {
+	if p.Path, err = lookPath(conf.Argv[0], searchPath(conf.Env), conf.Dir); err != nil {
 		return nil, err
 	}
 	p.conf, p.Argv, p.Dir = conf, conf.Argv, conf.Dir

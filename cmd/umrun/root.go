@@ -76,6 +76,11 @@ Commands:
   completion     a completion script for bash, zsh or fish
   help           this text, or that of a command
 
+The exit status is the program's own, or 128+N if signal N ended it; 125 umrun
+failed, 126 not executable, 127 not found, 120 the network was not up in time,
+122 bad flag or configuration, 123 this machine cannot. Flags can be set in the
+environment: UMRUN_NET for --net, and so on.
+
 Flags:
 `
 
