@@ -132,7 +132,7 @@ func compile(t testing.TB, path, src string, how Linking) error {
 		flags = []string{"-m32", "-static"}
 	}
 	Need(t, cc)
-	args := append(flags, "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-pthread", "-o", path, src)
+	args := append(flags, "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-pthread", "-o", path, src, "-Wl,--as-needed", "-lresolv")
 	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", cc, strings.Join(args, " "), err, out)
 	}

@@ -128,7 +128,8 @@ func (n *NS) DialContext(ctx context.Context, network, addr string) (net.Conn, e
 	return r.c, r.err
 }
 
-// WriteFile puts content over path in this namespace's mounts only.
+// WriteFile puts content over path, which must exist, in this namespace's mounts
+// only. A second call for the same path replaces the first.
 func (n *NS) WriteFile(path, content string) error {
 	f, err := os.CreateTemp("", "umrun-lab-file")
 	if err != nil {
@@ -144,6 +145,15 @@ func (n *NS) WriteFile(path, content string) error {
 	n.Do(func() {
 		if real, e := filepath.EvalSymlinks(path); e == nil {
 			path = real
+		}
+		// What an earlier call put there has no name left, and nothing can be
+		// mounted over that.
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && st.Nlink == 0 {
+			err = unix.Unmount(path, unix.MNT_DETACH)
+		}
+		if err != nil {
+			return
 		}
 		err = unix.Mount(f.Name(), path, "", unix.MS_BIND, "")
 	})

@@ -39,6 +39,7 @@ const (
 //	www     A and AAAA of the peer       alias   CNAME of www
 //	v4      only A                       v6      only AAAA
 //	big     TXT of more than 1232 bytes  intra.corp  for the search domain
+//	*.wild  A and AAAA of the peer: for names that nobody else asks for
 //	closed  BlackholeIP6 and PeerIP4: the first address never answers
 const (
 	NameWeb   = "www.lab.test"
@@ -48,6 +49,7 @@ const (
 	NameBig   = "big.lab.test"
 	NameIntra = "intra.corp.lab.test"
 	NameHalf  = "closed.lab.test"
+	NameWild  = "wild.lab.test"
 )
 
 // BigSize is the size of /big.bin in bytes.
@@ -199,12 +201,13 @@ func (p *Peer) gitRepo(path string) error {
 func (p *Peer) startDNS() error {
 	args := []string{"dnsmasq", "-k", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file",
 		"--no-resolv", "--no-hosts", "--log-queries", "--log-facility=" + filepath.Join(p.dir, "dns.log"),
-		"--local=/test/", "--local=/arpa/", "--edns-packet-max=1232",
+		"--local=/test/", "--local=/arpa/", "--domain-needed", "--edns-packet-max=1232",
 		"--host-record=" + NameWeb + ",10.77.0.1,fd77::1",
 		"--host-record=" + NameV4 + ",10.77.0.1",
 		"--host-record=" + NameV6 + ",fd77::1",
 		"--host-record=" + NameIntra + ",10.77.0.1,fd77::1",
 		"--host-record=" + NameHalf + ",10.77.0.1," + BlackholeIP6.String(),
+		"--address=/" + NameWild + "/10.77.0.1", "--address=/" + NameWild + "/fd77::1",
 		"--cname=" + NameAlias + "," + NameWeb,
 	}
 	for i := range 20 { // 20 strings of 200 bytes: no UDP answer holds them

@@ -5,13 +5,17 @@
 //
 //	gonet get URL          the body
 //	gonet many URL N       N requests at once
-//	gonet lookup NAME      addresses, sorted
+//	gonet lookup NAME      addresses, sorted; the status is 1 if there are none
+//	gonet tcp NAME         the same, asked over TCP alone
+//	gonet txt NAME         how many strings its TXT records have
 //	gonet addrs            the interfaces and their addresses
 //	gonet serve ADDR       an HTTP server; prints "ready"
 //	gonet udp ADDR WORD    one datagram and its answer
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,9 +52,15 @@ func run(verb string, args []string) error {
 		}
 		return many(client, args[0], n)
 	case verb == "lookup" && len(args) == 1:
-		addrs, err := net.LookupHost(args[0])
-		sort.Strings(addrs)
-		fmt.Println(strings.Join(addrs, " "))
+		return lookup(net.DefaultResolver, args[0])
+	case verb == "tcp" && len(args) == 1:
+		return lookup(&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", addr)
+		}}, args[0])
+	case verb == "txt" && len(args) == 1:
+		txt, err := net.LookupTXT(args[0])
+		fmt.Println(len(txt))
 		return err
 	case verb == "addrs":
 		return addrs()
@@ -77,6 +87,19 @@ func run(verb string, args []string) error {
 		return err
 	}
 	return fmt.Errorf("unknown: %s %v", verb, args)
+}
+
+// lookup prints the addresses of a name, or what is wrong with it. The server in
+// the error's text is left out: it differs between machines.
+func lookup(r *net.Resolver, name string) error {
+	addrs, err := r.LookupHost(context.Background(), name)
+	sort.Strings(addrs)
+	var d *net.DNSError
+	if errors.As(err, &d) {
+		return fmt.Errorf("%s: %s, not found %v, temporary %v", d.Name, d.Err, d.IsNotFound, d.IsTemporary)
+	}
+	fmt.Println(strings.Join(addrs, " "))
+	return err
 }
 
 func get(client *http.Client, url string) (string, error) {
