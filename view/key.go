@@ -55,7 +55,7 @@ func (k Key) check(kind Kind) error {
 	case def.value == nil && k.HasValue:
 		return fmt.Errorf("the key %s takes no value", k.Name)
 	case def.value != nil && !k.HasValue:
-		return fmt.Errorf("the key %s needs a value: %s=...", k.Name, k.Name)
+		return fmt.Errorf("the key %s needs a value: %s=VALUE", k.Name, k.Name)
 	case def.value != nil:
 		if err := def.value(k.Value); err != nil {
 			return fmt.Errorf("%s=%s: %w", k.Name, k.Value, err)

@@ -66,7 +66,7 @@ func TestParseNetworkErrors(t *testing.T) {
 		{"nta:x", `unknown kind of network "nta" (did you mean "nat"?)`},
 		{"nat,mtuu=3", `unknown key "mtuu" (did you mean "mtu"?)`},
 		{"nat,zzzzzzzzz", `unknown key "zzzzzzzzz"`},
-		{"nat,mtu", `the key mtu needs a value: mtu=...`},
+		{"nat,mtu", `the key mtu needs a value: mtu=VALUE`},
 		{"nat,mtu=1", `mtu=1: it is a number from 68 to 65535`},
 		{"nat,host-loopback=1", `the key host-loopback takes no value`},
 		{"nat,cc=bbr", `cc=bbr: it is one of reno, cubic`},

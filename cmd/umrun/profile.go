@@ -18,10 +18,10 @@ import (
 	"umrun/view"
 )
 
-// profileDir returns $XDG_CONFIG_HOME/umrun/profiles, or "" where there is no
-// home. A relative XDG_CONFIG_HOME is ignored, as the XDG base directory
-// specification wants it.
-func profileDir() string {
+// configDir returns $XDG_CONFIG_HOME/umrun, or "" where there is no home. A
+// relative XDG_CONFIG_HOME is ignored, as the XDG base directory specification
+// wants it.
+func configDir() string {
 	base := os.Getenv("XDG_CONFIG_HOME")
 	if !filepath.IsAbs(base) {
 		home, err := os.UserHomeDir()
@@ -30,7 +30,19 @@ func profileDir() string {
 		}
 		base = filepath.Join(home, ".config")
 	}
-	return filepath.Join(base, "umrun", "profiles")
+	return filepath.Join(base, "umrun")
+}
+
+func profileDir() string { return filepath.Join(configDir(), "profiles") }
+
+// refuseConfig returns an error if there is a config.toml: what it asks for would
+// be ignored.
+func refuseConfig() error {
+	file := filepath.Join(configDir(), "config.toml")
+	if _, err := os.Stat(file); err == nil {
+		return view.NotBuilt(file + ": reading it")
+	}
+	return nil
 }
 
 // parseNetworks reads the SPECs, with profiles resolved. Without any it is the

@@ -111,6 +111,9 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 	default:
 		return conf, bad("--backend %s: it is auto, notify or ptrace", f.backend)
 	}
+	if err := refuseConfig(); err != nil {
+		return conf, err
+	}
 	nets, err := parseNetworks(f.nets)
 	if err != nil {
 		return conf, err

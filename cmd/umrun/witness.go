@@ -42,6 +42,7 @@ static void bear_witness(int fd) {
 		_exit(1);
 	syscall(SYS_close_range, 1, ~0U, 0);
 	prctl(PR_SET_NAME, "sigwitness");
+	prctl(PR_SET_DUMPABLE, 0); // no filter holds us: the program must not trace us
 	memset(args, 0, args_size);
 	sigfillset(&all);
 	while (read(0, &question, 1) == 1) {
@@ -132,9 +133,10 @@ func (w *witness) saw(sig unix.Signal) bool {
 	return binary.NativeEndian.Uint64(b[:])>>(sig-1)&1 != 0
 }
 
-// close ends the witness and waits for it.
+// close ends the witness, also one that is stopped, and waits for it.
 func (w *witness) close() {
 	unix.Close(w.fd)
+	_ = unix.Kill(w.pid, unix.SIGKILL) // the number is its own until it is waited for
 	for {
 		if _, err := unix.Wait4(w.pid, nil, unix.WALL, nil); err != unix.EINTR {
 			return
