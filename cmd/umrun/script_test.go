@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"umrun": main})
 }
 
+// raceEnv keeps processes that are built with the race detector from sleeping for
+// a second at their end.
+const raceEnv = "atexit_sleep_ms=0"
+
 // TestScript runs every script. Beside testscript's own commands there is
 //
 //	status N COMMAND [ARG...]   run it and want exit status N
@@ -31,7 +35,11 @@ func TestMain(m *testing.M) {
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "../../testdata/script",
-		Deadline: time.Now().Add(2 * time.Minute),
+		Deadline: time.Now().Add(4 * time.Minute),
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", raceEnv)
+			return nil
+		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
 			case "root":

@@ -43,7 +43,7 @@ func newConsole(t *testing.T) *console {
 		t.Fatal(err)
 	}
 	c := exec.Command(bash, "--norc", "--noprofile", "-i")
-	c.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "PS1=prompt> ", "HISTFILE=", "TERM=dumb")
+	c.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "PS1=prompt> ", "HISTFILE=", "TERM=dumb", "GORACE="+raceEnv)
 	f, err := pty.Start(c)
 	if err != nil {
 		t.Fatal(err)
