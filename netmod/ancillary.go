@@ -138,7 +138,7 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 // stack that tries UDP_SEGMENT, say) falls back.
 func readControl(c *intercept.Call, x *transfer) (stacks.Message, error) {
 	m := noMessage
-	if x.hdr == 0 || x.controlLen == 0 || x.control == 0 {
+	if x.hdr == 0 || x.controlLen == 0 {
 		return m, nil
 	}
 	if x.controlLen > 20480 { // net.core.optmem_max

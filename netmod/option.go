@@ -198,6 +198,10 @@ func (m *Module) getOption(s socket, d, level, name, room int) ([]byte, error) {
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
 		return int32Value(int(b.takeError(d))), nil
 	}
+	if level == unix.SOL_SOCKET && name == unix.SO_RCVLOWAT {
+		v, err := unix.GetsockoptInt(d, level, name)
+		return int32Value(v), err
+	}
 	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil {
 		return rule.get(s), nil
 	}

@@ -157,6 +157,9 @@ func nonblocking(fd int) bool {
 	return err == nil && fl&unix.O_NONBLOCK != 0
 }
 
+// sockMax is one more than the largest socket type (linux/net.h: SOCK_MAX).
+const sockMax = 11
+
 // handleSocket answers socket(2). The family is in a register and is the kernel's
 // int: its low 32 bits.
 func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
@@ -170,6 +173,9 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 	}
 	if c.Arch != intercept.Native {
 		return intercept.Fail(unix.EAFNOSUPPORT) // the calls that would follow have other layouts
+	}
+	if typ&0xf >= sockMax {
+		return intercept.Fail(unix.EINVAL)
 	}
 	// A task that made a network namespace of its own wants no network (or an
 	// empty one); a socket of the view would give it one.
