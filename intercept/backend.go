@@ -21,6 +21,11 @@ type Backend interface {
 	// DupFD duplicates descriptor fd (not negative) of the calling thread.
 	DupFD(c *Call, fd int) (int, error)
 
+	// ReplaceFD puts a duplicate of fd under the number at of the calling thread,
+	// as dup3(2) would, and keeps the close-on-exec flag of what was there. The
+	// thread still waits for its answer. Errors: EBADF, ErrGone.
+	ReplaceFD(c *Call, at, fd int) error
+
 	// Valid reports whether the thread still waits for its answer.
 	Valid(c *Call) bool
 

@@ -168,6 +168,18 @@ func (c *Call) DupFD(fd int) (FD, error) {
 	return f, nil
 }
 
+// ReplaceFD puts a duplicate of the supervisor's descriptor fd in the place of the
+// target's descriptor at, as dup3(2) would; close-on-exec stays as it was. Other
+// duplicates of the file that was there, and what epoll knows of it, stay what they
+// are. The caller keeps fd. Only for calls that are not parked: the thread wakes
+// and waits again.
+func (c *Call) ReplaceFD(at, fd int) error {
+	if at < 0 {
+		return unix.EBADF
+	}
+	return c.b.ReplaceFD(c, at, fd)
+}
+
 // identify asks the kernel which open file descriptor n refers to.
 func identify(n int) (FD, error) {
 	var st unix.Stat_t

@@ -180,6 +180,22 @@ func (n *notifier) Reply(c *Call, r Reply) (int, error) {
 	return -1, err
 }
 
+// ReplaceFD implements [Backend].
+func (n *notifier) ReplaceFD(c *Call, at, fd int) error {
+	flags, err := fdFlags(c.TID, at)
+	if err != nil {
+		return err
+	}
+	_, err = n.l.addFD(addFD{
+		id:         c.id,
+		flags:      unix.SECCOMP_ADDFD_FLAG_SETFD,
+		srcFD:      uint32(fd),
+		newFD:      uint32(at),
+		newFDFlags: flags & unix.O_CLOEXEC,
+	})
+	return err
+}
+
 // panicked logs what a handler did.
 func (n *notifier) panicked(err error) {
 	var p *PanicError

@@ -199,6 +199,12 @@ func (l *listener) install(id uint64, fd int, cloexec bool) (int, error) {
 	if cloexec {
 		a.newFDFlags = unix.O_CLOEXEC
 	}
+	return l.addFD(a)
+}
+
+// addFD does what a says, with signals blocked, and returns the number in the
+// target.
+func (l *listener) addFD(a addFD) (int, error) {
 	runtime.LockOSThread() // the mask is the thread's
 	defer runtime.UnlockOSThread()
 	var all, old unix.Sigset_t

@@ -57,6 +57,22 @@ func openFDs() ([]int, error) {
 	return fds, nil
 }
 
+// fdFlags returns the flags of a task's descriptor, with O_CLOEXEC for
+// close-on-exec (proc_pid_fdinfo(5)). EBADF if it is not open.
+func fdFlags(tid, fd int) (uint32, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", tid, fd))
+	if err != nil {
+		return 0, fmt.Errorf("descriptor %d of %d: %w", fd, tid, unix.EBADF)
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte("flags:")); ok {
+			flags, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 8, 32)
+			return uint32(flags), err
+		}
+	}
+	return 0, fmt.Errorf("flags of descriptor %d: %w", fd, unix.ENODATA)
+}
+
 // exiting reports whether the task has begun to exit: PF_EXITING in the flags of
 // /proc/PID/stat (proc_pid_stat(5), field 9).
 func exiting(pid int) bool {

@@ -82,7 +82,7 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !to.IsValid() { // AF_UNSPEC: disconnect
-		return s.disconnect()
+		return s.disconnect(c, d)
 	}
 	switch s.state {
 	case connected:
@@ -94,10 +94,18 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 	case listening:
 		return intercept.Fail(unix.EISCONN)
 	case failed:
-		if e := s.takeError(d.N); e != 0 {
-			return intercept.Fail(e)
+		if s.broke {
+			return intercept.Fail(unix.EISCONN) // until it is dissolved
 		}
-		return intercept.Fail(unix.ECONNABORTED)
+		// The failure is told once more, then the socket can be used again.
+		e := s.takeError(d.N)
+		if e == 0 {
+			e = unix.ECONNABORTED
+		}
+		if err := s.startAfresh(c, d); err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		return intercept.Fail(e)
 	case connecting:
 		if nonblocking(d.N) {
 			return intercept.Fail(unix.EALREADY)
@@ -284,6 +292,9 @@ func (s *stream) connectDone() {
 // attempt on the same socket, a stack's endpoint need not.
 func (s *stream) renew() {
 	local, _ := s.ep.Names()
+	if s.local.IsValid() {
+		local = s.local
+	}
 	ep, err := s.m.stack.Socket(s.family, s.typ, s.proto)
 	if err != nil {
 		s.m.log.Error("renew socket", "err", err)
@@ -300,7 +311,15 @@ func (s *stream) renew() {
 	for _, o := range s.opts {
 		_ = tcp.SetOption(o.level, o.name, o.value) // it was taken once
 	}
-	if s.bound {
+	if !s.bound && local.Port() != 0 {
+		// The address was the route's, the port is kept.
+		any := netip.IPv4Unspecified()
+		if s.family == unix.AF_INET6 {
+			any = netip.IPv6Unspecified()
+		}
+		local = netip.AddrPortFrom(any, local.Port())
+	}
+	if local.Port() != 0 {
 		if err := tcp.Bind(local); err != nil {
 			s.m.log.Debug("bind renewed socket", "err", err)
 		}
@@ -308,17 +327,51 @@ func (s *stream) renew() {
 	s.watch()
 }
 
-// disconnect is connect with AF_UNSPEC (tcp_disconnect).
-func (s *stream) disconnect() intercept.Action {
-	switch s.state {
-	case fresh:
-		return intercept.Return(0)
-	case connecting:
-		s.connectFailed(unix.ECONNABORTED)
-		return intercept.Return(0)
-	case connected:
-		s.reset(0)
+// disconnect is connect with AF_UNSPEC (tcp_disconnect): the socket is as new, but
+// for its options and its port.
+func (s *stream) disconnect(c *intercept.Call, d *held) intercept.Action {
+	if s.state == fresh {
 		return intercept.Return(0)
 	}
-	return intercept.Return(0)
+	return result(s.startAfresh(c, d))
+}
+
+// startAfresh gives the program a new placeholder under the number that the call
+// names, and the socket a new endpoint. What an AF_UNIX stream has been connected to
+// it cannot forget, TCP can. Duplicates of the old placeholder stay broken: programs
+// that connect a socket again do it with one descriptor.
+func (s *stream) startAfresh(c *intercept.Call, d *held) error {
+	flags := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+	if nonblocking(d.N) {
+		flags |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, flags, 0)
+	if err != nil {
+		return unix.ENOBUFS
+	}
+	defer unix.Close(fd)
+	if err := roomy(fd); err != nil {
+		return unix.ENOBUFS
+	}
+	if err := c.ReplaceFD(int(int32(c.Args[0])), fd); err != nil {
+		return err
+	}
+	if s.queue != nil {
+		s.closeListener()
+	}
+	s.cancelWaiters()
+	s.dropPeer()
+	s.m.pump.forget(&s.job)
+	if s.state == connecting || s.state == connected {
+		s.tcp.Abort()
+	}
+	s.renew()
+	s.state, s.local, s.remote = fresh, netip.AddrPort{}, netip.AddrPort{}
+	s.gate, s.soErr, s.marked, s.broke, s.reported, s.stubbed = 0, 0, false, false, false, false
+	s.appShut, s.appHup, s.finSent, s.lagged = false, false, false, false
+	s.upFull, s.downFull, s.downEOF, s.deaf, s.rdwrShut = false, false, false, false, false
+	if err := s.m.move(&s.base, fd); err != nil {
+		return err
+	}
+	return s.m.live.watch(fd, s.cookie)
 }

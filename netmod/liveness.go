@@ -130,10 +130,10 @@ func (l *liveness) sweep() {
 // scan reaps every stream whose placeholder is gone.
 func (l *liveness) scan() {
 	l.m.mu.Lock()
-	candidates := make([]*stream, 0, len(l.m.sockets))
-	for _, s := range l.m.sockets {
+	candidates := make(map[uint64]*stream, len(l.m.sockets))
+	for cookie, s := range l.m.sockets {
 		if st, ok := s.(*stream); ok {
-			candidates = append(candidates, st)
+			candidates[cookie] = st
 		}
 	}
 	l.m.mu.Unlock()
@@ -146,9 +146,9 @@ func (l *liveness) scan() {
 	l.watched, l.lastSize, l.orphans = 0, len(living), false
 	l.mu.Unlock()
 	left := false
-	for _, s := range candidates {
-		if !living[s.cookie] {
-			s.reap()
+	for cookie, s := range candidates {
+		if !living[cookie] {
+			s.reap(cookie)
 		} else if s.orphaned() {
 			left = true
 		}
@@ -238,7 +238,7 @@ func (l *liveness) probeListeners() {
 	}
 	l.mu.Unlock()
 	for _, s := range dead {
-		s.reap()
+		s.reap(0)
 	}
 }
 

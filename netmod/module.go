@@ -119,14 +119,22 @@ func (m *Module) enter(b *base, fd int) error {
 	if err != nil {
 		return fmt.Errorf("getsockopt SO_COOKIE: %w", err)
 	}
-	b.cookie = cookie
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	b.cookie = cookie
 	if m.closed {
 		return unix.ENETDOWN
 	}
 	m.sockets[cookie] = b.self
 	return nil
+}
+
+// move enters b under the cookie of its new placeholder fd instead of the old one.
+func (m *Module) move(b *base, fd int) error {
+	m.mu.Lock()
+	delete(m.sockets, b.cookie)
+	m.mu.Unlock()
+	return m.enter(b, fd)
 }
 
 // leave takes s out of the table.

@@ -331,8 +331,6 @@ func (s *packet) finish() {
 	s.m.leave(s)
 }
 
-func (s *packet) reap() {}
-
 func (s *packet) pending() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -116,6 +116,7 @@ func (p *pump) wantOut(j *job, fd int, on bool) {
 func (p *pump) forget(j *job) {
 	p.mu.Lock()
 	delete(p.jobs, j.id)
+	j.id = 0
 	p.mu.Unlock()
 }
 

@@ -292,7 +292,7 @@ func (s *stream) broken(err unix.Errno) {
 // reset shows the program a broken connection: its end gets ECONNRESET behind
 // what is already queued, since a byte of its own is unread.
 func (s *stream) reset(err unix.Errno) {
-	s.state, s.soErr = failed, err
+	s.state, s.soErr, s.broke = failed, err, true
 	s.local, _ = s.ep.Names() // the endpoint forgets it
 	hup := s.appHup
 	s.marked = s.lagged

@@ -31,8 +31,6 @@ type socket interface {
 	// settle moves what the program has written so far to the stack, so that a
 	// state change that follows does not overtake it.
 	settle()
-	// reap is called when no one holds the placeholder any more.
-	reap()
 	// pending returns the bytes that the program wrote and the peer may not
 	// have; busy is false when there is nothing to wait for.
 	pending() (bytes int, busy bool)
@@ -44,7 +42,7 @@ type socket interface {
 type base struct {
 	m                  *Module
 	self               socket // what the base is part of
-	cookie             uint64 // of the placeholder; constant once entered
+	cookie             uint64 // of the placeholder; guarded by Module.mu
 	family, typ, proto int    // as socket(2) was called
 	job                job
 

@@ -34,6 +34,7 @@ type stream struct {
 	gate     int  // bytes of filler in the gate; 0 when it is not up
 	reported bool // connect(2) has told the program of its success
 	waiters  []*connectWait
+	broke    bool // failed after it was connected
 	stubbed  bool // the DNS stub serves the connection
 
 	// Of a connected one.
@@ -143,12 +144,13 @@ func (s *stream) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 	return intercept.Continue()
 }
 
-// reap is called when the placeholder is closed for good.
-func (s *stream) reap() {
+// reap is called when the placeholder with the given cookie, 0 for the one of now,
+// is closed for good.
+func (s *stream) reap(cookie uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone {
-		return
+	if s.gone || cookie != 0 && cookie != s.cookie {
+		return // it has a new one
 	}
 	switch {
 	case s.state == connected && s.peer >= 0 && s.finSent:

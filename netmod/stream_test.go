@@ -37,7 +37,11 @@ func TestStreamTranscripts(t *testing.T) {
 			"read unconnected: ENOTCONN": "read unconnected: EINVAL",
 			"send unconnected: EPIPE":    "send unconnected: ENOTCONN",
 		},
-		"bulk":     nil,
+		"bulk": nil,
+		"again": {
+			// tcp_disconnect leaves ECONNRESET; a new placeholder has none.
+			"dissolved: OUT|ERR|HUP": "dissolved: OUT|HUP",
+		},
 		"sendfile": nil,
 	} {
 		t.Run(name, func(t *testing.T) { compare(t, name, differ) })
@@ -58,6 +62,7 @@ func init() {
 	targets["accept-forms"] = acceptForms
 	targets["stream-misuse"] = streamMisuse
 	targets["bulk"] = bulk
+	targets["again"] = again
 	targets["sendfile"] = sendfile
 }
 
@@ -470,4 +475,53 @@ func sendfile(w *transcript) {
 	h := sha256.New()
 	n, err := io.Copy(h, fdReader(s))
 	w.say("%d bytes, %x, %v", n, h.Sum(nil), err)
+}
+
+// again connects one socket several times: after a failure that poll has told, and
+// after it was dissolved.
+func again(w *transcript) {
+	closed := closedPort(w)
+	l, sa := listener(w)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	w.must("socket", err)
+	w.must("SO_KEEPALIVE", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1))
+	for i := range 2 {
+		if i > 0 {
+			w.result("connect after a failure", unix.Connect(fd, closed))
+		}
+		err = unix.Connect(fd, closed)
+		if err != unix.EINPROGRESS && err != unix.ECONNREFUSED {
+			w.result("connect", err)
+		}
+		w.until("refused", fd, unix.POLLHUP|unix.POLLOUT)
+		w.soError(fd)
+	}
+	for range 2 {
+		if err = unix.Connect(fd, sa); err == unix.ECONNABORTED {
+			w.say("told once more")
+			err = unix.Connect(fd, sa)
+		}
+		if err != unix.EINPROGRESS {
+			w.result("connect", err)
+		}
+		w.until("connected", fd, unix.POLLOUT)
+		w.soError(fd)
+		s, _, err := unix.Accept(l)
+		w.must("accept", err)
+		_, err = unix.Write(fd, []byte("hello"))
+		w.must("write", err)
+		b := make([]byte, 10)
+		n, err := unix.Read(s, b)
+		w.say("server reads %q %v", b[:n], err)
+		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		w.say("SO_KEEPALIVE %d %v", v, err)
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		w.say("close-on-exec %d %v", flags, err)
+		w.result("dissolve", unspec(fd))
+		w.until("server", s, unix.POLLHUP)
+		_, err = unix.Getpeername(fd)
+		w.result("getpeername", err)
+		w.say("dissolved: %s", events(fd, 0))
+		unix.Close(s)
+	}
 }

@@ -42,6 +42,26 @@ func (b *backend) DupFD(c *intercept.Call, fd int) (int, error) {
 	return unix.FcntlInt(uintptr(host), unix.F_DUPFD_CLOEXEC, 0)
 }
 
+// ReplaceFD implements intercept.Backend.
+func (b *backend) ReplaceFD(c *intercept.Call, at, fd int) error {
+	if !b.Valid(c) {
+		return intercept.ErrGone
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old, ok := b.fds[at]
+	if !ok {
+		return unix.EBADF
+	}
+	host, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	unix.Close(old)
+	b.fds[at] = host
+	return nil
+}
+
 // Valid implements intercept.Backend.
 func (b *backend) Valid(c *intercept.Call) bool {
 	b.mu.Lock()
