@@ -17,7 +17,7 @@ BUILD_DEV   := libseccomp-dev
 TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dnsmasq-base nginx:nginx-light \
 	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
 	dig:bind9-dnsutils ping:iputils-ping ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
-	musl-gcc:musl-tools python3:python3 node:nodejs setpriv:util-linux
+	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools python3:python3 node:nodejs setpriv:util-linux
 TEST_DEV    := gcc-multilib
 
 .PHONY: all build test check bench demo deps-build deps-test clean

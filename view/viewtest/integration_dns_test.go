@@ -17,7 +17,7 @@ import (
 // which tells the response code, and getent, which goes through the C library.
 func TestIntegrationNameServers(t *testing.T) {
 	viewtest.Need(t, "dig", "getent")
-	w, p, me := lab(t)
+	w, p, _ := lab(t)
 	local := trap(t, w)
 	const (
 		dnsLine = "DNS = 10.77.0.1, fd77::1, corp.lab.test\n"
@@ -64,6 +64,7 @@ func TestIntegrationNameServers(t *testing.T) {
 			if err := w.Host.WriteFile("/etc/resolv.conf", c.resolv+"\n"); err != nil {
 				t.Fatal(err)
 			}
+			me := p.Client(t) // a key of its own, see TestIntegrationDoors
 			text := strings.Replace(me.Text, dnsLine, c.dns, 1)
 			if c.allowed != "" {
 				text = strings.Replace(text, "0.0.0.0/0, ::/0", c.allowed, 1)
