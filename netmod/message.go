@@ -165,6 +165,9 @@ func (x *transfer) scatter(c *intercept.Call, p []byte) (int, error) {
 // handleSendto answers sendto(2) with an address.
 func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
+		if p, ok := s.(*packet); c.Args[4] == 0 && (!ok || p.family != unix.AF_NETLINK) {
+			return intercept.Continue()
+		}
 		x := &transfer{flags: int(int32(c.Args[3]))}
 		if err := x.span(c.Args[1], c.Args[2]); err != nil {
 			return intercept.Fail(intercept.Errno(err))
@@ -177,6 +180,12 @@ func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 		return s.send(c, d, x)
 	})
 }
+
+// dumpRequest is the size of a netlink request for a dump, header and struct
+// rtgenmsg padded to 4 bytes. musl writes it without an address and reads the reply
+// with MSG_DONTWAIT (src/network/netlink.c): the kernel has answered when send(2)
+// returns, and so must we. Other sends of that size go on natively.
+const dumpRequest = 20
 
 // handleSendmsg answers sendmsg(2).
 func (m *Module) handleSendmsg(c *intercept.Call) intercept.Action {
@@ -274,7 +283,9 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	}
 	if nl, ok := s.ep.(*netlink); ok {
 		nl.request((*buf)[:n], c.Task.TGID())
-		s.m.pump.schedule(&s.job, nudge)
+		if s.down() {
+			s.m.pump.schedule(&s.job, nudge)
+		}
 		return n, nil
 	}
 	if e := s.soErr; e != 0 {

@@ -5,6 +5,7 @@
 package netmod_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"testing"
@@ -301,12 +302,40 @@ func netlinkDumps(w *transcript) {
 			w.say("port is the process: %v %v", sa.(*unix.SockaddrNetlink).Pid == uint32(unix.Getpid()), err)
 		}
 	}
+	muslDump(w)
 	u, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	w.must("socket", err)
 	ifr, err := unix.NewIfreq("lo")
 	w.must("ifreq", err)
 	w.result("SIOCGIFINDEX", unix.IoctlIfreq(u, unix.SIOCGIFINDEX, ifr))
 	w.say("lo is %d", ifr.Uint32())
+}
+
+// muslDump asks for the links as musl's getifaddrs does: what send(2) asked for is
+// there when it returns.
+func muslDump(w *transcript) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	w.must("netlink socket", err)
+	defer unix.Close(fd)
+	req := make([]byte, unix.SizeofNlMsghdr+4)
+	binary.NativeEndian.PutUint32(req, uint32(len(req)))
+	binary.NativeEndian.PutUint16(req[4:], unix.RTM_GETLINK)
+	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b := make([]byte, 8192)
+	for range 20 {
+		w.must("send", unix.Send(fd, req, 0))
+		for done := false; !done; {
+			n, _, e := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+			if e != 0 || n < unix.SizeofNlMsghdr {
+				w.say("recv: %d %v", n, e)
+				return
+			}
+			for at := b[:n]; len(at) >= unix.SizeofNlMsghdr; at = at[min(len(at), int(binary.NativeEndian.Uint32(at)+3)&^3):] {
+				done = done || binary.NativeEndian.Uint16(at[4:]) == unix.NLMSG_DONE
+			}
+		}
+	}
+	w.say("20 dumps")
 }
 
 // TestPing has no kernel beside it: natively ping sockets are for the groups of
