@@ -82,9 +82,9 @@ func perform(kind string, a netip.Addr, d time.Duration, n int) (sample, error) 
 	case "rr":
 		return roundTrips(a, d)
 	case "crr":
-		return timed(d, 0, func() error { return connectOnce(a) })
+		return connects(a, d, n)
 	case "seq":
-		return timed(0, n, func() error { return connectOnce(a) })
+		return connects(a, 0, n)
 	case "crrgo":
 		return timed(d, 0, func() error { return dialOnce(a) })
 	case "udp":
@@ -233,13 +233,50 @@ func connect(a netip.Addr, port uint16) (int, error) {
 // request is what goes to and fro on a short connection.
 var request = bytes.Repeat([]byte("request."), 8)
 
+// A phase is a part of a short connection.
+type phase int
+
+// The phases, in order.
+const (
+	inSocket phase = iota
+	inConnect
+	inAnswer // write and read
+	inEnd    // to the end of file, and close
+	phases
+)
+
+func (p phase) String() string { return [...]string{"socket", "connect", "answer", "end"}[p] }
+
+// connects makes short connections for d, or n of them. The sample's text tells
+// how the time was spent.
+func connects(a netip.Addr, d time.Duration, n int) (sample, error) {
+	var spent [phases]time.Duration
+	s, err := timed(d, n, func() error { return connectOnce(a, &spent) })
+	for p, t := range spent {
+		s.Text += fmt.Sprintf(" %s %.0f", phase(p), t.Seconds()*1e6/float64(max(s.Ops, 1)))
+	}
+	return s, err
+}
+
 // connectOnce is one short connection by blocking calls: the server closes first.
-func connectOnce(a netip.Addr) error {
-	fd, err := connect(a, portOnce)
+func connectOnce(a netip.Addr, spent *[phases]time.Duration) (err error) {
+	last := time.Now()
+	done := func(p phase) {
+		now := time.Now()
+		spent[p] += now.Sub(last)
+		last = now
+	}
+	defer done(inEnd)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	done(inSocket)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.As4(), Port: portOnce}); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	done(inConnect)
 	if _, err := unix.Write(fd, request); err != nil {
 		return err
 	}
@@ -255,7 +292,9 @@ func connectOnce(a netip.Addr) error {
 			}
 			return nil
 		}
-		got += n
+		if got += n; got == len(request) {
+			done(inAnswer)
+		}
 	}
 }
 

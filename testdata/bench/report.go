@@ -57,9 +57,14 @@ func median(v []float64) float64 {
 func (r *report) pairs(title string, todo []row, got [][2][]sample) {
 	fmt.Printf("\n%s\nmedian [min..max]; the ratio is the median of the pairs'\n", title)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	defer t.Flush()
 	fmt.Fprintln(t, "\tumrun\tnative\tratio\ttarget\tp50 µs\tCPU s/GB or ms/op")
+	var details []string
 	for i, row := range todo {
+		for k, side := range [2]string{"umrun", "native"} {
+			if last := got[i][k][len(got[i][k])-1]; last.Text != "" {
+				details = append(details, fmt.Sprintf("  %s, %s, µs of the last sample:%s", row.title, side, last.Text))
+			}
+		}
 		var v, p50, cost [2][]float64
 		for k := range 2 {
 			for _, s := range got[i][k] {
@@ -89,6 +94,10 @@ func (r *report) pairs(title string, todo []row, got [][2][]sample) {
 		}
 		fmt.Fprintf(t, "%s, %s\t%s\t%s\t%s\t%s\t%s\t%.2f / %.2f\n", row.title, row.unit, spread(v[0]), spread(v[1]), spread(ratio),
 			verdict, latency, median(cost[0]), median(cost[1]))
+	}
+	t.Flush()
+	for _, d := range details {
+		fmt.Println(d)
 	}
 }
 
