@@ -52,6 +52,16 @@ type Offloads interface {
 	Offloads() bool
 }
 
+// A TryWriter is implemented by links that can take packets without waiting. A
+// stack then saves a goroutine between the sender and the link, which matters to
+// packets that come one at a time.
+type TryWriter interface {
+	// TryWrite takes packets like Link.Write as long as it need not wait, and
+	// returns how many; it may be called with locks of the stack held, and calls
+	// nothing of the stack's. What it does not take is for Write.
+	TryWrite(bufs [][]byte) int
+}
+
 // A Waiter is implemented by links that are not up from the first moment.
 type Waiter interface {
 	// Up returns a channel that is closed when the link first carries traffic

@@ -62,6 +62,8 @@ type endpoint struct {
 	notFull  sync.Cond // waited for by TCP senders
 	idle     sync.Cond // waited for by close
 
+	try     stacks.TryWriter        // nil: the link has none
+	direct  [1][]byte               // scratch of sendLocked; +checklocks:mu
 	queue   []*stack.PacketBuffer   // +checklocks:mu
 	bytes   int                     // of queue; +checklocks:mu
 	busy    bool                    // outbound is in Link.Write; +checklocks:mu
@@ -83,11 +85,13 @@ func newEndpoint(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
 	}
+	e.try, _ = l.(stacks.TryWriter)
 	e.notEmpty.L, e.notFull.L, e.idle.L = &e.mu, &e.mu, &e.mu
 	return e
 }
 
-// WritePackets implements stack.LinkWriter: it queues packets for outbound.
+// WritePackets implements stack.LinkWriter: it queues packets for outbound, or
+// spares it the work.
 //
 // TCP segments with data wait while the queue is full: that is the
 // back-pressure. Their senders are processor goroutines and callers of Send.
@@ -109,6 +113,10 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 		if e.closed {
 			return n, &tcpip.ErrClosedForSend{}
 		}
+		if e.sendLocked(p) {
+			n++
+			continue
+		}
 		if len(e.queue) >= hardPackets {
 			e.dropped.Add(1)
 			continue
@@ -117,13 +125,25 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 		e.bytes += p.Size()
 		n++
 	}
-	if !e.busy {
+	if !e.busy && len(e.queue) > 0 {
 		e.notEmpty.Signal()
 	}
 	if n == 0 {
 		return 0, &tcpip.ErrNoBufferSpace{}
 	}
 	return n, nil
+}
+
+// sendLocked gives p to the link at once, if it is the next one and the link need
+// not wait: a packet that comes alone is not worth a change of goroutines.
+//
+// +checklocks:e.mu
+func (e *endpoint) sendLocked(p *stack.PacketBuffer) bool {
+	if e.try == nil || e.busy || len(e.queue) > 0 {
+		return false
+	}
+	e.direct[0] = e.flatten(e.direct[0][:0], p)
+	return e.try.TryWrite(e.direct[:]) == 1
 }
 
 // +checklocks:e.mu

@@ -78,6 +78,17 @@ func (s *Splitter) Reset(h Hdr, packet []byte) error {
 // More reports whether there is another piece.
 func (s *Splitter) More() bool { return !s.done }
 
+// Left returns how many pieces are still to come.
+func (s *Splitter) Left() int {
+	switch {
+	case s.done:
+		return 0
+	case s.size == 0:
+		return 1
+	}
+	return (len(s.packet) - s.next + s.size - 1) / s.size
+}
+
 // Next writes the next piece to dst and returns its length. With ErrShort, dst
 // is too small and the piece is still to come.
 func (s *Splitter) Next(dst []byte) (int, error) {

@@ -125,9 +125,7 @@ func (o *outbox) write(packets [][]byte) (int, error) {
 	defer o.mu.Unlock()
 	var s offload.Splitter
 	for i, p := range packets {
-		var h offload.Hdr
-		if h.Decode(p) != nil || s.Reset(h, p[offload.HdrLen:]) != nil {
-			o.bad.Add(1)
+		if !o.resetLocked(&s, p) {
 			continue
 		}
 		for s.More() {
@@ -137,19 +135,56 @@ func (o *outbox) write(packets [][]byte) (int, error) {
 			if o.closed {
 				return i, os.ErrClosed
 			}
-			n, err := s.Next(o.bufs[o.n][o.offset : o.offset+o.mtu])
-			if err != nil { // a piece beyond the MTU
-				o.bad.Add(1)
+			if !o.fillLocked(&s) {
 				break
-			}
-			o.sizes[o.n] = n
-			o.n++
-			if o.n == 1 || o.n == len(o.bufs) {
-				o.filled.Signal()
 			}
 		}
 	}
 	return len(packets), nil
+}
+
+// tryWrite is write for as long as there are buffers.
+func (o *outbox) tryWrite(packets [][]byte) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var s offload.Splitter
+	for i, p := range packets {
+		if !o.resetLocked(&s, p) {
+			continue
+		}
+		if o.closed || s.Left() > len(o.bufs)-o.n {
+			return i
+		}
+		for s.More() && o.fillLocked(&s) {
+		}
+	}
+	return len(packets)
+}
+
+// resetLocked gives s a packet; false if its header does not fit.
+func (o *outbox) resetLocked(s *offload.Splitter, p []byte) bool {
+	var h offload.Hdr
+	if h.Decode(p) != nil || s.Reset(h, p[offload.HdrLen:]) != nil {
+		o.bad.Add(1)
+		return false
+	}
+	return true
+}
+
+// fillLocked puts the next piece of s into the next buffer, of which there is
+// one; false if the piece is beyond the MTU.
+func (o *outbox) fillLocked(s *offload.Splitter) bool {
+	n, err := s.Next(o.bufs[o.n][o.offset : o.offset+o.mtu])
+	if err != nil {
+		o.bad.Add(1)
+		return false
+	}
+	o.sizes[o.n] = n
+	o.n++
+	if o.n == 1 || o.n == len(o.bufs) {
+		o.filled.Signal()
+	}
+	return true
 }
 
 // An inbox is the way from the device to the stack. The stack's only reader lends

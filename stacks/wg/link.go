@@ -58,6 +58,8 @@ var (
 	_ stacks.Link     = (*Link)(nil)
 	_ stacks.Offloads = (*Link)(nil)
 	_ stacks.Waiter   = (*Link)(nil)
+
+	_ stacks.TryWriter = (*Link)(nil)
 )
 
 // Open starts WireGuard as cfg says, which must not change afterwards, and sends
@@ -197,6 +199,9 @@ func (l *Link) Write(bufs [][]byte) (int, error) {
 	n, err := l.tun.out.write(bufs)
 	return n, linkError(err)
 }
+
+// TryWrite is Write as far as the device has buffers ready; see stacks.TryWriter.
+func (l *Link) TryWrite(bufs [][]byte) int { return l.tun.out.tryWrite(bufs) }
 
 // linkError turns what a tun.Device says at the end into what a Link says.
 func linkError(err error) error {
