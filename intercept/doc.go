@@ -87,9 +87,9 @@
 //
 // # Goroutines and locks
 //
-// A [Supervisor] has three goroutines: the receiver (notifier.receive, locked to its
-// thread), the watcher of parked calls (watcher.run), and the parent (family.parent,
-// locked to its thread since the target dies with it). Close ends and awaits all
+// A [Supervisor] has three goroutines: the receiver (notifier.receive), the watcher of
+// parked calls (watcher.run), and the parent (family.parent, locked to its thread since
+// the target dies with it). Close ends and awaits all
 // three; they also end by themselves when the last task of the target is gone.
 //
 // No lock of this package is held while a handler, a cancel function or a callback

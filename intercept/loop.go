@@ -27,7 +27,7 @@ type notifier struct {
 	sync  error // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
-	tid      atomic.Int32 // the receiver's thread, 0 before it runs
+	tid      atomic.Int32 // the receiver's thread while it is in its ioctl, else 0
 	stopping atomic.Bool
 	current  *notification // what the receiver receives into
 	ended    chan struct{} // closed when the receiver has ended
@@ -49,7 +49,11 @@ func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
 		current: new(notification),
 		ended:   make(chan struct{}),
 	}
-	n.l.fd = fd
+	if err := n.l.init(fd); err != nil {
+		tasks.close()
+		unix.Close(fd)
+		return nil, err
+	}
 	n.watch = newWatcher(n)
 	n.sync = n.l.setSync()
 	n.wg.Go(n.watch.run)
@@ -67,8 +71,10 @@ func (n *notifier) close() {
 	n.l.close()
 }
 
-// wake brings the receiver out of its ioctl, for good.
+// wake brings the receiver out of its wait, for good, and out of its ioctl: a call
+// that has gone between the two leaves it there.
 func (n *notifier) wake() {
+	n.l.interrupt()
 	for delay := time.Duration(0); ; delay = time.Millisecond {
 		select {
 		case <-n.ended:
@@ -84,16 +90,14 @@ func (n *notifier) wake() {
 	}
 }
 
-// receive is the hot receiver. It is locked to its thread since the kernel hands
-// over between two threads that are both known to it: a hand-off to another
-// goroutine costs more than the handlers. Unlocked at the end, the thread has
-// nothing special.
+// receive is the hot receiver. It waits as Go waits for sockets, and only then
+// receives: a thread that waits in the ioctl keeps its P for some time, and with
+// it the goroutines that the last handler made runnable, which are what sends the
+// program's packets. One that parks runs them next. The kernel's hand-over on one
+// processor works through poll as well.
 func (n *notifier) receive() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(n.ended)
 	defer n.watch.stop() // nothing will be parked any more
-	n.tid.Store(int32(unix.Gettid()))
 	nt := n.current
 	var hs []Handler
 	for {
@@ -101,13 +105,21 @@ func (n *notifier) receive() {
 		if n.stopping.Load() {
 			return
 		}
-		switch err := n.l.recv(nt); {
+		err := n.l.wait()
+		if err == nil {
+			runtime.LockOSThread() // for wake
+			n.tid.Store(int32(unix.Gettid()))
+			err = n.l.recv(nt)
+			n.tid.Store(0)
+			runtime.UnlockOSThread()
+		}
+		switch {
 		case err == nil:
 			hs = n.handle(nt, hs[:0])
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ENOENT):
 			// The thread was gone before its call was received, or all
-			// are gone (woken so from 6.11 on; before, by wake).
+			// are gone.
 			if n.l.hungUp() {
 				return
 			}

@@ -7,9 +7,12 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -104,17 +107,50 @@ func installFilter(prog []unix.SockFilter, interruptible bool) (listener int, er
 // listener is the supervisor's end of the filter. Its methods may be used during
 // and after close and then give ErrGone.
 type listener struct {
-	mu sync.RWMutex // held for reading while fd is in use, but by recv
-	fd int          // -1: closed
+	mu   sync.RWMutex // held for reading while fd is in use, but by wait and recv
+	fd   int          // -1: closed
+	file *os.File     // owns fd
+	conn syscall.RawConn
 }
 
+// init makes l of a descriptor, which it owns if there is no error.
+func (l *listener) init(fd int) error {
+	// Only to let the runtime wait for it: the ioctls know no O_NONBLOCK.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("O_NONBLOCK of the listener: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "seccomp listener")
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("seccomp listener: %w", err)
+	}
+	l.fd, l.file, l.conn = fd, file, conn
+	return nil
+}
+
+// wait waits until there is something to receive, or nobody is left, or until
+// interrupt.
+func (l *listener) wait() error {
+	return l.conn.Read(func(fd uintptr) bool {
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p[:], 0)
+		for err == unix.EINTR { // even if there is no time to be interrupted in
+			n, err = unix.Poll(p[:], 0)
+		}
+		return err == nil && n > 0
+	})
+}
+
+// interrupt ends a wait and each that follows.
+func (l *listener) interrupt() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) }
+
 // close closes the listener: waiting and future calls of the target give ENOSYS.
-// Nobody may be in recv.
+// Nobody may be in wait or recv.
 func (l *listener) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fd >= 0 {
-		unix.Close(l.fd)
+		l.file.Close()
 		l.fd = -1
 	}
 }
