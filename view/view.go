@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +83,28 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
 		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
 	}
+	if names := p.foreignStdio(); len(names) > 0 {
+		p.conf.Log.Warn("a connection of the host's network was handed in: what is read and written there does not go through the view", "as", strings.Join(names, ", "))
+	}
 	return v, nil
+}
+
+// foreignStdio names the standard descriptors that are sockets of the host's network.
+// Who starts a program so (inetd does) wants it to talk there, so they stay; the
+// program can do nothing with them but read and write, since every other call on a
+// socket that is not the view's is refused.
+func (p *Plan) foreignStdio() (names []string) {
+	files := []*os.File{p.conf.Stdin, p.conf.Stdout, p.conf.Stderr}
+	for i, name := range []string{"stdin", "stdout", "stderr"} {
+		fd := i
+		if files[i] != nil {
+			fd = int(files[i].Fd())
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && !intercept.LocalFD(fd) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // launch starts the program, and as execvp(3) does it gives a file that is neither

@@ -5,12 +5,15 @@
 package view_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,7 +42,10 @@ func start(t *testing.T, conf view.Config) (v *view.View, output func() string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf.Networks, conf.Stdout, conf.Log = []view.Network{n}, w, slog.New(slog.DiscardHandler)
+	conf.Networks, conf.Stdout = []view.Network{n}, w
+	if conf.Log == nil {
+		conf.Log = slog.New(slog.DiscardHandler)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	v, err = view.Start(ctx, conf)
@@ -78,6 +84,56 @@ func TestStart(t *testing.T) {
 		if err := v.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
+	}
+}
+
+// TestStdio: a connection of the host's network as standard input can be read, is
+// good for nothing else, and is warned of.
+func TestStdio(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	stdin, err := in.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	if _, err := out.Write([]byte("hello\n")); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	v, output := start(t, view.Config{
+		Argv: []string{"/usr/bin/python3", "-c", `
+import socket, os
+print(os.read(0, 100).decode().strip())
+try: socket.socket(fileno=0).getpeername()
+except OSError as e: print(e.strerror)`},
+		Stdin: stdin,
+		Log:   slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if _, err := v.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got, want := output(), "hello\nPermission denied\n"; got != want {
+		t.Errorf("output %q, want %q", got, want)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if s := log.String(); !strings.Contains(s, "as=stdin") {
+		t.Errorf("log: %s", s)
 	}
 }
 
