@@ -139,7 +139,7 @@ func hostWithDoors(t *testing.T, w *viewtest.World) *porter {
 
 // TestIntegrationDoors knocks at every door, by all of its names. Here and below
 // each view has a key of its own: a WireGuard peer drops a handshake that follows
-// another one of the same key within 50 ms, and it is repeated after 5 s.
+// another one of the same key within 20 ms, and it is repeated after 5 s.
 func TestIntegrationDoors(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3", "getent")
 	w, p, _ := lab(t)
