@@ -125,7 +125,7 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 		s.m.pump.schedule(&s.job, nudge)
 		return a
 	}
-	if err := s.raiseGate(d.N); err != nil {
+	if err := s.raiseGate(c, d.N); err != nil {
 		s.m.log.Error("gate of a connecting socket", "err", err)
 		return intercept.Fail(unix.ENOBUFS)
 	}
@@ -134,13 +134,57 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 }
 
 // raiseGate connects the placeholder d is a duplicate of, and fills it.
-func (s *stream) raiseGate(d int) error {
+func (s *stream) raiseGate(c *intercept.Call, d int) error {
 	peer, err := s.m.meet.join(d)
 	if err != nil {
 		return err
 	}
+	s.opener = c
+	if err := unix.SetsockoptInt(d, unix.SOL_SOCKET, unix.SO_SNDBUF, gateBuf); err != nil {
+		s.m.log.Debug("narrow a gate", "err", err) // it is filled all the same
+	}
 	s.peer, s.gate = peer, fill(d)
 	return s.m.pump.add(&s.job, peer)
+}
+
+// openGate lets the program write: the filler goes, but for its last bytes, and the
+// send buffer gets its full size. That needs a descriptor of the placeholder, which
+// nobody kept: the one that connect named, if the same file is still there.
+func (s *stream) openGate() {
+	err := s.widen()
+	if err != nil {
+		// Moved away by dup2, or the thread has ended. A byte left behind would
+		// keep writers asleep in so small a buffer (see placeholderBuf), so none
+		// is: a reset of this connection will look like its end.
+		s.m.log.Debug("open a gate whose descriptor is gone", "err", err)
+		s.lag = 0
+		err = drain(s.peer, s.gate)
+	}
+	if err != nil {
+		s.m.log.Error("open gate", "err", err)
+	}
+	s.gate, s.opener = 0, nil
+}
+
+// widen opens the gate through the program's own descriptor.
+func (s *stream) widen() error {
+	d, err := s.opener.DupFD(int(int32(s.opener.Args[0])))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if d.Key.Cookie != s.cookie {
+		return unix.EBADF
+	}
+	// Two of the filler's bytes, each with a buffer of its own, are too many for
+	// the narrow send buffer. So it is the widening that lets the program write,
+	// and there is one edge of POLLOUT.
+	s.lag = min(2, s.gate)
+	if err := drain(s.peer, s.gate-s.lag); err != nil {
+		return err
+	}
+	s.gate = s.lag
+	return roomy(d.N)
 }
 
 // waitConnect parks a blocking connect.
@@ -181,7 +225,7 @@ func (s *stream) closeGateFor(w *connectWait) {
 	if s.state != connecting || s.peer >= 0 || s.gone {
 		return
 	}
-	if err := s.raiseGate(w.d.N); err != nil {
+	if err := s.raiseGate(w.call, w.d.N); err != nil {
 		s.m.log.Error("gate of an interrupted connect", "err", err)
 	}
 }
@@ -254,11 +298,8 @@ func (s *stream) connectFailed(err unix.Errno) {
 
 func (s *stream) connectDone() {
 	if s.peer >= 0 {
-		s.state, s.lagged = connected, s.gate > 0
-		if err := drain(s.peer, s.gate-1); err != nil {
-			s.m.log.Error("open gate", "err", err)
-		}
-		s.gate = 0
+		s.state = connected
+		s.openGate()
 	} else if len(s.waiters) > 0 {
 		w := s.waiters[0]
 		peer, err := s.m.meet.join(w.d.N)
@@ -270,7 +311,7 @@ func (s *stream) connectDone() {
 			s.connectFailed(unix.ENOBUFS)
 			return
 		}
-		s.peer, s.lagged, s.state = peer, true, connected
+		s.peer, s.lag, s.state = peer, 1, connected
 		if err := s.m.pump.add(&s.job, peer); err != nil {
 			s.m.log.Error("watch placeholder", "err", err)
 		}
@@ -368,7 +409,7 @@ func (s *stream) startAfresh(c *intercept.Call, d *held) error {
 	s.renew()
 	s.state, s.local, s.remote = fresh, netip.AddrPort{}, netip.AddrPort{}
 	s.gate, s.soErr, s.marked, s.broke, s.reported, s.stubbed = 0, 0, false, false, false, false
-	s.appShut, s.appHup, s.finSent, s.lagged = false, false, false, false
+	s.appShut, s.appHup, s.finSent, s.lag = false, false, false, 0
 	s.upFull, s.downFull, s.downEOF, s.deaf, s.rdwrShut = false, false, false, false, false
 	if err := s.m.move(&s.base, fd); err != nil {
 		return err

@@ -33,7 +33,7 @@
 // forwarded: it stays in the queue, read again and dropped with the next batch.
 // So there is always an unread byte, and closing the module's end aborts the
 // program's side with ECONNRESET at any moment. Only an orderly end reads it.
-// The first such byte is the gate's last one, or one that the module itself
+// The first such bytes are the gate's last two, or one that the module itself
 // writes through the program's end before the program has it.
 //
 // # Datagrams

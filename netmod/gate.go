@@ -131,10 +131,11 @@ func roomy(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, placeholderBuf)
 }
 
-// fillerChunk is the size of the writes that fill a gate.
-const fillerChunk = 32 << 10
+// gateBuf is the SO_SNDBUF of a placeholder behind a gate: the least there is
+// (SOCK_MIN_SNDBUF), so that little is to be filled and drained.
+const gateBuf = 1
 
-var zeros [fillerChunk]byte
+var zeros [1]byte
 
 // fill makes the send buffer of d full and returns the bytes that took.
 func fill(d int) (n int) {
@@ -152,13 +153,13 @@ func fill(d int) (n int) {
 
 // lag writes the one byte through a placeholder that its end keeps unread.
 func lag(d int) error {
-	_, err := unix.SendmsgN(d, zeros[:1], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	_, err := unix.SendmsgN(d, zeros[:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	return err
 }
 
 // drain reads and drops n bytes of filler.
 func drain(peer, n int) error {
-	var sink [fillerChunk]byte
+	var sink [512]byte
 	for n > 0 {
 		m, err := unix.Read(peer, sink[:min(n, len(sink))])
 		if err == unix.EINTR {

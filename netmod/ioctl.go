@@ -79,9 +79,7 @@ func outq(s socket, unsent bool) (int, error) {
 		n := 0
 		if s.peer >= 0 && s.state == connected {
 			n, _ = unix.IoctlGetInt(s.peer, unix.TIOCINQ)
-			if s.lagged && n > 0 {
-				n--
-			}
+			n = max(n-s.lag, 0)
 		}
 		if u, ok := s.ep.(stacks.Unacked); ok && s.state == connected {
 			b, _ := u.Unacked()

@@ -306,7 +306,7 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 		err = lag(fd)
 	}
 	if err == nil {
-		s.lagged = true
+		s.lag = 1
 		err = m.enterStream(s, fd)
 	}
 	if err != nil {

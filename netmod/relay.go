@@ -73,9 +73,7 @@ func (s *stream) up(limit int) (again bool) {
 			s.m.log.Error("size of a placeholder's queue", "err", err)
 			return false
 		}
-		if s.lagged {
-			n--
-		}
+		n -= s.lag
 		if n <= 0 {
 			if shut {
 				s.upEnd()
@@ -160,37 +158,25 @@ func (r *lagReader) Read(p []byte) (int, error) {
 		}
 		return 0, nil
 	}
-	s := r.s
-	var old [1]byte
-	iov := make([][]byte, 0, 2)
-	if s.lagged {
-		iov = append(iov, old[:])
-	}
-	if len(p) > 1 {
-		iov = append(iov, p[:len(p)-1])
-	}
-	want := len(p) - 1
-	if s.lagged {
-		want++
-	}
-	if want > 0 {
-		got, err := readv(s.peer, iov)
+	s, last := r.s, len(p)-1
+	var old [2]byte
+	if s.lag+last > 0 {
+		got, err := readv(s.peer, [][]byte{old[:s.lag], p[:last]})
 		if err != nil {
 			return 0, err
 		}
-		if s.lagged && got > 0 {
-			got, s.lagged = got-1, false
-		}
-		if got < len(p)-1 { // the queue was shorter than said: hand out what there is
+		dropped := min(got, s.lag)
+		s.lag -= dropped
+		if got -= dropped; got < last { // less than the queue was said to hold
 			r.left -= got
 			return got, nil
 		}
 	}
-	if _, _, err := unix.Recvfrom(s.peer, p[len(p)-1:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err != nil {
-		r.left -= len(p) - 1
-		return len(p) - 1, nil
+	if _, _, err := unix.Recvfrom(s.peer, p[last:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err != nil {
+		r.left -= last
+		return last, nil
 	}
-	s.lagged = true
+	s.lag = 1
 	r.left -= len(p)
 	return len(p), nil
 }
@@ -295,7 +281,7 @@ func (s *stream) reset(err unix.Errno) {
 	s.state, s.soErr, s.broke = failed, err, true
 	s.local, _ = s.ep.Names() // the endpoint forgets it
 	hup := s.appHup
-	s.marked = s.lagged
+	s.marked = s.lag > 0
 	s.dropPeer()
 	if hup {
 		s.release(true)

@@ -42,7 +42,7 @@ type socket interface {
 type base struct {
 	m                  *Module
 	self               socket // what the base is part of
-	cookie             uint64 // of the placeholder; guarded by Module.mu
+	cookie             uint64 // of the placeholder; written with mu and Module.mu held
 	family, typ, proto int    // as socket(2) was called
 	job                job
 

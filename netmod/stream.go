@@ -31,8 +31,9 @@ type stream struct {
 	tcp      stacks.StreamSocket // the same as base.ep
 	local    netip.AddrPort      // set where the endpoint does not know it
 	remote   netip.AddrPort
-	gate     int  // bytes of filler in the gate; 0 when it is not up
-	reported bool // connect(2) has told the program of its success
+	gate     int             // bytes of filler in the gate; 0 when it is not up
+	opener   *intercept.Call // the connect(2) behind the gate: it names the descriptor
+	reported bool            // connect(2) has told the program of its success
 	waiters  []*connectWait
 	broke    bool // failed after it was connected
 	stubbed  bool // the DNS stub serves the connection
@@ -41,7 +42,7 @@ type stream struct {
 	appShut  bool // the program sends no more: its last byte is known
 	appHup   bool // nobody reads either
 	finSent  bool // ... and the stack was told
-	lagged   bool // one forwarded byte is in the queue, unread
+	lag      int  // bytes in the queue that are to be dropped: see "The last byte"
 	upFull   bool // the stack takes no more for now
 	downFull bool // the program's queue is full: EPOLLOUT is on
 	downEOF  bool // the peer has sent FIN
@@ -204,8 +205,6 @@ func (s *stream) pending() (int, bool) {
 	if err != nil {
 		return 0, false
 	}
-	if s.lagged && n > 0 {
-		n--
-	}
+	n = max(n-s.lag, 0)
 	return n, n > 0 || !s.appHup
 }
