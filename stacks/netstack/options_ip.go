@@ -57,7 +57,8 @@ var solIP = map[optKey]option{
 	{ip4, unix.IP_RECVTTL}:  keptBool(ip4, unix.IP_RECVTTL, "IP_RECVTTL", 0, ""),
 	{ip4, unix.IP_PKTINFO}:  keptBool(ip4, unix.IP_PKTINFO, "IP_PKTINFO", 0, ""),
 	{ip4, unix.IP_RECVOPTS}: keptBool(ip4, unix.IP_RECVOPTS, "IP_RECVOPTS", 0, "IP options are not shown"),
-	{ip4, unix.IP_RETOPTS}:  keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, "IP options are not shown"),
+	// ping sets it always; what it shows is there only if the peer sent options.
+	{ip4, unix.IP_RETOPTS}: keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, ""),
 	// There is no error queue. Connected sockets, all resolvers among them, get
 	// the error by the next call, so that nobody need be warned.
 	{ip4, unix.IP_RECVERR}:         keptBool(ip4, unix.IP_RECVERR, "IP_RECVERR", 0, ""),

@@ -215,6 +215,9 @@ func TestIntegrationNames(t *testing.T) {
 					tunneled(t, p, me, wild(b.name, c.name))
 				}
 			}
+			if strings.Contains(r.Stderr, "umrun:") {
+				t.Errorf("it is not worth a word: %s", r.Stderr)
+			}
 			w.NoStrays(t)
 		})
 	}
