@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,13 +80,20 @@ func (n *NS) Command(ctx context.Context, args ...string) *Cmd {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	c := &Cmd{Cmd: exec.CommandContext(ctx, args[0], args[1:]...), ns: n, ctx: ctx, cancel: cancel}
 	c.Cmd.Stdout, c.Cmd.Stderr = &c.stdout, &c.stderr
-	c.Env = append(os.Environ(), "LC_ALL=C", "http_proxy=", "https_proxy=", "no_proxy=*")
+	c.Env = append(environ(), "LC_ALL=C", "http_proxy=", "https_proxy=", "no_proxy=*")
 	// A group of its own, so that what it started goes with it; the death of
 	// the namespace's thread, that is of the test process, kills it too.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = 2 * time.Second
 	return c
+}
+
+// environ is the environment without what git tells its own children, as those of
+// a bisect or a rebase: GIT_DIR would turn the laboratory's git on the project's
+// repository.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "GIT_") })
 }
 
 // AsUser makes the command run as the laboratory's ordinary user with an own

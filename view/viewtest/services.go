@@ -22,7 +22,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -191,10 +190,7 @@ func (p *Peer) gitRepo(path string) error {
 		{"-C", path, "update-server-info"},
 	} {
 		c := exec.CommandContext(p.w.alive, "git", args...)
-		// Without what git tells its own children, as those of a rebase or a bisect:
-		// GIT_DIR would turn these commands on the project's repository.
-		c.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "GIT_") }),
-			"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
+		c.Env = append(environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
 		if out, err := c.CombinedOutput(); err != nil {
 			return fmt.Errorf("git %v: %w\n%s", args, err, out)
 		}
