@@ -5,10 +5,7 @@
 package intercept
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -70,18 +67,7 @@ func (f *family) descendants() []int {
 		}
 	}
 	for i := 0; i < len(all); i++ {
-		files, _ := filepath.Glob("/proc/" + strconv.Itoa(all[i]) + "/task/*/children")
-		for _, name := range files {
-			b, err := os.ReadFile(name)
-			if err != nil {
-				continue
-			}
-			for _, word := range bytes.Fields(b) {
-				if pid, err := strconv.Atoi(string(word)); err == nil {
-					all = append(all, pid)
-				}
-			}
-		}
+		all = append(all, childrenOf(strconv.Itoa(all[i]))...)
 	}
 	return all
 }

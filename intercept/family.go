@@ -191,10 +191,14 @@ func (f *family) reapOrphans() (dying bool) {
 	return dying
 }
 
-// children returns the children of all our threads, proc_tid_children(5).
-func children() []int {
+// children returns our own children.
+func children() []int { return childrenOf("self") }
+
+// childrenOf returns the children of all threads of a process, as /proc names it
+// (proc_tid_children(5)).
+func childrenOf(process string) []int {
 	var pids []int
-	files, _ := filepath.Glob("/proc/self/task/*/children")
+	files, _ := filepath.Glob("/proc/" + process + "/task/*/children")
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {

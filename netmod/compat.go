@@ -59,12 +59,7 @@ func (m *Module) compatConnect(c *intercept.Call, fd int, addr intercept.Addr, l
 	if m.find(d) != nil { // a placeholder that a 64-bit program has passed on
 		return intercept.Fail(unix.EAFNOSUPPORT)
 	}
-	if sockaddrFamily(sa) == unix.AF_UNIX && m.conf.Doors != nil {
-		if err := m.conf.Doors.Judge(c.Task, sa); err != nil {
-			return intercept.Fail(intercept.Errno(err))
-		}
-	}
-	return m.foreign(c, d)
+	return m.connectForeign(c, d, sa)
 }
 
 // handleCompatIoctl answers the socket ioctls of 32-bit programs, whose struct

@@ -16,37 +16,22 @@ import (
 
 // handleConnect answers connect(2).
 func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
-	sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
-	if err != nil {
-		// The kernel looks at the descriptor first.
-		fd, ferr := c.DupFD(int(int32(c.Args[0])))
-		if ferr != nil {
-			return intercept.Fail(intercept.Errno(ferr))
-		}
-		fd.Close()
-		if fd.Key.Cookie == 0 {
-			return intercept.Fail(unix.ENOTSOCK)
-		}
-		return intercept.Fail(intercept.Errno(err))
-	}
 	fd, err := c.DupFD(int(int32(c.Args[0])))
-	if err != nil {
+	if err != nil { // the kernel looks at the descriptor first, too
 		return intercept.Fail(intercept.Errno(err))
 	}
 	d := &held{FD: fd}
-	defer func() {
-		if !d.taken {
-			d.Close()
-		}
-	}()
+	defer d.drop()
+	if !fd.IsSocket() {
+		return intercept.Fail(unix.ENOTSOCK)
+	}
+	sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
 	s := m.find(fd)
 	if s == nil {
-		if sockaddrFamily(sa) == unix.AF_UNIX && m.conf.Doors != nil {
-			if err := m.conf.Doors.Judge(c.Task, sa); err != nil {
-				return intercept.Fail(intercept.Errno(err))
-			}
-		}
-		return m.foreign(c, fd)
+		return m.connectForeign(c, fd, sa)
 	}
 	b := s.common()
 	if nl, ok := b.ep.(*netlink); ok {
@@ -60,6 +45,17 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 		return intercept.Fail(intercept.Errno(err))
 	}
 	return s.connect(c, d, to)
+}
+
+// connectForeign judges a connect of a socket that is none of the module's: AF_UNIX
+// may go anywhere but through a door that is shut.
+func (m *Module) connectForeign(c *intercept.Call, d intercept.FD, sa []byte) intercept.Action {
+	if sockaddrFamily(sa) == unix.AF_UNIX && m.conf.Doors != nil {
+		if err := m.conf.Doors.Judge(c.Task, sa); err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+	}
+	return m.foreign(c, d)
 }
 
 // A connectWait is a thread that waits in a blocking connect.

@@ -100,6 +100,13 @@ func (b *base) register(fd int, more func() error) error {
 	return b.m.pump.add(&b.job, b.peer)
 }
 
+// drop closes the duplicate if nobody has taken it.
+func (h *held) drop() {
+	if !h.taken {
+		h.Close()
+	}
+}
+
 // watch starts to be told of events of the endpoint.
 func (b *base) watch() {
 	b.stop = b.ep.Watch(unix.POLLIN|unix.POLLOUT|unix.POLLERR|unix.POLLHUP|unix.POLLRDHUP|unix.POLLPRI,
@@ -225,11 +232,7 @@ func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Act
 		return intercept.Fail(intercept.Errno(err))
 	}
 	d := &held{FD: fd}
-	defer func() {
-		if !d.taken {
-			d.Close()
-		}
-	}()
+	defer d.drop()
 	s := m.find(fd)
 	if s == nil {
 		return m.foreign(c, fd)
