@@ -177,10 +177,10 @@ func (m *Module) warnOnce(key, msg string, args ...any) {
 	}
 }
 
-// Limits of Drain.
+// Times of Drain.
 const (
-	drainStall = 5 * time.Second  // without an acknowledgement
-	drainTotal = 60 * time.Second // in all
+	drainTotal = 60 * time.Second // the longest it waits
+	drainQuiet = 2 * time.Second  // without an acknowledgement, before it tells
 	drainTick  = 10 * time.Millisecond
 )
 
@@ -188,10 +188,9 @@ const (
 var ErrUndelivered = errors.New("data was written that the peer has not acknowledged")
 
 // Drain waits, after the last task has ended, until what the program wrote was
-// acknowledged by its peers. It gives up when ctx ends, after 5 s without any
-// progress or 60 s in all, and then returns an error that wraps ErrUndelivered
-// and says how much. tell, if not nil, is called once when there is something to
-// wait for.
+// acknowledged by its peers. It gives up when ctx ends or after 60 s, and then
+// returns an error that wraps ErrUndelivered and says how much. tell, if not nil, is
+// called once when nothing has been acknowledged for 2 s.
 func (m *Module) Drain(ctx context.Context, tell func(bytes, sockets int)) error {
 	start := time.Now()
 	last, moved := -1, start
@@ -202,14 +201,19 @@ func (m *Module) Drain(ctx context.Context, tell func(bytes, sockets int)) error
 		if n == 0 {
 			return nil
 		}
-		if tell != nil && time.Since(start) > 100*time.Millisecond {
-			tell(bytes, n)
-			tell = nil
-		}
 		if bytes != last {
 			last, moved = bytes, time.Now()
 		}
-		if time.Since(moved) > drainStall || time.Since(start) > drainTotal {
+		if time.Since(moved) > drainQuiet {
+			if bytes == 0 {
+				return nil // every byte has arrived; only a FIN finds nobody
+			}
+			if tell != nil {
+				tell(bytes, n)
+				tell = nil
+			}
+		}
+		if time.Since(start) > drainTotal {
 			return fmt.Errorf("%w: %d bytes on %d connections", ErrUndelivered, bytes, n)
 		}
 		select {

@@ -46,8 +46,8 @@ type Config struct {
 	// continued (then sig is SIGCONT), for job control. It must not block.
 	OnStop func(sig unix.Signal)
 
-	// Pending, if set, is called once when the program has ended and what it
-	// wrote is not yet acknowledged by its peers.
+	// Pending, if set, is called once when the program has ended, and for some
+	// time nothing of what it wrote was acknowledged by its peers.
 	Pending func(bytes, sockets int)
 
 	Log *slog.Logger

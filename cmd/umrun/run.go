@@ -39,10 +39,8 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	conf.SigMask, conf.SigIgnore = &mask, ignoredSignals()
 	conf.OnStop = relay.stopped
 	conf.Log = log
-	if f.verbose {
-		conf.Pending = func(bytes, _ int) {
-			fmt.Fprintf(os.Stderr, "umrun: the program has ended, %d bytes of it are still on their way (Ctrl-C gives them up)\n", bytes)
-		}
+	conf.Pending = func(bytes, _ int) {
+		log.Warn(fmt.Sprintf("the program has ended, %d bytes of it are still on their way: waiting up to a minute, Ctrl-C gives them up", bytes))
 	}
 	plan, err := view.MakePlan(conf)
 	if err != nil {
