@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"golang.zx2c4.com/wireguard/device"
 )
 
 // How often things are looked at.
@@ -52,6 +54,7 @@ func (l *Link) setUp() {
 // message that may complete one shortens the wait between looks.
 func (l *Link) watch(ctx context.Context) {
 	wait := lookLate
+	hurry := hurries
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for !l.isUp.Load() {
@@ -70,7 +73,35 @@ func (l *Link) watch(ctx context.Context) {
 				l.setUp()
 			}
 		}
+		if len(hurry) > 0 && time.Since(l.opened) >= hurry[0] && !l.isUp.Load() {
+			hurry = hurry[1:]
+			l.initiate()
+		}
 		timer.Reset(wait)
+	}
+}
+
+// hurries is when, after the start, peers that have not answered are asked again.
+// The device itself repeats an initiation after 5 s only; but a peer drops those of
+// one key that come within 20 ms of another (replay and flood protection of
+// wireguard-go and of Linux), as two views with one key that start together send
+// them. A repetition makes a late answer to the one before useless, so there are
+// two, far apart.
+var hurries = []time.Duration{500 * time.Millisecond, 2 * time.Second}
+
+// initiate asks every peer that has an endpoint and no session for one, at once.
+func (l *Link) initiate() {
+	stats := l.Stats()
+	for _, p := range l.cfg.Peers {
+		if !stats.addr(p.PublicKey).IsValid() {
+			continue
+		}
+		if peer := l.dev.LookupPeer(device.NoisePublicKey(p.PublicKey)); peer != nil {
+			peer.ExpireCurrentKeypairs() // or the device would wait
+			if err := peer.SendHandshakeInitiation(false); err != nil {
+				l.log.Debug("no handshake initiation", "peer", p.PublicKey.String(), "error", err)
+			}
+		}
 	}
 }
 
