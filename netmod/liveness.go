@@ -75,7 +75,7 @@ func (l *liveness) watch(fd int, cookie uint64) error {
 	}
 	l.mu.Lock()
 	l.watched++
-	scan := l.watched > scanGrowth+l.lastSize
+	scan := !l.orphans && l.watched > scanGrowth+l.lastSize
 	if scan {
 		l.orphans = true
 	}
