@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The bench of make bench runs, and what it finds is sane.
+
+package viewtest_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+)
+
+// TestIntegrationBench runs it with samples that are too short to say how fast
+// anything is. It fails by itself if bytes are lost, if a congestion control is
+// not what it shall be, or if a descriptor is left.
+func TestIntegrationBench(t *testing.T) {
+	viewtest.Need(t, "root", "tun", "ip", "go")
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	bench := filepath.Join(t.TempDir(), "bench")
+	build := exec.CommandContext(ctx, "go", "build", "-o", bench, "./testdata/bench")
+	build.Dir = "../.." // the module's root, where the bench looks for wireguard-go too
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	run := exec.CommandContext(ctx, bench, "-quick", "-umrun", viewtest.Binary(t))
+	run.Dir = build.Dir
+	run.Cancel = func() error { return run.Process.Signal(os.Interrupt) } // so that it cleans up
+	run.WaitDelay = 10 * time.Second
+	out, err := run.CombinedOutput()
+	if err != nil {
+		t.Fatalf("bench: %v\n%s", err, out)
+	}
+	for _, row := range []string{"bulk up", "bulk down", "connect/request/close", "A trapped call", "-n FILE.conf", "An idle view", "Nothing is left behind"} {
+		if !strings.Contains(string(out), row) {
+			t.Errorf("it says nothing of %q:\n%s", row, out)
+		}
+	}
+}
