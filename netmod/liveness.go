@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,9 @@ type liveness struct {
 	lastSize  int // living at the last scan
 	orphans   bool
 
+	called atomic.Bool // a call was trapped since the last probe
+	slow   atomic.Bool // probes are slow, and the next call speeds them up
+
 	kick chan struct{} // cap 1: there is something to look after
 	done chan struct{}
 	wg   sync.WaitGroup
@@ -45,9 +49,11 @@ type liveness struct {
 
 // How often the living are counted.
 const (
-	probeEvery = 20 * time.Millisecond // listeners
-	scanEvery  = time.Second           // orphans
-	scanGrowth = 256                   // placeholders made since the last scan
+	probeEvery = 20 * time.Millisecond // listeners, while the program makes calls
+	probeSlow  = 16 * probeEvery       // ... when it has made none for quietTime
+	quietTime  = time.Second
+	scanEvery  = time.Second // orphans
+	scanGrowth = 256         // placeholders made since the last scan
 )
 
 func newLiveness(m *Module) (*liveness, error) {
@@ -92,6 +98,17 @@ func (l *liveness) orphan() {
 	l.orphans = true
 	l.mu.Unlock()
 	l.nudge()
+}
+
+// active says that the program makes calls, so that it may close a listener soon. A
+// server that waits for its next client costs next to nothing meanwhile.
+func (l *liveness) active() {
+	if !l.called.Load() {
+		l.called.Store(true)
+	}
+	if l.slow.Load() && l.slow.CompareAndSwap(true, false) {
+		l.nudge()
+	}
 }
 
 // listener has s probed until it is closed.
@@ -195,11 +212,17 @@ func (l *liveness) run() {
 	defer l.wg.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	lastScan := time.Now()
+	lastScan, lastCall := time.Now(), time.Now()
 	for {
+		if l.called.Swap(false) {
+			lastCall = time.Now()
+		}
 		l.mu.Lock()
 		wait := time.Hour
 		switch {
+		case len(l.listeners) > 0 && time.Since(lastCall) > quietTime:
+			wait = probeSlow
+			l.slow.Store(true)
 		case len(l.listeners) > 0:
 			wait = probeEvery
 		case l.orphans:

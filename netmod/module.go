@@ -108,6 +108,7 @@ func (m *Module) find(d intercept.FD) socket {
 	if d.Key.Cookie == 0 {
 		return nil
 	}
+	m.live.active()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.sockets[d.Key.Cookie]
