@@ -177,7 +177,12 @@ func (s *Stack) tune(c Config) error {
 	}
 	sack := tcpip.TCPSACKEnabled(true)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true) // without it 4 times slower at 20 ms
-	recovery := tcpip.TCPRACKLossDetection                 // wide-area paths reorder
+	// RACK, which copes better with paths that reorder, is off. Its tail loss probe
+	// stops the retransmission timer, and when it has fired the timer is started
+	// again only if data is outstanding, as this version of gVisor counts it, which
+	// leaves a FIN out: a connection whose FIN was lost, or overtook its last data,
+	// then waits for ever (rack.go, schedulePTO and probeTimerExpired).
+	recovery := tcpip.TCPRecovery(0)
 	cc := tcpip.CongestionControlOption(c.CongestionControl)
 	nagle := tcpip.TCPDelayEnabled(true) // as Linux; TCP_NODELAY turns it off
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(defaultTCPBuf, c.RcvBufMax), Max: c.RcvBufMax}
