@@ -56,7 +56,7 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if s.family == unix.AF_INET6 && a.Addr().Is4() {
 		return unix.EAFNOSUPPORT
 	}
-	if a.Addr().Unmap().IsMulticast() {
+	if !s.st.unicast(f, a.Addr().Unmap()) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}
 	gerr := s.endpoint().Connect(f)
@@ -67,6 +67,23 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	s.countLocked()
 	s.limitHandshakeLocked()
 	return unix.EINPROGRESS
+}
+
+// unicast tells whether a, which is f, is neither a multicast address nor a
+// broadcast address of the network that it is routed to.
+func (s *Stack) unicast(f tcpip.FullAddress, a netip.Addr) bool {
+	if a.IsMulticast() {
+		return false
+	}
+	if !a.Is4() || a.IsUnspecified() {
+		return true
+	}
+	r, err := s.gv.FindRoute(f.NIC, tcpip.Address{}, gvAddr(a), protoOf(a), false)
+	if err != nil {
+		return true // connecting will say so
+	}
+	defer r.Release()
+	return !r.IsOutboundBroadcast()
 }
 
 // limitHandshakeLocked gives up a connection attempt when TCP_SYNCNT or

@@ -84,7 +84,7 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if !a.IsValid() {
 		return s.disconnectLocked()
 	}
-	f, err := full(s.family, a)
+	f, err := s.destination(a)
 	if err != nil {
 		return err
 	}
@@ -92,6 +92,18 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 		return connectErrno(err)
 	}
 	return nil
+}
+
+// destination converts an address to send to. Echo requests to the address of a
+// link are sent within that link: gVisor's loopback interface, the usual way to
+// all own addresses, has those of links only for as long as a route is in use,
+// and requests to such temporary addresses are left unanswered over IPv4.
+func (s *packetSocket) destination(a netip.AddrPort) (tcpip.FullAddress, error) {
+	f, err := full(s.family, a)
+	if err == nil && s.proto == unix.IPPROTO_ICMP && f.NIC == 0 && f.Addr.Len() > 0 {
+		f.NIC = s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, f.Addr)
+	}
+	return f, err
 }
 
 // disconnectLocked is connect(2) to AF_UNSPEC. gVisor does it for UDP only; a
@@ -165,7 +177,7 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		if m.Peer.Port() == 0 && s.proto == unix.IPPROTO_UDP {
 			return unix.EINVAL
 		}
-		f, err := full(s.family, m.Peer)
+		f, err := s.destination(m.Peer)
 		if err != nil {
 			return err
 		}

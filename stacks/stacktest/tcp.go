@@ -22,6 +22,7 @@ var tcpCases = []testCase{
 	{"tcp_connect_accepted", tcpConnectAccepted},
 	{"tcp_connect_refused", tcpConnectRefused},
 	{"tcp_connect_refused_so_error", tcpConnectRefusedSOError},
+	{"tcp_connect_no_unicast", tcpConnectNoUnicast},
 	{"tcp_poll_states", tcpPollStates},
 	{"tcp_half_close", tcpHalfClose},
 	{"tcp_shut_rdwr", tcpShutRDWR},
@@ -126,6 +127,27 @@ func tcpConnectRefusedSOError(t *testing.T, p Pair) {
 	wantErr(t, "recv", recvErr(c), unix.ECONNREFUSED)
 	wantErr(t, "second recv", recvErr(c), io.EOF)
 	wantErr(t, "send", sendErr(c), unix.EPIPE)
+}
+
+// tcpConnectNoUnicast: addresses that stand for more than one host are refused
+// before anything is sent, and leave the socket as it was.
+func tcpConnectNoUnicast(t *testing.T, p Pair) {
+	to := []netip.Addr{
+		netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("::ffff:255.255.255.255"),
+		netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("::ffff:224.0.0.251"),
+		netip.MustParseAddr("ff0e::1"),
+	}
+	if p.Broadcast.IsValid() {
+		to = append(to, p.Broadcast)
+	}
+	for _, a := range to {
+		c := newTCP(t, p.A, family(a))
+		wantErr(t, "connect to "+a.String(), c.Connect(netip.AddrPortFrom(a, 9)), unix.ENETUNREACH)
+		wantPoll(t, "after "+a.String(), c, evFresh)
+		if local, _ := c.Names(); local.Port() != 0 {
+			t.Errorf("connect to %s: bound to %s", a, local)
+		}
+	}
 }
 
 func tcpUnconnected(t *testing.T, p Pair) {

@@ -129,7 +129,7 @@ func pingEcho(t *testing.T, p Pair) {
 	if !p.Ping {
 		t.Skip("net.ipv4.ping_group_range does not let this user have ping sockets")
 	}
-	for _, b := range []netip.Addr{p.B4, p.B6} {
+	for _, b := range []netip.Addr{p.B4, p.B6, p.A4, p.A6} {
 		proto, request, reply := unix.IPPROTO_ICMP, byte(8), byte(0)
 		if b.Is6() {
 			proto, request, reply = unix.IPPROTO_ICMPV6, 128, 129
