@@ -335,6 +335,7 @@ func (s *stream) putBack(ch *child) {
 func (s *stream) closeListener() {
 	q := s.queue
 	s.queue = nil
+	_ = s.tcp.Close() // first: who sees a reset and tries again is refused
 	for _, w := range q.waiters {
 		w.call.Complete(intercept.Fail(unix.EINVAL))
 		w.end()
@@ -353,5 +354,4 @@ func (s *stream) closeListener() {
 	q.back.Unlock()
 	s.m.live.unlisten(s)
 	q.nook.close()
-	_ = s.tcp.Close()
 }
