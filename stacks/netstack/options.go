@@ -37,8 +37,11 @@ func (s *sock) option(k optKey) (option, bool) {
 	if s.family == unix.AF_INET6 {
 		tables = append(tables, solIPv6)
 	}
-	if s.typ == unix.SOCK_STREAM {
+	switch s.proto {
+	case unix.IPPROTO_TCP:
 		tables = append(tables, solTCP)
+	case unix.IPPROTO_UDP:
+		tables = append(tables, solUDP)
 	}
 	for _, t := range tables {
 		if o, ok := t[k]; ok {
@@ -57,6 +60,11 @@ func (s *sock) SetOption(level, name int, value []byte) error {
 	o, ok := s.option(k)
 	if !ok || o.set == nil {
 		return unix.ENOPROTOOPT
+	}
+	if s.typ == unix.SOCK_STREAM {
+		if err := notOnStreams[k]; err != 0 {
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +86,7 @@ func (s *sock) Option(level, name int, value []byte) (int, error) {
 	o, ok := s.option(optKey{level, name})
 	if !ok || o.get == nil {
 		if !s.knownLevel(level) {
-			return 0, unix.EOPNOTSUPP // net/ipv4/ip_sockglue.c:do_ip_getsockopt
+			return 0, unix.EOPNOTSUPP // see knownLevel
 		}
 		return 0, unix.ENOPROTOOPT
 	}
@@ -91,12 +99,13 @@ func (s *sock) Option(level, name int, value []byte) (int, error) {
 	return copy(value, v), nil
 }
 
+// knownLevel tells whether getsockopt(2) has options of a level. It makes no
+// difference to AF_INET6: do_ipv6_getsockopt answers ENOPROTOOPT for both,
+// do_ip_getsockopt does not.
 func (s *sock) knownLevel(level int) bool {
-	switch level {
-	case unix.SOL_SOCKET, unix.IPPROTO_IP:
+	switch {
+	case level == unix.SOL_SOCKET, level == unix.IPPROTO_IP, s.family == unix.AF_INET6:
 		return true
-	case unix.IPPROTO_IPV6:
-		return s.family == unix.AF_INET6
 	}
 	return level == s.proto && s.proto != unix.IPPROTO_ICMP && s.proto != unix.IPPROTO_ICMPV6
 }

@@ -73,6 +73,7 @@ var solIP = map[optKey]option{
 		return unix.ENOPROTOOPT
 	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
 	{ip4, unix.IP_TRANSPARENT}: refused("IP_TRANSPARENT", unix.EPERM, true),
+	{ip4, unix.IP_FREEBIND}:    keptBool(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, "only own addresses can be bound"),
 
 	{ip4, unix.IP_MULTICAST_TTL}: {name: "IP_MULTICAST_TTL", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := ipInt(v)

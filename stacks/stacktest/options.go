@@ -126,6 +126,8 @@ func optionRoundTrip(t *testing.T, p Pair) {
 		{"IP_PKTINFO", onTCP4, unix.IPPROTO_IP, unix.IP_PKTINFO, 0, 1, 1},
 		{"IP_RECVERR", on4, unix.IPPROTO_IP, unix.IP_RECVERR, 0, 1, 1},
 		{"IP_BIND_ADDRESS_NO_PORT", on4, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 0, 1, 1},
+		{"IP_FREEBIND", on4, unix.IPPROTO_IP, unix.IP_FREEBIND, 0, 1, 1},
+		{"UDP_CORK", onUDP, unix.IPPROTO_UDP, unix.UDP_CORK, 0, 0, 0},
 		{"IP_MULTICAST_TTL", onUDP4, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 1, 4, 4},
 		{"IP_MULTICAST_LOOP", onUDP4, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 1, 0, 0},
 		{"IP_MULTICAST_ALL", onUDP4, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 1, 0, 0},
@@ -191,6 +193,12 @@ func optionErrors(t *testing.T, p Pair) {
 		{"SO_TYPE is read only", onAll, sol, unix.SO_TYPE, i32(0), unix.ENOPROTOOPT},
 		{"no such device", onAll, sol, unix.SO_BINDTODEVICE, []byte("nosuch0\x00"), unix.ENODEV},
 		{"no such congestion control", onTCP, unix.IPPROTO_TCP, unix.TCP_CONGESTION, []byte("nosuch"), unix.ENOENT},
+		{"IP_MULTICAST_TTL on TCP", onTCP4, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, i32(5), unix.EINVAL},
+		{"IP_MULTICAST_IF on TCP", onTCP4, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, i32(0), unix.EINVAL},
+		{"IP_ADD_MEMBERSHIP on TCP", onTCP4, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, []byte{224, 0, 0, 251, 127, 0, 0, 1}, unix.EPROTO},
+		{"IPV6_MULTICAST_HOPS on TCP", onTCP6, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, i32(5), unix.ENOPROTOOPT},
+		{"IPV6_MULTICAST_IF on TCP", onTCP6, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, i32(0), unix.ENOPROTOOPT},
+		{"IPV6_JOIN_GROUP on TCP", onTCP6, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, append([]byte{0xff, 5, 15: 1}, i32(0)...), unix.EPROTO},
 		{"no such ULP", onTCP, unix.IPPROTO_TCP, unix.TCP_ULP, []byte("nosuch"), unix.ENOENT},
 	} {
 		eachKind(t, p.A, tt.kinds, func(kind string, s stacks.Socket) {
@@ -209,6 +217,8 @@ func optionErrors(t *testing.T, p Pair) {
 		{"unknown of IPv6", on6, unix.IPPROTO_IPV6, 9999, unix.ENOPROTOOPT},
 		{"unknown level", on4, 12345, 1, unix.EOPNOTSUPP},
 		{"TCP level on UDP", onUDP4, unix.IPPROTO_TCP, unix.TCP_NODELAY, unix.EOPNOTSUPP},
+		{"unknown level", on6, 12345, 1, unix.ENOPROTOOPT},
+		{"TCP level on UDP", onUDP6, unix.IPPROTO_TCP, unix.TCP_NODELAY, unix.ENOPROTOOPT},
 		{"IP_MTU unconnected", on4, unix.IPPROTO_IP, unix.IP_MTU, unix.ENOTCONN},
 	} {
 		eachKind(t, p.A, tt.kinds, func(kind string, s stacks.Socket) {
