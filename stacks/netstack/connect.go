@@ -56,7 +56,7 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if s.family == unix.AF_INET6 && a.Addr().Is4() {
 		return unix.EAFNOSUPPORT
 	}
-	if !s.st.unicast(f, a.Addr().Unmap()) {
+	if to := a.Addr().Unmap(); to.IsMulticast() || s.st.broadcast(f) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}
 	gerr := s.endpoint().Connect(f)
@@ -69,21 +69,19 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	return unix.EINPROGRESS
 }
 
-// unicast tells whether a, which is f, is neither a multicast address nor a
-// broadcast address of the network that it is routed to.
-func (s *Stack) unicast(f tcpip.FullAddress, a netip.Addr) bool {
-	if a.IsMulticast() {
-		return false
-	}
+// broadcast tells whether f is a broadcast address of the network that it is
+// routed to.
+func (s *Stack) broadcast(f tcpip.FullAddress) bool {
+	a := addrOf(unix.AF_INET, f.Addr, 0).Unmap()
 	if !a.Is4() || a.IsUnspecified() {
-		return true
+		return false
 	}
 	r, err := s.gv.FindRoute(f.NIC, tcpip.Address{}, gvAddr(a), protoOf(a), false)
 	if err != nil {
-		return true // connecting will say so
+		return false // connecting will say so
 	}
 	defer r.Release()
-	return !r.IsOutboundBroadcast()
+	return r.IsOutboundBroadcast()
 }
 
 // limitHandshakeLocked gives up a connection attempt when TCP_SYNCNT or

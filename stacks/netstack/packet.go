@@ -88,7 +88,17 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	if err := s.endpoint().Connect(f); err != nil {
+	ep := s.endpoint()
+	if s.proto == unix.IPPROTO_UDP && !ep.SocketOptions().GetBroadcast() && s.st.broadcast(f) {
+		// The port is chosen first (net/ipv4/af_inet.c:inet_dgram_connect).
+		if s.localName().Port() == 0 {
+			if err := ep.Bind(tcpip.FullAddress{}); err != nil {
+				return connectErrno(err)
+			}
+		}
+		return unix.EACCES
+	}
+	if err := ep.Connect(f); err != nil {
 		return connectErrno(err)
 	}
 	return nil

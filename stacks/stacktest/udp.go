@@ -255,6 +255,13 @@ func udpBroadcast(t *testing.T, p Pair) {
 	c := newUDP(t, p.A, unix.AF_INET)
 	to := reach(s, p.Broadcast)
 	wantErr(t, "broadcast", c.SendMsg([]byte("x"), stacks.Message{Peer: to}), unix.EACCES)
+	d := newUDP(t, p.A, unix.AF_INET)
+	wantErr(t, "connect", d.Connect(to), unix.EACCES)
+	if local, remote := d.Names(); !local.Addr().IsUnspecified() || local.Port() == 0 || remote.IsValid() {
+		t.Errorf("after the refusal %s -> %s", local, remote)
+	}
+	setInt(t, d, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+	wantErr(t, "connect with SO_BROADCAST", d.Connect(to), nil)
 	setInt(t, c, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
 	sendMsg(t, c, []byte("to all"), to)
 	if got, m := recvMsg(t, s, 100); string(got) != "to all" || m.Local != p.Broadcast {
