@@ -20,6 +20,10 @@ var native = binary.NativeEndian
 // may pass (net/socket.c:move_addr_to_kernel).
 const sockaddrMax = 128
 
+// sin6LenRFC2133 is the size of a sockaddr_in6 without its scope, which the
+// kernel takes as well.
+const sin6LenRFC2133 = 24
+
 // readSockaddr copies a sockaddr once. EINVAL for a length that is negative or
 // too long, as move_addr_to_kernel.
 func readSockaddr(c *intercept.Call, addr intercept.Addr, length int32) ([]byte, error) {
@@ -59,7 +63,7 @@ func parseSockaddr(family int, sa []byte) (netip.AddrPort, error) {
 		}
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sa[4:8])), binary.BigEndian.Uint16(sa[2:])), nil
 	case f == unix.AF_INET6 && family == unix.AF_INET6:
-		if len(sa) < 24 { // SIN6_LEN_RFC2133
+		if len(sa) < sin6LenRFC2133 {
 			return none, unix.EINVAL
 		}
 		a := netip.AddrFrom16([16]byte(sa[8:24]))
@@ -76,10 +80,19 @@ func parseSockaddr(family int, sa []byte) (netip.AddrPort, error) {
 			return none, unix.EINVAL
 		}
 		a := netip.AddrFrom16(netip.AddrFrom4([4]byte(sa[4:8])).As16())
-		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(sa[2:])), unix.EAFNOSUPPORT
+		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(sa[2:])), otherFamily(family, sa)
 	default:
-		return none, unix.EAFNOSUPPORT
+		return none, otherFamily(family, sa)
 	}
+}
+
+// otherFamily is the errno for a sockaddr of another family: its length is judged
+// first (net/ipv6/tcp_ipv6.c:tcp_v6_connect and others).
+func otherFamily(family int, sa []byte) unix.Errno {
+	if family == unix.AF_INET6 && len(sa) < sin6LenRFC2133 || len(sa) < unix.SizeofSockaddrInet4 {
+		return unix.EINVAL
+	}
+	return unix.EAFNOSUPPORT
 }
 
 // encodeSockaddr writes a as a sockaddr of the socket's family. The zero AddrPort
