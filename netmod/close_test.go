@@ -5,15 +5,20 @@
 package netmod_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/netmod"
+	"umrun/stacks"
 )
 
-func init() { targets["close-after-shutdown"] = closeAfterShutdown }
+func init() {
+	targets["close-after-shutdown"] = closeAfterShutdown
+	targets["close-abruptly"] = closeAbruptly
+}
 
 // closeAfterShutdown ends connections in each order of shutdown and close.
 func closeAfterShutdown(w *transcript) {
@@ -65,4 +70,66 @@ func TestCloseAfterShutdown(t *testing.T) {
 			t.Fatalf("%d sockets are left of a program that has closed all", netmod.Known(w.mod))
 		}
 	}
+}
+
+// TestCloseAbruptly: what a program has written to a peer that does not read is
+// thrown away by a close without lingering, and nobody waits for it.
+func TestCloseAbruptly(t *testing.T) {
+	w := newWorld(t, nil)
+	sock, err := w.stack.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	l := sock.(stacks.StreamSocket)
+	if err := l.Bind(netip.MustParseAddrPort("127.0.0.1:7777")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Listen(1); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if out, _ := w.run(t, "close-abruptly"); out != "full\n" {
+		t.Errorf("the target says %q", out)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("waited %v for what was thrown away", d)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for end := time.Now().Add(5 * time.Second); c.Poll()&unix.POLLHUP == 0; time.Sleep(5 * time.Millisecond) { // poll with a deadline
+		if time.Now().After(end) {
+			t.Fatal("the peer was not reset")
+		}
+	}
+}
+
+// closeAbruptly fills a connection until nothing has moved for a while.
+func closeAbruptly(w *transcript) {
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	w.must("socket", err)
+	w.must("connect", unix.Connect(c, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 7777}))
+	w.must("SO_LINGER", unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+	w.must("nonblock", unix.SetNonblock(c, true))
+	p := make([]byte, 64<<10)
+	for {
+		for err == nil {
+			_, err = unix.Write(c, p)
+		}
+		if err != unix.EAGAIN {
+			w.must("write", err)
+		}
+		fds := []unix.PollFd{{Fd: int32(c), Events: unix.POLLOUT}}
+		n, perr := unix.Poll(fds, 300)
+		w.must("poll", perr)
+		if n == 0 {
+			break
+		}
+		err = nil
+	}
+	w.say("full")
+	unix.Close(c)
 }

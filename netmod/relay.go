@@ -45,6 +45,10 @@ func (s *stream) move(ready uint32) (again bool) {
 		if s.gone || s.state != connected {
 			return false
 		}
+		if s.appHup && s.upFull && s.abrupt() {
+			s.release(true)
+			return false
+		}
 	}
 	if ready&(appOut|stackAny|nudge) != 0 {
 		if s.down(quantum) {
@@ -100,6 +104,14 @@ func (s *stream) up(limit int) (again bool) {
 		}
 	}
 	return true
+}
+
+// abrupt tells whether close(2) throws away what is not sent (SO_LINGER with no
+// time, socket(7)).
+func (s *stream) abrupt() bool {
+	var v [8]byte // struct linger
+	n, err := s.tcp.Option(unix.SOL_SOCKET, unix.SO_LINGER, v[:])
+	return err == nil && n == len(v) && native.Uint32(v[:]) != 0 && native.Uint32(v[4:]) == 0
 }
 
 // upEnd is the end of what the program says: after SHUT_WR the last byte stays,

@@ -211,6 +211,8 @@ static void stuck(const char *ip)
 	say("took something: %s, without end: %s", total > 0 ? "yes" : "no", total > 64 << 20 ? "yes" : "no");
 	num("write when full", write(fd, buf, 65536));
 	say("writable when full: %s", events(ready(fd, POLLOUT, 0)));
+	// Nobody will ever take the rest: it is not to be waited for.
+	ok("no lingering", setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger)));
 	close(fd);
 }
 
