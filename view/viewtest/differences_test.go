@@ -17,7 +17,6 @@ const (
 	unixStream = "the placeholder is an AF_UNIX stream: the calls that do not trap have its errnos"
 	noTrap     = "send and recv without an address do not trap: an error is told by the next call that does"
 	gateEnd    = "the gate's filler is freed an instant after the failure is shown"
-	kernelRace = "the kernel sets the error an instant before the state, and shows two events"
 )
 
 var differences = []difference{
@@ -32,11 +31,6 @@ var differences = []difference{
 	{where: "ready *", native: "result: IN|OUT|ERR|HUP|RDHUP", umrun: "result: IN|ERR|HUP|RDHUP", sometimes: true, reason: gateEnd},
 	{where: "ready *", native: "again: IN|OUT|ERR|HUP|RDHUP", umrun: "again: IN|ERR|HUP|RDHUP", sometimes: true, reason: gateEnd},
 	{where: "ready epoll-et *", native: "again: none", umrun: "again: IN|OUT|ERR|HUP|RDHUP", sometimes: true, reason: gateEnd},
-
-	// The kernel's own race: the error is set an instant before the state.
-	{where: "ready *", native: "result: OUT|ERR|HUP", umrun: "result: IN|OUT|ERR|HUP|RDHUP", sometimes: true, reason: kernelRace},
-	{where: "ready *", native: "result: ERR", umrun: "result: IN|OUT|ERR|HUP|RDHUP", sometimes: true, reason: kernelRace},
-	{where: "ready *", native: "again: IN|OUT|ERR|HUP|RDHUP", umrun: "again: none", sometimes: true, reason: kernelRace},
 
 	// Datagrams that are sent and received without an address.
 	{where: "udp unconnected *", native: "send without address: EDESTADDRREQ", umrun: "send without address: 1", reason: noTrap},

@@ -143,6 +143,20 @@ func TestIntegrationDelivery(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationStuck: a peer that takes nothing is waited for, a minute long,
+// and then umrun says what was lost; the status stays the program's.
+func TestIntegrationStuck(t *testing.T) {
+	viewtest.Need(t, "gcc")
+	w, _, me := lab(t)
+	w.Patience = 100 * time.Second
+	u := w.Umrun(t, me.Conf, viewtest.Target(t, "delivery", viewtest.Dynamic), "stuck", "1000000")
+	u.Env = append(u.Env, labEnv(me.IP4.String(), me.IP6.String())...)
+	r := u.Result()
+	if r.Status != 0 || r.Took < 50*time.Second || r.Took > 80*time.Second || !strings.Contains(r.Stderr, "not acknowledged") {
+		t.Errorf("want status 0 after a minute and a word about it, got %v", r)
+	}
+}
+
 // TestIntegrationCrowd: 1,000 connections at once, every byte by hash.
 func TestIntegrationCrowd(t *testing.T) {
 	viewtest.Need(t, "gcc")
