@@ -133,6 +133,25 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	return out
 }
 
+// fitControl cuts encoded control messages down to what there is room for, as
+// net/core/scm.c:put_cmsg does: a message that does not fit is cut, also within
+// its data, and says so in its length; whole is false then. It changes b.
+func fitControl(b []byte, room int) (fitting []byte, whole bool) {
+	for at := 0; at < len(b); {
+		left := room - at
+		if left < unix.SizeofCmsghdr {
+			return b[:min(at, room)], false
+		}
+		n := int(native.Uint64(b[at:]))
+		if n > left {
+			native.PutUint64(b[at:], uint64(left))
+			return b[:room], false
+		}
+		at += unix.CmsgSpace(n - unix.CmsgLen(0))
+	}
+	return b[:min(len(b), room)], true
+}
+
 // readControl decodes the control messages of a datagram that is sent. What the
 // module does not know is EINVAL, as in ip_cmsg_send, so that a program (a QUIC
 // stack that tries UDP_SEGMENT, say) falls back.

@@ -91,7 +91,18 @@ func (s *stream) listen(c *intercept.Call, d intercept.FD, backlog int) intercep
 	if backlog < 0 { // compared as unsigned (net/socket.c:__sys_listen_socket)
 		backlog = unix.SOMAXCONN
 	}
-	if err := s.tcp.Listen(min(backlog, unix.SOMAXCONN)); err != nil {
+	backlog = min(backlog, unix.SOMAXCONN)
+	err := s.tcp.Listen(backlog)
+	if intercept.Errno(err) == unix.EADDRINUSE {
+		s.mu.Unlock()
+		s.m.live.reapClosed()
+		s.mu.Lock()
+		if s.gone || s.state != fresh && s.state != listening {
+			return intercept.Fail(unix.EINVAL)
+		}
+		err = s.tcp.Listen(backlog)
+	}
+	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
 	if s.state == listening {

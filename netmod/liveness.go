@@ -144,6 +144,25 @@ func (l *liveness) sweep() {
 	}
 }
 
+// reapClosed looks after every socket now: a port is said to be in use, maybe by
+// one that the program has closed already. Programs look for a free port by
+// binding a socket and closing it.
+func (l *liveness) reapClosed() {
+	l.probeListeners()
+	l.scan()
+	l.m.mu.Lock()
+	var packets []*packet
+	for _, s := range l.m.sockets {
+		if p, ok := s.(*packet); ok {
+			packets = append(packets, p)
+		}
+	}
+	l.m.mu.Unlock()
+	for _, p := range packets {
+		p.reap()
+	}
+}
+
 // scan reaps every stream whose placeholder is gone.
 func (l *liveness) scan() {
 	l.m.mu.Lock()

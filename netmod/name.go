@@ -170,7 +170,14 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 		m.live.sweep() // a port may be held by a placeholder that is gone
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if err := b.ep.Bind(to); err != nil {
+		err = b.ep.Bind(to)
+		if intercept.Errno(err) == unix.EADDRINUSE {
+			b.mu.Unlock()
+			m.live.reapClosed()
+			b.mu.Lock()
+			err = b.ep.Bind(to)
+		}
+		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
 		}
 		b.bound = true

@@ -318,6 +318,23 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 	return intercept.Continue() // wakes readers, and makes writes fail
 }
 
+// reap ends a socket that is closed, if its hang-up has not been served yet; what
+// the program wrote before is sent.
+func (s *packet) reap() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.peer < 0 || s.rdwrShut {
+		return
+	}
+	p := []unix.PollFd{{Fd: int32(s.peer)}}
+	if n, err := unix.Poll(p, 0); err != nil || n == 0 || p[0].Revents&unix.POLLHUP == 0 {
+		return
+	}
+	s.appHup = true
+	for s.up() {
+	}
+}
+
 // finish ends a socket that nobody holds any more.
 func (s *packet) finish() {
 	s.gone = true

@@ -22,6 +22,8 @@ func TestPacketTranscripts(t *testing.T) {
 		"connected-udp": nil,
 		"messages":      nil,
 		"pktinfo":       nil,
+		"control-room":  nil,
+		"free-port":     nil,
 		"udp-misuse": {
 			// The write goes into the pair before the module sees it; the errno
 			// comes with the next call that traps.
@@ -42,6 +44,8 @@ func init() {
 	targets["connected-udp"] = connectedUDP
 	targets["messages"] = messages
 	targets["pktinfo"] = pktinfo
+	targets["control-room"] = controlRoom
+	targets["free-port"] = freePort
 	targets["udp-misuse"] = udpMisuse
 	targets["udp-waits"] = udpWaits
 	targets["endings"] = endings
@@ -236,6 +240,44 @@ func pktinfo(w *transcript) {
 		for _, m := range msgs {
 			w.say("%d %d %v", m.Header.Level, m.Header.Type, m.Data)
 		}
+	}
+}
+
+// controlRoom: what is told when there is not room for all control messages.
+func controlRoom(w *transcript) {
+	server, sa := udp(w)
+	w.must("IP_RECVTTL", unix.SetsockoptInt(server, unix.IPPROTO_IP, unix.IP_RECVTTL, 1))
+	w.must("IP_PKTINFO", unix.SetsockoptInt(server, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+	client, _ := udp(w)
+	for _, room := range []int{0, 1, 15, 16, 17, 27, 28, 29, 32, 33, 47, 48, 49, 51, 52, 53, 56, 80} {
+		w.must("sendto", unix.Sendto(client, []byte("x"), 0, sa))
+		w.until("server", server, unix.POLLIN)
+		oob := make([]byte, 80)
+		_, n, flags, _, err := unix.Recvmsg(server, make([]byte, 10), oob[:room], 0)
+		w.must("recvmsg", err)
+		w.say("room for %d: %d, flags %#x, %v", room, n, flags, oob)
+	}
+}
+
+// freePort: a port is free as soon as the socket that had it is closed.
+func freePort(w *transcript) {
+	for _, typ := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+		used := 0
+		for range 50 {
+			fd, err := unix.Socket(unix.AF_INET, typ, 0)
+			w.must("socket", err)
+			w.must("bind", unix.Bind(fd, loopback4))
+			sa, err := unix.Getsockname(fd)
+			w.must("getsockname", err)
+			w.must("close", unix.Close(fd))
+			fd, err = unix.Socket(unix.AF_INET, typ, 0)
+			w.must("socket", err)
+			if err := unix.Bind(fd, sa); err != nil {
+				used++
+			}
+			w.must("close", unix.Close(fd))
+		}
+		w.say("type %d: in use %d times", typ, used)
 	}
 }
 

@@ -175,10 +175,9 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 				return 0, err
 			}
 		}
-		control := s.want.encode(s, m)
-		if len(control) > x.controlLen {
+		control, whole := fitControl(s.want.encode(s, m), x.controlLen)
+		if !whole {
 			out |= unix.MSG_CTRUNC
-			control = control[:0]
 		}
 		if len(control) > 0 {
 			if err := c.WriteMem(x.control, control); err != nil {
