@@ -3,6 +3,7 @@
 # make build   bin/umrun
 # make demo    the main job on this machine alone
 # make test    install what is missing, then run every check and test
+# make suites  Go's and CPython's own network tests, natively and under umrun
 # make bench   measure, side by side with the peers that are installed
 # make check   vet, staticcheck, format; no network namespaces, no root
 
@@ -20,7 +21,7 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools python3:python3 node:nodejs setpriv:util-linux
 TEST_DEV    := gcc-multilib
 
-.PHONY: all build test check bench demo deps-build deps-test clean
+.PHONY: all build test check bench suites demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -56,6 +57,11 @@ test: deps-test build
 
 bench: build
 	$(GO) run ./testdata/bench
+
+# In namespaces with nothing but lo: needs root, or unprivileged user namespaces.
+suites: build
+	@scripts/need.sh "" libpython3.11-testsuite
+	$(GO) run ./testdata/suites
 
 demo: deps-build
 	@scripts/need.sh "curl:curl" ""
