@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -42,14 +43,14 @@ func scopeOf(a netip.Addr) uint8 {
 }
 
 // addrs dumps all addresses, first those of IPv4.
-func (r *request) addrs(w *writer) {
+func (r *request) addrs(w *nlmsg.Writer) {
 	only, flags := 0, uint16(unix.NLM_F_MULTI)
 	if r.opts.Strict {
 		only = int(attrU32(r.fixed(unix.SizeofIfAddrmsg)[4:]))
 	}
 	if only != 0 {
 		flags |= unix.NLM_F_DUMP_FILTERED
-		w.filtered = unix.NLM_F_DUMP_FILTERED
+		w.Filtered = unix.NLM_F_DUMP_FILTERED
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		if !r.wants(family) {
@@ -70,9 +71,9 @@ func (r *request) addrs(w *writer) {
 }
 
 // oneAddr answers a request for an IPv6 address.
-func (r *request) oneAddr(w *writer) *failure {
+func (r *request) oneAddr(w *nlmsg.Writer) *nlmsg.Failure {
 	if len(r.body) < unix.SizeofIfAddrmsg {
-		return fail(unix.EINVAL, "Invalid header for get address request")
+		return nlmsg.Fail(unix.EINVAL, "Invalid header for get address request")
 	}
 	index := int(attrU32(r.body[4:]))
 	attrs := r.attrs(unix.SizeofIfAddrmsg)
@@ -82,7 +83,7 @@ func (r *request) oneAddr(w *writer) *failure {
 	}
 	addr, ok := attrAddr(want, unix.AF_INET6)
 	if want == nil || !ok {
-		return fail(unix.EINVAL, "")
+		return nlmsg.Fail(unix.EINVAL, "")
 	}
 	for i := range r.state.Interfaces {
 		ifc := &r.state.Interfaces[i]
@@ -93,39 +94,39 @@ func (r *request) oneAddr(w *writer) *failure {
 			}
 		}
 	}
-	return fail(unix.EADDRNOTAVAIL, "")
+	return nlmsg.Fail(unix.EADDRNOTAVAIL, "")
 }
 
 // address writes the n-th address of an interface.
-func address(w *writer, ifc *stacks.Interface, n int, flags uint16) {
+func address(w *nlmsg.Writer, ifc *stacks.Interface, n int, flags uint16) {
 	p := ifc.Addrs[n]
 	a := p.Addr()
 	ifaFlags := uint32(unix.IFA_F_PERMANENT)
 	if a.Is4() && secondary(ifc, n) {
 		ifaFlags |= unix.IFA_F_SECONDARY
 	}
-	w.begin(unix.RTM_NEWADDR, flags)
-	w.u8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), scopeOf(a))
-	w.u32(uint32(ifc.Index))
-	w.attrAddr(unix.IFA_ADDRESS, a)
+	w.Begin(unix.RTM_NEWADDR, flags)
+	w.U8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), scopeOf(a))
+	w.U32(uint32(ifc.Index))
+	w.AttrAddr(unix.IFA_ADDRESS, a)
 	if a.Is4() {
-		w.attrAddr(unix.IFA_LOCAL, a)
-		w.attrString(unix.IFA_LABEL, ifc.Name)
+		w.AttrAddr(unix.IFA_LOCAL, a)
+		w.AttrString(unix.IFA_LABEL, ifc.Name)
 	}
-	w.attrU32(unix.IFA_FLAGS, ifaFlags)
+	w.AttrU32(unix.IFA_FLAGS, ifaFlags)
 	switch {
 	case a.Is6() && a.IsLoopback():
-		w.attrU8(ifaProto, protoLo)
+		w.AttrU8(ifaProto, protoLo)
 	case a.Is6() && a.IsLinkLocalUnicast():
-		w.attrU8(ifaProto, protoLL)
+		w.AttrU8(ifaProto, protoLL)
 	}
 	// struct ifa_cacheinfo: valid and preferred for ever, the stamps since boot.
-	w.u16(unix.SizeofRtAttr + 16)
-	w.u16(unix.IFA_CACHEINFO)
-	w.u32(^uint32(0))
-	w.u32(^uint32(0))
-	w.zero(8)
-	w.end()
+	w.U16(unix.SizeofRtAttr + 16)
+	w.U16(unix.IFA_CACHEINFO)
+	w.U32(^uint32(0))
+	w.U32(^uint32(0))
+	w.Zero(8)
+	w.End()
 }
 
 // primary is the first address in the subnet of the n-th one, with a prefix of
@@ -143,23 +144,23 @@ func primary(ifc *stacks.Interface, n int) netip.Addr {
 func secondary(ifc *stacks.Interface, n int) bool { return primary(ifc, n) != ifc.Addrs[n].Addr() }
 
 // oneNeigh answers a request for a neighbour: there are none.
-func (r *request) oneNeigh() *failure {
+func (r *request) oneNeigh() *nlmsg.Failure {
 	const size = 12 // struct ndmsg
 	if len(r.body) < size {
-		return fail(unix.EINVAL, "Invalid header for neighbor get request")
+		return nlmsg.Fail(unix.EINVAL, "Invalid header for neighbor get request")
 	}
 	dst, ok := attrAddr(r.attrs(size)[unix.NDA_DST], r.family())
 	if !ok || !dst.IsValid() {
-		return fail(unix.EINVAL, "Network address not specified")
+		return nlmsg.Fail(unix.EINVAL, "Network address not specified")
 	}
 	if index := int(attrU32(r.body[4:])); byIndex(r.state, index) == nil {
-		return fail(unix.ENODEV, "Unknown device ifindex")
+		return nlmsg.Fail(unix.ENODEV, "Unknown device ifindex")
 	}
-	return fail(unix.ENOENT, "Neighbour entry not found")
+	return nlmsg.Fail(unix.ENOENT, "Neighbour entry not found")
 }
 
 // rules dumps the routing policy of a machine where nobody changed it.
-func (r *request) rules(w *writer) {
+func (r *request) rules(w *nlmsg.Writer) {
 	const (
 		fraSuppress = 14 // FRA_SUPPRESS_PREFIXLEN
 		fraProtocol = 21
@@ -179,15 +180,15 @@ func (r *request) rules(w *writer) {
 		if !r.wants(rule.family) {
 			continue
 		}
-		w.begin(unix.RTM_NEWRULE, unix.NLM_F_MULTI)
-		w.u8(uint8(rule.family), 0, 0, 0, rule.table, 0, 0, toTable)
-		w.u32(0)
-		w.attrU32(unix.FRA_TABLE, uint32(rule.table))
-		w.attrU32(fraSuppress, ^uint32(0))
-		w.attrU8(fraProtocol, unix.RTPROT_KERNEL)
+		w.Begin(unix.RTM_NEWRULE, unix.NLM_F_MULTI)
+		w.U8(uint8(rule.family), 0, 0, 0, rule.table, 0, 0, toTable)
+		w.U32(0)
+		w.AttrU32(unix.FRA_TABLE, uint32(rule.table))
+		w.AttrU32(fraSuppress, ^uint32(0))
+		w.AttrU8(fraProtocol, unix.RTPROT_KERNEL)
 		if rule.priority != 0 {
-			w.attrU32(unix.FRA_PRIORITY, rule.priority)
+			w.AttrU32(unix.FRA_PRIORITY, rule.priority)
 		}
-		w.end()
+		w.End()
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -30,13 +31,8 @@ const (
 	fibMatch  = 0x2000 // RTM_F_FIB_MATCH: tell the route, not the resolved path
 )
 
-// Options are the socket options of netlink(7) that change answers. The zero
-// value is that of a new socket.
-type Options struct {
-	ExtAck bool // NETLINK_EXT_ACK: errors say in words what they mean
-	CapAck bool // NETLINK_CAP_ACK: errors do not repeat the request
-	Strict bool // NETLINK_GET_STRICT_CHK: dumps honour filters in the request
-}
+// Options are the socket options of netlink(7) that change answers.
+type Options nlmsg.Options
 
 // Answer is Options{}.Answer: the answer to a socket without options.
 func Answer(s stacks.State, req []byte, portID uint32) [][]byte {
@@ -45,51 +41,18 @@ func Answer(s stacks.State, req []byte, portID uint32) [][]byte {
 
 // Answer returns the datagrams, in order, that a NETLINK_ROUTE socket with the
 // address portID receives for what it sent in one sendmsg(2). None is a valid
-// answer: messages that are cut off or no requests are ignored. req is only
-// read.
+// answer, see [nlmsg.Serve]. req is only read.
 func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
-	w := writer{pid: portID, opts: o}
-	for len(req) >= unix.NLMSG_HDRLEN {
-		size := int(binary.NativeEndian.Uint32(req))
-		if size < unix.NLMSG_HDRLEN || size > len(req) {
-			break
-		}
-		r := request{
-			state: s,
-			raw:   req[:size],
-			typ:   binary.NativeEndian.Uint16(req[4:]),
-			flags: binary.NativeEndian.Uint16(req[6:]),
-			body:  req[unix.NLMSG_HDRLEN:size],
-			opts:  o,
-		}
-		w.seq = binary.NativeEndian.Uint32(req[8:])
-		var failed *failure
-		dumped := false
-		if r.flags&unix.NLM_F_REQUEST != 0 && r.typ >= unix.NLMSG_MIN_TYPE {
-			dumped, failed = r.serve(&w)
-		}
-		w.flush()
-		if failed != nil || r.flags&unix.NLM_F_ACK != 0 && !dumped {
-			w.ack(r.raw, failed)
-		}
-		req = req[min(len(req), align(size)):]
-	}
-	return w.full
+	return nlmsg.Serve(nlmsg.Options(o), req, portID, func(m nlmsg.Message, w *nlmsg.Writer) (bool, *nlmsg.Failure) {
+		r := request{state: s, typ: m.Type, flags: m.Flags, body: m.Body, opts: o}
+		return r.serve(w)
+	})
 }
-
-// A failure is an error with the words that NETLINK_EXT_ACK adds.
-type failure struct {
-	errno unix.Errno
-	text  string
-}
-
-func fail(errno unix.Errno, text string) *failure { return &failure{errno, text} }
 
 // A request is one message.
 type request struct {
 	state stacks.State
-	raw   []byte // with its header
-	body  []byte // without
+	body  []byte // without its header
 	typ   uint16
 	flags uint16
 	opts  Options
@@ -97,29 +60,29 @@ type request struct {
 
 // serve answers r. dumped: the answer is a dump, which is never acknowledged
 // beside its NLMSG_DONE.
-func (r *request) serve(w *writer) (dumped bool, _ *failure) {
+func (r *request) serve(w *nlmsg.Writer) (dumped bool, _ *nlmsg.Failure) {
 	switch {
 	case r.typ > rtmMax:
-		return false, fail(unix.EOPNOTSUPP, "")
+		return false, nlmsg.Fail(unix.EOPNOTSUPP, "")
 	case len(r.body) == 0:
 		return false, nil // no family: ignored, as in the kernel
 	case r.typ&3 != kindGet:
-		return false, fail(unix.EPERM, "")
+		return false, nlmsg.Fail(unix.EPERM, "")
 	case r.flags&dumpBit == 0:
 		return false, r.single(w)
 	}
-	if w.size > maxDump {
-		return false, fail(unix.EBUSY, "")
+	if w.Size() > maxDump {
+		return false, nlmsg.Fail(unix.EBUSY, "")
 	}
 	if f := r.dump(w); f != nil {
 		return false, f
 	}
-	w.done()
+	w.Done()
 	return true, nil
 }
 
 // single answers a request for one object.
-func (r *request) single(w *writer) *failure {
+func (r *request) single(w *nlmsg.Writer) *nlmsg.Failure {
 	switch {
 	case r.typ == unix.RTM_GETLINK:
 		return r.oneLink(w)
@@ -130,11 +93,11 @@ func (r *request) single(w *writer) *failure {
 	case r.typ == unix.RTM_GETNEIGH:
 		return r.oneNeigh()
 	}
-	return fail(unix.EOPNOTSUPP, "")
+	return nlmsg.Fail(unix.EOPNOTSUPP, "")
 }
 
 // dump answers a request for all objects.
-func (r *request) dump(w *writer) *failure {
+func (r *request) dump(w *nlmsg.Writer) *nlmsg.Failure {
 	switch r.typ {
 	case unix.RTM_GETLINK:
 		r.links(w)
@@ -146,7 +109,7 @@ func (r *request) dump(w *writer) *failure {
 		r.rules(w)
 	case unix.RTM_GETNEIGH:
 	default:
-		return fail(unix.EOPNOTSUPP, "")
+		return nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}
 	return nil
 }
@@ -169,25 +132,8 @@ func (r *request) fixed(n int) []byte {
 	return b
 }
 
-// attrs returns the attributes behind a fixed part of n bytes, the last of each
-// type; those that are cut off end the list.
-func (r *request) attrs(n int) map[uint16][]byte {
-	if n > len(r.body) {
-		return nil
-	}
-	out := make(map[uint16][]byte)
-	b := r.body[n:]
-	for len(b) >= unix.SizeofRtAttr {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < unix.SizeofRtAttr || size > len(b) {
-			break
-		}
-		typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-		out[typ] = b[unix.SizeofRtAttr:size]
-		b = b[min(len(b), align(size)):]
-	}
-	return out
-}
+// attrs returns the attributes behind a fixed part of n bytes.
+func (r *request) attrs(n int) map[uint16][]byte { return nlmsg.Attrs(r.body, n) }
 
 // attrU32 reads a number; absent or short is 0.
 func attrU32(a []byte) uint32 {

@@ -17,6 +17,7 @@ import (
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -135,7 +136,7 @@ func TestExtendedErrors(t *testing.T) {
 		if capAck {
 			at = unix.NLMSG_HDRLEN + 4 + unix.NLMSG_HDRLEN
 		}
-		if flags := binary.NativeEndian.Uint16(got[6:]); flags&ackTLVs == 0 || flags&capped != 0 != capAck {
+		if flags := binary.NativeEndian.Uint16(got[6:]); flags&unix.NLM_F_ACK_TLVS == 0 || flags&unix.NLM_F_CAPPED != 0 != capAck {
 			t.Errorf("flags %#x", flags)
 		}
 		if text := string(got[at+4:]); text != "Network address not specified\x00\x00\x00" {
@@ -156,10 +157,10 @@ func TestDatagramSize(t *testing.T) {
 		got := Answer(s, message(typ, requestD, 1, make([]byte, 4)), 1)
 		n := 0
 		for i, d := range got {
-			if len(d) > maxDatagram {
+			if len(d) > nlmsg.MaxDatagram {
 				t.Errorf("datagram of %d bytes", len(d))
 			}
-			if i < len(got)-1 && len(d) < maxDatagram/2 {
+			if i < len(got)-1 && len(d) < nlmsg.MaxDatagram/2 {
 				t.Errorf("datagram %d of %d has only %d bytes", i, len(got), len(d))
 			}
 			for _, m := range decode(t, [][]byte{d}) {

@@ -17,9 +17,8 @@
 // That is what getifaddrs(3), getaddrinfo(3) with AI_ADDRCONFIG, Go's net
 // package, Chromium's address tracker and iproute2's show commands ask for. Each
 // request to change something gets EPERM, as from a program without
-// CAP_NET_ADMIN; each other request EOPNOTSUPP. The loop over the messages of a
-// request, and what it does with malformed ones, is that of the kernel
-// (net/netlink/af_netlink.c:netlink_rcv_skb, net/core/rtnetlink.c, v6.18).
+// CAP_NET_ADMIN; each other request EOPNOTSUPP. What is refused and
+// how is that of the kernel (net/core/rtnetlink.c, v6.18).
 //
 // # What a State does not say
 //
@@ -30,10 +29,4 @@
 // Ethernet device; counters are zero. Attributes that describe drivers, queues
 // and per-device sysctls are left out (IFLA_AF_SPEC, IFLA_XDP, IFLA_LINKINFO and
 // the like), and the test that compares with the kernel lists them.
-//
-// # Datagrams
-//
-// A dump comes in datagrams of at most 3776 bytes: the kernel's own limit on
-// machines with 4 KiB pages (NLMSG_GOODSIZE), on which readers rely; glibc and
-// Go read into one page.
 package rtnetlink

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"umrun/netmod/nlmsg"
 )
 
 // A kernelSocket is a NETLINK_ROUTE socket of the namespace.
@@ -73,13 +75,13 @@ func message(typ, flags uint16, seq uint32, body ...[]byte) []byte {
 	binary.NativeEndian.PutUint16(b[4:], typ)
 	binary.NativeEndian.PutUint16(b[6:], flags)
 	binary.NativeEndian.PutUint32(b[8:], seq)
-	return append(b, make([]byte, align(len(b))-len(b))...)
+	return append(b, make([]byte, nlmsg.Align(len(b))-len(b))...)
 }
 
 func attribute(typ uint16, data []byte) []byte {
-	var w writer
-	w.attr(typ, data)
-	return w.cur
+	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofRtAttr+len(data)))
+	b = append(binary.NativeEndian.AppendUint16(b, typ), data...)
+	return append(b, make([]byte, nlmsg.Align(len(b))-len(b))...)
 }
 
 func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
@@ -117,10 +119,10 @@ func decode(t *testing.T, datagrams [][]byte) (out []decoded) {
 			for a := body[n:]; len(a) >= 4; {
 				l := int(binary.NativeEndian.Uint16(a))
 				m.Attrs[binary.NativeEndian.Uint16(a[2:])] = fmt.Sprintf("%x", a[4:l])
-				a = a[min(len(a), align(l)):]
+				a = a[min(len(a), nlmsg.Align(l)):]
 			}
 			out = append(out, m)
-			d = d[min(len(d), align(size)):]
+			d = d[min(len(d), nlmsg.Align(size)):]
 		}
 	}
 	return out

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -73,7 +74,7 @@ func hwAddr(i *stacks.Interface) net.HardwareAddr {
 }
 
 // links dumps all interfaces.
-func (r *request) links(w *writer) {
+func (r *request) links(w *nlmsg.Writer) {
 	if r.family() == afBr {
 		return // no bridges
 	}
@@ -87,15 +88,15 @@ func (r *request) links(w *writer) {
 }
 
 // oneLink answers a request by index or by name.
-func (r *request) oneLink(w *writer) *failure {
+func (r *request) oneLink(w *nlmsg.Writer) *nlmsg.Failure {
 	if len(r.body) < unix.SizeofIfInfomsg {
-		return fail(unix.EINVAL, "Invalid header for get link")
+		return nlmsg.Fail(unix.EINVAL, "Invalid header for get link")
 	}
 	index := int(int32(attrU32(r.body[4:])))
 	attrs := r.attrs(unix.SizeofIfInfomsg)
 	name := attrs[unix.IFLA_IFNAME]
 	if len(bytes.TrimRight(name, "\x00")) >= unix.IFNAMSIZ {
-		return fail(unix.ERANGE, "")
+		return nlmsg.Fail(unix.ERANGE, "")
 	}
 	if name == nil {
 		name = attrs[unix.IFLA_ALT_IFNAME]
@@ -105,15 +106,15 @@ func (r *request) oneLink(w *writer) *failure {
 	case index > 0:
 		i = byIndex(r.state, index)
 	case index < 0:
-		return fail(unix.EINVAL, "ifindex can't be negative")
+		return nlmsg.Fail(unix.EINVAL, "ifindex can't be negative")
 	case name != nil:
 		name, _, _ = bytes.Cut(name, []byte{0})
 		i = byName(r.state, string(name))
 	default:
-		return fail(unix.EINVAL, "")
+		return nlmsg.Fail(unix.EINVAL, "")
 	}
 	if i == nil {
-		return fail(unix.ENODEV, "")
+		return nlmsg.Fail(unix.ENODEV, "")
 	}
 	// The reply describes the device; the family matters in dumps only.
 	one := *r
@@ -123,54 +124,54 @@ func (r *request) oneLink(w *writer) *failure {
 }
 
 // link writes one interface.
-func (r *request) link(w *writer, i *stacks.Interface, flags uint16) {
+func (r *request) link(w *nlmsg.Writer, i *stacks.Interface, flags uint16) {
 	d := deviceOf(i)
 	inet6 := r.family() == unix.AF_INET6 // inet6_dump_ifinfo says less
 
-	w.begin(unix.RTM_NEWLINK, flags)
+	w.Begin(unix.RTM_NEWLINK, flags)
 	if inet6 {
-		w.u8(unix.AF_INET6, 0)
+		w.U8(unix.AF_INET6, 0)
 	} else {
-		w.u8(unix.AF_UNSPEC, 0)
+		w.U8(unix.AF_UNSPEC, 0)
 	}
-	w.u16(d.hwType)
-	w.u32(uint32(i.Index))
-	w.u32(d.flags)
-	w.u32(0) // change mask
+	w.U16(d.hwType)
+	w.U32(uint32(i.Index))
+	w.U32(d.flags)
+	w.U32(0) // change mask
 
-	w.attrString(unix.IFLA_IFNAME, i.Name)
+	w.AttrString(unix.IFLA_IFNAME, i.Name)
 	if mac := hwAddr(i); inet6 && len(mac) > 0 {
-		w.attr(unix.IFLA_ADDRESS, mac)
+		w.Attr(unix.IFLA_ADDRESS, mac)
 	}
 	if !inet6 {
-		w.attrU32(unix.IFLA_TXQLEN, d.txqlen)
+		w.AttrU32(unix.IFLA_TXQLEN, d.txqlen)
 	}
-	w.attrU8(unix.IFLA_OPERSTATE, d.oper)
-	w.attrU32(unix.IFLA_MTU, uint32(i.MTU))
+	w.AttrU8(unix.IFLA_OPERSTATE, d.oper)
+	w.AttrU32(unix.IFLA_MTU, uint32(i.MTU))
 	if !inet6 {
 		linkDetails(w, i, d)
 	}
-	w.end()
+	w.End()
 }
 
 // linkDetails writes what the general dump says beyond the IPv6 one.
-func linkDetails(w *writer, i *stacks.Interface, d device) {
-	w.attrU8(unix.IFLA_LINKMODE, 0)
-	w.attrU32(iflaMinMTU, d.minMTU)
-	w.attrU32(iflaMaxMTU, d.maxMTU)
-	w.attrU32(unix.IFLA_GROUP, 0)
-	w.attrU32(unix.IFLA_PROMISCUITY, 0)
+func linkDetails(w *nlmsg.Writer, i *stacks.Interface, d device) {
+	w.AttrU8(unix.IFLA_LINKMODE, 0)
+	w.AttrU32(iflaMinMTU, d.minMTU)
+	w.AttrU32(iflaMaxMTU, d.maxMTU)
+	w.AttrU32(unix.IFLA_GROUP, 0)
+	w.AttrU32(unix.IFLA_PROMISCUITY, 0)
 	var carrier uint8
 	if i.Up {
 		carrier = 1
 	}
-	w.attrU8(unix.IFLA_CARRIER, carrier)
-	w.attrU8(unix.IFLA_PROTO_DOWN, 0)
+	w.AttrU8(unix.IFLA_CARRIER, carrier)
+	w.AttrU8(unix.IFLA_PROTO_DOWN, 0)
 	if mac := hwAddr(i); len(mac) > 0 {
-		w.attr(unix.IFLA_ADDRESS, mac)
-		w.attr(unix.IFLA_BROADCAST, d.bcast)
+		w.Attr(unix.IFLA_ADDRESS, mac)
+		w.Attr(unix.IFLA_BROADCAST, d.bcast)
 	}
-	w.attrZero(unix.IFLA_STATS64, stats64Len)
-	w.attrZero(unix.IFLA_STATS, statsLen)
-	w.attrString(unix.IFLA_QDISC, d.qdisc)
+	w.AttrZero(unix.IFLA_STATS64, stats64Len)
+	w.AttrZero(unix.IFLA_STATS, statsLen)
+	w.AttrString(unix.IFLA_QDISC, d.qdisc)
 }

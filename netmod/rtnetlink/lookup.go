@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -25,22 +26,22 @@ var (
 )
 
 // oneRoute answers where packets to an address go.
-func (r *request) oneRoute(w *writer) *failure {
+func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 	if len(r.body) < unix.SizeofRtMsg {
-		return fail(unix.EINVAL, "Invalid header for get route request")
+		return nlmsg.Fail(unix.EINVAL, "Invalid header for get route request")
 	}
 	family := r.family()
 	if family != unix.AF_INET && family != unix.AF_INET6 {
-		return fail(unix.EOPNOTSUPP, "")
+		return nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}
 	attrs := r.attrs(unix.SizeofRtMsg)
 	dst, ok1 := attrAddr(attrs[unix.RTA_DST], family)
 	src, ok2 := attrAddr(attrs[unix.RTA_SRC], family)
 	if !ok1 || !ok2 {
-		return fail(unix.EINVAL, "")
+		return nlmsg.Fail(unix.EINVAL, "")
 	}
 	if attrU32(attrs[unix.RTA_IIF]) != 0 {
-		return fail(unix.EOPNOTSUPP, "") // forwarding; a view forwards nothing
+		return nlmsg.Fail(unix.EOPNOTSUPP, "") // forwarding; a view forwards nothing
 	}
 	if !dst.IsValid() {
 		dst = netip.IPv6Unspecified()
@@ -50,7 +51,7 @@ func (r *request) oneRoute(w *writer) *failure {
 	}
 	oif := int(attrU32(attrs[unix.RTA_OIF]))
 	if oif != 0 && byIndex(r.state, oif) == nil && family == unix.AF_INET {
-		return fail(unix.ENODEV, "") // IPv6 looks for routes, and finds none
+		return nlmsg.Fail(unix.ENODEV, "") // IPv6 looks for routes, and finds none
 	}
 	e, f := lookup(r.state, dst, src, oif)
 	if f != nil {
@@ -59,7 +60,7 @@ func (r *request) oneRoute(w *writer) *failure {
 	flags := attrU32(r.body[8:])
 	if flags&fibMatch != 0 {
 		if e.proto == unix.RTPROT_UNSPEC {
-			return fail(unix.EHOSTUNREACH, "") // an assumption, no entry
+			return nlmsg.Fail(unix.EHOSTUNREACH, "") // an assumption, no entry
 		}
 		if dst.Is4() {
 			e.table = unix.RT_TABLE_MAIN // see resolved4
@@ -78,8 +79,8 @@ func (r *request) oneRoute(w *writer) *failure {
 
 // lookup finds the entry for packets from src (may be invalid) to dst by the
 // interface oif (0: any).
-func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *failure) {
-	unreachable := fail(unix.ENETUNREACH, "")
+func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *nlmsg.Failure) {
+	unreachable := nlmsg.Fail(unix.ENETUNREACH, "")
 	if src.IsValid() && src.IsUnspecified() {
 		src = netip.Addr{}
 	}
@@ -192,7 +193,7 @@ func typeOf(typ uint8, dst netip.Addr) uint8 {
 }
 
 // resolved4 writes the answer of net/ipv4/route.c:rt_fill_info.
-func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTable bool) {
+func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, tellTable bool) {
 	// Without rules of the administrator both tables are one (fib_unmerge), which
 	// goes by the name of main.
 	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), typeOf(e.typ, dst), uint32(cloned), e.oif
@@ -219,28 +220,28 @@ func (e *entry) resolved4(w *writer, s stacks.State, dst, src netip.Addr, tellTa
 	if src.IsValid() {
 		srcLen = 32
 	}
-	w.begin(unix.RTM_NEWROUTE, 0)
-	w.u8(unix.AF_INET, 32, srcLen, 0, uint8(table), unix.RTPROT_UNSPEC, unix.RT_SCOPE_UNIVERSE, typ)
-	w.u32(flags)
-	w.attrU32(unix.RTA_TABLE, table)
-	w.attrAddr(unix.RTA_DST, dst)
+	w.Begin(unix.RTM_NEWROUTE, 0)
+	w.U8(unix.AF_INET, 32, srcLen, 0, uint8(table), unix.RTPROT_UNSPEC, unix.RT_SCOPE_UNIVERSE, typ)
+	w.U32(flags)
+	w.AttrU32(unix.RTA_TABLE, table)
+	w.AttrAddr(unix.RTA_DST, dst)
 	if src.IsValid() {
-		w.attrAddr(unix.RTA_SRC, src)
+		w.AttrAddr(unix.RTA_SRC, src)
 	}
-	w.attrU32(unix.RTA_OIF, uint32(oif))
+	w.AttrU32(unix.RTA_OIF, uint32(oif))
 	if prefsrc.IsValid() && (!src.IsValid() || src.IsUnspecified()) {
-		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
+		w.AttrAddr(unix.RTA_PREFSRC, prefsrc)
 	}
 	if gateway.IsValid() {
-		w.attrAddr(unix.RTA_GATEWAY, gateway)
+		w.AttrAddr(unix.RTA_GATEWAY, gateway)
 	}
-	w.attrU32(unix.RTA_UID, 0)
-	w.attrZero(unix.RTA_CACHEINFO, 32)
-	w.end()
+	w.AttrU32(unix.RTA_UID, 0)
+	w.AttrZero(unix.RTA_CACHEINFO, 32)
+	w.End()
 }
 
 // resolved6 writes the answer of net/ipv6/route.c:rt6_fill_node.
-func (e *entry) resolved6(w *writer, s stacks.State, dst, src netip.Addr) {
+func (e *entry) resolved6(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr) {
 	oif := e.oif
 	prefsrc := e.source(s, dst)
 	if e.typ == unix.RTN_LOCAL {
@@ -249,21 +250,21 @@ func (e *entry) resolved6(w *writer, s stacks.State, dst, src netip.Addr) {
 	if !src.IsValid() {
 		src = netip.IPv6Unspecified()
 	}
-	w.begin(unix.RTM_NEWROUTE, 0)
-	w.u8(unix.AF_INET6, 128, 128, 0, e.table, e.proto, e.scope, e.typ)
-	w.u32(0)
-	w.attrU32(unix.RTA_TABLE, uint32(e.table))
-	w.attrAddr(unix.RTA_DST, dst)
-	w.attrAddr(unix.RTA_SRC, src)
+	w.Begin(unix.RTM_NEWROUTE, 0)
+	w.U8(unix.AF_INET6, 128, 128, 0, e.table, e.proto, e.scope, e.typ)
+	w.U32(0)
+	w.AttrU32(unix.RTA_TABLE, uint32(e.table))
+	w.AttrAddr(unix.RTA_DST, dst)
+	w.AttrAddr(unix.RTA_SRC, src)
 	if prefsrc.IsValid() {
-		w.attrAddr(unix.RTA_PREFSRC, prefsrc)
+		w.AttrAddr(unix.RTA_PREFSRC, prefsrc)
 	}
-	w.attrU32(unix.RTA_PRIORITY, e.metric)
+	w.AttrU32(unix.RTA_PRIORITY, e.metric)
 	if e.gateway.IsValid() {
-		w.attrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
+		w.AttrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
 	}
-	w.attrU32(unix.RTA_OIF, uint32(oif))
-	w.attrZero(unix.RTA_CACHEINFO, 32)
-	w.attrU8(unix.RTA_PREF, 0)
-	w.end()
+	w.AttrU32(unix.RTA_OIF, uint32(oif))
+	w.AttrZero(unix.RTA_CACHEINFO, 32)
+	w.AttrU8(unix.RTA_PREF, 0)
+	w.End()
 }

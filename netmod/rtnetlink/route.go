@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -165,14 +166,14 @@ func lastOf(p netip.Prefix) netip.Addr {
 }
 
 // routes dumps the tables.
-func (r *request) routes(w *writer) *failure {
+func (r *request) routes(w *nlmsg.Writer) *nlmsg.Failure {
 	h := r.fixed(unix.SizeofRtMsg)
 	var table, oif uint32
 	var proto, typ uint8
 	flags := uint16(unix.NLM_F_MULTI)
 	if r.opts.Strict {
 		if attrU32(h[8:])&cloned != 0 {
-			w.filtered = unix.NLM_F_DUMP_FILTERED
+			w.Filtered = unix.NLM_F_DUMP_FILTERED
 			return nil // only exceptions, of which there are none
 		}
 		flags |= unix.NLM_F_DUMP_FILTERED // at least those are left out
@@ -182,11 +183,11 @@ func (r *request) routes(w *writer) *failure {
 			table = t
 		}
 		if oif = attrU32(attrs[unix.RTA_OIF]); oif != 0 && byIndex(r.state, int(oif)) == nil {
-			return fail(unix.ENODEV, "")
+			return nlmsg.Fail(unix.ENODEV, "")
 		}
 	}
 	if table != 0 || proto != 0 || typ != 0 || oif != 0 {
-		w.filtered = unix.NLM_F_DUMP_FILTERED
+		w.Filtered = unix.NLM_F_DUMP_FILTERED
 	}
 	for _, e := range entries(r.state) {
 		if !r.wants(familyOf(e.dst.Addr())) ||
@@ -200,28 +201,28 @@ func (r *request) routes(w *writer) *failure {
 }
 
 // write writes the entry.
-func (e *entry) write(w *writer, flags uint16) {
+func (e *entry) write(w *nlmsg.Writer, flags uint16) {
 	a := e.dst.Addr()
-	w.begin(unix.RTM_NEWROUTE, flags)
-	w.u8(uint8(familyOf(a)), uint8(e.dst.Bits()), 0, 0, e.table, e.proto, e.scope, e.typ)
-	w.u32(0)
-	w.attrU32(unix.RTA_TABLE, uint32(e.table))
+	w.Begin(unix.RTM_NEWROUTE, flags)
+	w.U8(uint8(familyOf(a)), uint8(e.dst.Bits()), 0, 0, e.table, e.proto, e.scope, e.typ)
+	w.U32(0)
+	w.AttrU32(unix.RTA_TABLE, uint32(e.table))
 	if e.dst.Bits() > 0 {
-		w.attrAddr(unix.RTA_DST, a)
+		w.AttrAddr(unix.RTA_DST, a)
 	}
 	if a.Is6() || e.metric != 0 {
-		w.attrU32(unix.RTA_PRIORITY, e.metric)
+		w.AttrU32(unix.RTA_PRIORITY, e.metric)
 	}
 	if e.src.IsValid() {
-		w.attrAddr(unix.RTA_PREFSRC, e.src)
+		w.AttrAddr(unix.RTA_PREFSRC, e.src)
 	}
 	if e.gateway.IsValid() {
-		w.attrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
+		w.AttrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
 	}
-	w.attrU32(unix.RTA_OIF, uint32(e.oif))
+	w.AttrU32(unix.RTA_OIF, uint32(e.oif))
 	if a.Is6() {
-		w.attrZero(unix.RTA_CACHEINFO, 32)
-		w.attrU8(unix.RTA_PREF, 0) // medium, RFC 4191
+		w.AttrZero(unix.RTA_CACHEINFO, 32)
+		w.AttrU8(unix.RTA_PREF, 0) // medium, RFC 4191
 	}
-	w.end()
+	w.End()
 }
