@@ -76,21 +76,30 @@ func outq(s socket, unsent bool) (int, error) {
 		if s.state == listening {
 			return 0, unix.EINVAL
 		}
-		n := 0
-		if s.peer >= 0 && s.state == connected {
-			n, _ = unix.IoctlGetInt(s.peer, unix.TIOCINQ)
-			n = max(n-s.lag, 0)
-		}
-		if u, ok := s.ep.(stacks.Unacked); ok && s.state == connected {
-			b, _ := u.Unacked()
-			n += b
-		}
-		return n, nil
+		return s.unsentLocked(), nil
 	case *packet:
 		n, _ := s.pending()
 		return n, nil
 	}
 	return 0, unix.ENOTTY
+}
+
+// unsentLocked is how many bytes the program wrote that were not acknowledged. The
+// mutex is held.
+func (s *stream) unsentLocked() int {
+	if s.state != connected {
+		return 0
+	}
+	n := 0
+	if s.peer >= 0 {
+		n, _ = unix.IoctlGetInt(s.peer, unix.TIOCINQ)
+		n = max(n-s.lag, 0)
+	}
+	if u, ok := s.ep.(stacks.Unacked); ok {
+		b, _ := u.Unacked()
+		n += b
+	}
+	return n
 }
 
 // deviceIoctl answers netdevice(7) from the view's state.

@@ -22,6 +22,7 @@ type acceptQueue struct {
 	ready   []*child
 	held    stacks.StreamSocket // accepted, but the kernel's queue was full
 	waiters []*acceptWait
+	backlog int // for ss
 
 	back struct { // children that could not be handed over, on their way back
 		sync.Mutex
@@ -106,6 +107,7 @@ func (s *stream) listen(c *intercept.Call, d intercept.FD, backlog int) intercep
 		return intercept.Fail(intercept.Errno(err))
 	}
 	if s.state == listening {
+		s.queue.backlog = backlog
 		return intercept.Return(0)
 	}
 	n, err := newNook(d.N)
@@ -117,7 +119,7 @@ func (s *stream) listen(c *intercept.Call, d intercept.FD, backlog int) intercep
 		n.close()
 		return intercept.Fail(unix.ENOBUFS)
 	}
-	s.queue, s.state, s.bound = &acceptQueue{nook: n}, listening, true
+	s.queue, s.state, s.bound = &acceptQueue{nook: n, backlog: backlog}, listening, true
 	s.m.live.listener(s, n)
 	s.m.pump.schedule(&s.job, nudge)
 	return intercept.Return(0)

@@ -120,9 +120,13 @@ func (m *Module) enter(b *base, fd int) error {
 	if err != nil {
 		return fmt.Errorf("getsockopt SO_COOKIE: %w", err)
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("fstat: %w", err)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b.cookie = cookie
+	b.cookie, b.inode = cookie, st.Ino
 	if m.closed {
 		return unix.ENETDOWN
 	}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// AF_NETLINK sockets: NETLINK_ROUTE answers about the view, nothing else is there.
+// AF_NETLINK sockets: NETLINK_ROUTE and NETLINK_SOCK_DIAG answer about the view,
+// nothing else is there.
 
 package netmod
 
@@ -11,14 +12,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/netmod/rtnetlink"
+	"umrun/netmod/sockdiag"
 	"umrun/stacks"
 )
 
 // A netlink is the kernel's side of a netlink socket, as a stacks.PacketSocket
 // without addresses: requests go in by request, replies come out by RecvMsg.
 type netlink struct {
-	stack stacks.Stack
+	m     *Module
+	proto int // NETLINK_ROUTE or NETLINK_SOCK_DIAG
 
 	mu     sync.Mutex // a leaf
 	port   uint32     // nl_pid; 0 before bind or the first request
@@ -31,14 +35,14 @@ type netlink struct {
 // netlinkQueue bounds the replies that wait; a dump of a view is far smaller.
 const netlinkQueue = 4096
 
-func newNetlink(stack stacks.Stack, typ, proto int) (*netlink, error) {
+func newNetlink(m *Module, typ, proto int) (*netlink, error) {
 	if typ != unix.SOCK_RAW && typ != unix.SOCK_DGRAM {
 		return nil, unix.ESOCKTNOSUPPORT
 	}
-	if proto != unix.NETLINK_ROUTE {
+	if proto != unix.NETLINK_ROUTE && proto != unix.NETLINK_SOCK_DIAG {
 		return nil, unix.EPROTONOSUPPORT
 	}
-	return &netlink{stack: stack, opts: make(map[int][]byte)}, nil
+	return &netlink{m: m, proto: proto, opts: make(map[int][]byte)}, nil
 }
 
 // netlinkName encodes struct sockaddr_nl.
@@ -101,9 +105,14 @@ func (n *netlink) request(p []byte, tgid int) {
 	n.mu.Lock()
 	n.autobind(tgid)
 	port := n.port
-	opts := rtnetlink.Options{ExtAck: n.on(unix.NETLINK_EXT_ACK), CapAck: n.on(unix.NETLINK_CAP_ACK), Strict: n.on(unix.NETLINK_GET_STRICT_CHK)}
+	opts := nlmsg.Options{ExtAck: n.on(unix.NETLINK_EXT_ACK), CapAck: n.on(unix.NETLINK_CAP_ACK), Strict: n.on(unix.NETLINK_GET_STRICT_CHK)}
 	n.mu.Unlock()
-	replies := opts.Answer(n.stack.State(), p, port)
+	var replies [][]byte
+	if n.proto == unix.NETLINK_SOCK_DIAG {
+		replies = sockdiag.Answer(opts, n.m.listSockets, p, port)
+	} else {
+		replies = rtnetlink.Options(opts).Answer(n.m.stack.State(), p, port)
+	}
 	n.mu.Lock()
 	if len(n.queue)+len(replies) <= netlinkQueue {
 		n.queue = append(n.queue, replies...)

@@ -43,6 +43,7 @@ type base struct {
 	m                  *Module
 	self               socket // what the base is part of
 	cookie             uint64 // of the placeholder; written with mu and Module.mu held
+	inode              uint64 // of the same
 	family, typ, proto int    // as socket(2) was called
 	job                job
 
@@ -204,7 +205,7 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 // newSocket makes a socket and its placeholder.
 func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error) {
 	if family == unix.AF_NETLINK {
-		ep, err := newNetlink(m.stack, typ, proto)
+		ep, err := newNetlink(m, typ, proto)
 		if err != nil {
 			return nil, -1, err
 		}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The sockets of the view, for ss(8): what the module knows joined with what the
+// stack knows.
+
+package netmod
+
+import (
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/netmod/sockdiag"
+	"umrun/stacks"
+)
+
+// endpointKey is what a socket and its endpoint have in common.
+type endpointKey struct {
+	proto         int
+	local, remote netip.AddrPort
+}
+
+func keyOf(proto int, local, remote netip.AddrPort) endpointKey {
+	plain := func(a netip.AddrPort) netip.AddrPort {
+		if !a.IsValid() || a.Port() == 0 {
+			return netip.AddrPort{}
+		}
+		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	return endpointKey{proto, plain(local), plain(remote)}
+}
+
+// listSockets tells of every socket that occupies a port. Those of the stack that
+// the program does not hold (it has not accepted them yet, or has closed them)
+// have no inode. No mutex of an inet socket is held by the caller.
+func (m *Module) listSockets() []sockdiag.Socket {
+	var ends []stacks.Endpoint
+	lister, listed := m.stack.(stacks.Lister)
+	if listed {
+		ends = lister.Endpoints()
+	}
+	byKey := make(map[endpointKey][]int, len(ends))
+	for i, e := range ends {
+		k := keyOf(e.Proto, e.Local, e.Remote)
+		byKey[k] = append(byKey[k], i)
+	}
+
+	m.mu.Lock()
+	socks := make([]socket, 0, len(m.sockets))
+	for _, s := range m.sockets {
+		if f := s.common().family; f == unix.AF_INET || f == unix.AF_INET6 {
+			socks = append(socks, s)
+		}
+	}
+	m.mu.Unlock()
+
+	var out []sockdiag.Socket
+	for _, s := range socks {
+		d, own, ok := describe(s)
+		if !ok {
+			continue
+		}
+		local, remote := s.common().ep.Names()
+		if d.State == sockdiag.Listen {
+			remote = netip.AddrPort{}
+		}
+		k := keyOf(d.Proto, local, remote)
+		if at := byKey[k]; len(at) > 0 {
+			byKey[k] = at[1:]
+			e := &ends[at[0]]
+			if !own {
+				d.State = e.State
+			}
+			d.RecvQ += e.RecvQ
+			if d.Proto == unix.IPPROTO_UDP {
+				d.SendQ += e.SendQ
+			}
+			e.Proto = 0 // told
+		} else if listed && !own {
+			continue // it holds no port: not bound, or dead
+		}
+		out = append(out, d)
+	}
+	for _, e := range ends {
+		if e.Proto != 0 {
+			out = append(out, sockdiag.Socket{Endpoint: e})
+		}
+	}
+	return out
+}
+
+// tcpStateOf is the state of a stream as far as the module knows it.
+func tcpStateOf(s *stream) int {
+	switch s.state {
+	case connecting:
+		return sockdiag.SynSent
+	case listening:
+		return sockdiag.Listen
+	case connected:
+		switch {
+		case s.finSent && s.downEOF:
+			return sockdiag.LastAck
+		case s.finSent:
+			return sockdiag.FinWait1
+		case s.downEOF:
+			return sockdiag.CloseWait
+		}
+		return sockdiag.Established
+	}
+	return sockdiag.Close
+}
+
+// describe tells what the module knows of a socket. own: the endpoint's state is
+// not the socket's. !ok: ss does not show it.
+func describe(s socket) (d sockdiag.Socket, own, ok bool) {
+	b := s.common()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gone {
+		return d, false, false
+	}
+	d.Family, d.Cookie, d.Inode, d.UID = b.family, b.cookie, uint32(b.inode), uint32(os.Getuid())
+	d.Local, d.Remote = b.ep.Names()
+	switch s := s.(type) {
+	case *stream:
+		d.Proto, d.State = unix.IPPROTO_TCP, tcpStateOf(s)
+		switch {
+		case s.state == fresh || s.state == failed:
+			return d, false, false
+		case s.state == listening:
+			d.Remote = netip.AddrPort{}
+			d.RecvQ, d.SendQ = len(s.queue.ready), s.queue.backlog
+		default:
+			if s.remote.IsValid() {
+				d.Remote = s.remote
+			}
+			d.SendQ = max(0, s.unsentLocked())
+		}
+		if s.local.IsValid() {
+			d.Local = s.local
+		}
+		own = s.stubbed
+		d.Info, d.Congestion = option(b.ep, unix.IPPROTO_TCP, unix.TCP_INFO), cString(option(b.ep, unix.IPPROTO_TCP, unix.TCP_CONGESTION))
+	case *packet:
+		if !s.isUDP() || d.Local.Port() == 0 {
+			return d, false, false
+		}
+		d.Proto, d.State = unix.IPPROTO_UDP, sockdiag.Close
+		if d.Remote.IsValid() {
+			d.State = sockdiag.Established
+		}
+		if s.stubPeer.IsValid() {
+			d.Local, d.Remote, d.State, own = s.stubLocal(d.Local), s.stubPeer, sockdiag.Established, true
+		}
+	default:
+		return d, false, false
+	}
+	if b.peer >= 0 {
+		// What lies in the placeholder, in bytes of memory, as the kernel counts
+		// datagrams: how many bytes it is only its holder may ask.
+		if n, err := unix.IoctlGetInt(b.peer, unix.TIOCOUTQ); err == nil {
+			d.RecvQ += n
+		}
+	}
+	if v := option(b.ep, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); b.family == unix.AF_INET6 && len(v) >= 4 {
+		d.V6Only = native.Uint32(v) != 0
+	}
+	return d, own, true
+}
+
+// option asks an endpoint for an option; nil if it has none.
+func option(ep stacks.Socket, level, name int) []byte {
+	var v [256]byte
+	n, err := ep.Option(level, name, v[:])
+	if err != nil {
+		return nil
+	}
+	return v[:n:n]
+}
+
+// cString is the string before the first zero.
+func cString(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What a stack may tell of its endpoints, for ss(8).
+
+package stacks
+
+import "net/netip"
+
+// A Lister is implemented by stacks that know the state of their endpoints. Of
+// those of other stacks, netmod tells what it can see itself.
+type Lister interface {
+	// Endpoints returns every TCP and UDP endpoint that occupies a port pair:
+	// listeners, connections, those that wait to be accepted or that the program
+	// has closed, and bound or connected datagram sockets.
+	Endpoints() []Endpoint
+}
+
+// An Endpoint is one end of a connection, or one that waits for them.
+type Endpoint struct {
+	Family int // AF_INET or AF_INET6, as the socket was made
+	Proto  int // IPPROTO_TCP or IPPROTO_UDP
+	State  int // TCP_ESTABLISHED and so on of netinet/tcp.h; UDP: TCP_ESTABLISHED or TCP_CLOSE
+
+	Local, Remote netip.AddrPort // as Socket.Names says; Remote is the zero AddrPort without a peer
+
+	// RecvQ and SendQ are bytes that wait for the program and for the peer. Of a
+	// listener they are the connections that wait, and how many may.
+	RecvQ, SendQ int
+}
