@@ -44,6 +44,9 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
+	if _, ok := s.(*stream); ok {
+		m.live.probeListeners() // one that the program has closed must not answer
+	}
 	return s.connect(c, d, to)
 }
 

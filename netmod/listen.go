@@ -181,7 +181,11 @@ func knock(n *nook) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, n.addr()); err != nil {
+	err = urgentInline(fd)
+	if err == nil {
+		err = unix.Connect(fd, n.addr())
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}

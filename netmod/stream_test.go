@@ -43,6 +43,7 @@ func TestStreamTranscripts(t *testing.T) {
 			"dissolved: OUT|ERR|HUP": "dissolved: OUT|HUP",
 		},
 		"sendfile": nil,
+		"urgent":   nil,
 	} {
 		t.Run(name, func(t *testing.T) { compare(t, name, differ) })
 	}
@@ -64,6 +65,7 @@ func init() {
 	targets["bulk"] = bulk
 	targets["again"] = again
 	targets["sendfile"] = sendfile
+	targets["urgent"] = urgent
 }
 
 var loopback4 = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
@@ -83,7 +85,6 @@ func listener(w *transcript) (int, *unix.SockaddrInet4) {
 func closedPort(w *transcript) *unix.SockaddrInet4 {
 	fd, sa := listener(w)
 	unix.Close(fd)
-	time.Sleep(100 * time.Millisecond)
 	return sa
 }
 
@@ -136,6 +137,32 @@ func (w *transcript) until(what string, fd int, want uint32) {
 		time.Sleep(time.Millisecond)
 	}
 	w.say("%s: still %s", what, events(fd, 0))
+}
+
+// urgent: what is sent with MSG_OOB, read in line, both ways.
+func urgent(w *transcript) {
+	a, b := pair(w)
+	for _, fd := range []int{a, b} {
+		w.must("SO_OOBINLINE", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
+	}
+	for _, side := range [][2]int{{a, b}, {b, a}} {
+		for i, part := range []string{"ab", "!", "cd", "ABOR\r\n", "ef"} {
+			n, err := unix.SendmsgN(side[0], []byte(part), nil, nil, i%2*unix.MSG_OOB)
+			w.say("send %d %v", n, err)
+		}
+		w.must("shutdown", unix.Shutdown(side[0], unix.SHUT_WR))
+		var all []byte
+		for {
+			p := make([]byte, 100)
+			n, err := unix.Read(side[1], p)
+			w.must("read", err)
+			if n == 0 {
+				break
+			}
+			all = append(all, p[:n]...)
+		}
+		w.say("received %q", all)
+	}
 }
 
 func (w *transcript) soError(fd int) {
