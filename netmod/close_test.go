@@ -57,6 +57,14 @@ func closeAfterShutdown(w *transcript) {
 		unix.Close(s)
 		unix.Close(c)
 	}
+	for range 3 {
+		u, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		w.must("socket", err)
+		w.must("connect", unix.Connect(u, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9}))
+		w.must("shutdown", unix.Shutdown(u, unix.SHUT_RDWR))
+		end(u)
+		unix.Close(u)
+	}
 	w.say("all closed")
 }
 

@@ -410,8 +410,12 @@ func (s *stream) startAfresh(c *intercept.Call, d *held) error {
 	s.gate, s.soErr, s.marked, s.broke, s.reported, s.stubbed = 0, 0, false, false, false, false
 	s.appShut, s.appHup, s.finSent, s.lag = false, false, false, 0
 	s.upFull, s.downFull, s.downEOF, s.deaf, s.rdwrShut = false, false, false, false, false
-	if err := s.m.move(&s.base, fd); err != nil {
+	id, err := identify(fd)
+	if err != nil {
 		return err
 	}
-	return s.m.live.watch(fd, s.cookie)
+	if err := s.m.live.watch(fd, id.cookie); err != nil {
+		return err
+	}
+	return s.m.move(&s.base, id)
 }

@@ -126,6 +126,8 @@ func urgentInline(peer int) error {
 }
 
 func (r *rendezvous) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	unix.Close(r.fd)
 	r.nook.close()
 }

@@ -357,6 +357,7 @@ func (s *stream) closeListener() {
 		w.call.Complete(intercept.Fail(unix.EINVAL))
 		w.end()
 	}
+	q.waiters = nil // a cancel that was faster must not end them again
 	for _, ch := range q.ready {
 		ch.drop()
 	}

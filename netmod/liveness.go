@@ -159,27 +159,41 @@ func (l *liveness) reapClosed() {
 	}
 	l.m.mu.Unlock()
 	for _, p := range packets {
-		p.reap()
+		p.reapHungUp()
 	}
 }
 
-// scan reaps every stream whose placeholder is gone.
+// A mortal is a socket that liveness watches.
+type mortal interface {
+	reap(cookie uint64)
+	orphaned() bool
+}
+
+// scan reaps every watched socket whose placeholder is gone.
 func (l *liveness) scan() {
+	l.mu.Lock()
+	l.orphans = false // those of from now on need another scan
+	l.mu.Unlock()
 	l.m.mu.Lock()
-	candidates := make(map[uint64]*stream, len(l.m.sockets))
+	candidates := make(map[uint64]mortal, len(l.m.sockets))
 	for cookie, s := range l.m.sockets {
-		if st, ok := s.(*stream); ok {
-			candidates[cookie] = st
+		if s, ok := s.(mortal); ok {
+			candidates[cookie] = s
 		}
 	}
 	l.m.mu.Unlock()
-	living, err := l.living()
+	for cookie, s := range candidates {
+		if p, ok := s.(*packet); ok && !p.orphaned() {
+			delete(candidates, cookie) // not watched
+		}
+	}
+	living, err := l.living() // after the table: whoever is in it is watched
 	if err != nil {
 		l.m.log.Error("count placeholders", "err", err)
 		return
 	}
 	l.mu.Lock()
-	l.watched, l.lastSize, l.orphans = 0, len(living), false
+	l.watched, l.lastSize = 0, len(living)
 	l.mu.Unlock()
 	left := false
 	for cookie, s := range candidates {

@@ -114,32 +114,41 @@ func (m *Module) find(d intercept.FD) socket {
 	return m.sockets[d.Key.Cookie]
 }
 
-// enter puts b into the table under the cookie of the placeholder fd.
-func (m *Module) enter(b *base, fd int) error {
+// An identity is what the kernel knows a placeholder by.
+type identity struct{ cookie, inode uint64 }
+
+// identify returns the identity of the placeholder fd.
+func identify(fd int) (identity, error) {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
-		return fmt.Errorf("getsockopt SO_COOKIE: %w", err)
+		return identity{}, fmt.Errorf("getsockopt SO_COOKIE: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("fstat: %w", err)
+		return identity{}, fmt.Errorf("fstat: %w", err)
 	}
+	return identity{cookie, st.Ino}, nil
+}
+
+// enter puts b into the table under the cookie of its placeholder, which liveness
+// must be watching by then if it is to watch it at all.
+func (m *Module) enter(b *base, id identity) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b.cookie, b.inode = cookie, st.Ino
+	b.cookie, b.inode = id.cookie, id.inode
 	if m.closed {
 		return unix.ENETDOWN
 	}
-	m.sockets[cookie] = b.self
+	m.sockets[id.cookie] = b.self
 	return nil
 }
 
-// move enters b under the cookie of its new placeholder fd instead of the old one.
-func (m *Module) move(b *base, fd int) error {
+// move enters b under the cookie of its new placeholder instead of the old one.
+func (m *Module) move(b *base, id identity) error {
 	m.mu.Lock()
 	delete(m.sockets, b.cookie)
 	m.mu.Unlock()
-	return m.enter(b, fd)
+	return m.enter(b, id)
 }
 
 // leave takes s out of the table.

@@ -61,7 +61,7 @@ func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonbl
 		err = unix.SetNonblock(pair[0], true)
 	}
 	if err == nil {
-		err = s.register(pair[0], nil)
+		err = s.register(pair[0], false)
 	}
 	if err != nil {
 		unix.Close(pair[0])
@@ -312,15 +312,20 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 			return intercept.Fail(intercept.Errno(err))
 		}
 	}
-	if how == unix.SHUT_RDWR {
+	if how == unix.SHUT_RDWR && !s.rdwrShut {
+		// From now on our end looks hung up, and only a scan tells of the close.
+		if err := s.m.live.watch(d.N, s.cookie); err != nil {
+			s.m.log.Error("watch a socket that is shut", "err", err)
+		}
 		s.rdwrShut = true
+		s.m.live.orphan()
 	}
 	return intercept.Continue() // wakes readers, and makes writes fail
 }
 
-// reap ends a socket that is closed, if its hang-up has not been served yet; what
+// reapHungUp ends a socket that is closed, if its hang-up has not been served yet; what
 // the program wrote before is sent.
-func (s *packet) reap() {
+func (s *packet) reapHungUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.peer < 0 || s.rdwrShut {
@@ -332,6 +337,27 @@ func (s *packet) reap() {
 	}
 	s.appHup = true
 	for s.up() {
+	}
+}
+
+// orphaned tells whether only a scan will find s closed.
+func (s *packet) orphaned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.gone && s.rdwrShut
+}
+
+// reap is called when the placeholder with the given cookie is closed for good.
+func (s *packet) reap(cookie uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || cookie != s.cookie {
+		return
+	}
+	for s.up() { // what was written before it was shut
+	}
+	if !s.gone {
+		s.finish()
 	}
 }
 

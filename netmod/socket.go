@@ -81,18 +81,22 @@ func (h *held) take() intercept.FD {
 }
 
 // register enters the socket, whose placeholder is fd, into the table and begins
-// to listen to both of its sides; more, if set, is done in between. No turn runs
-// before it is complete.
-func (b *base) register(fd int, more func() error) error {
+// to listen to both of its sides; scanned says that liveness watches the
+// placeholder. No turn runs before it is complete.
+func (b *base) register(fd int, scanned bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.m.enter(b, fd); err != nil {
+	id, err := identify(fd)
+	if err != nil {
 		return err
 	}
-	if more != nil {
-		if err := more(); err != nil {
+	if scanned { // first: what is in the table and not watched is taken for closed
+		if err := b.m.live.watch(fd, id.cookie); err != nil {
 			return err
 		}
+	}
+	if err := b.m.enter(b, id); err != nil {
+		return err
 	}
 	b.watch()
 	if b.peer < 0 {

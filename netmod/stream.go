@@ -81,7 +81,7 @@ func (m *Module) makeStream(family, typ, proto int, ep stacks.StreamSocket) *str
 
 // enterStream makes s known; fd is its placeholder.
 func (m *Module) enterStream(s *stream, fd int) error {
-	return s.register(fd, func() error { return m.live.watch(fd, s.cookie) })
+	return s.register(fd, true)
 }
 
 // turn is the job of a stream: whatever can move, moves.

@@ -115,7 +115,7 @@ func (s *stream) connectStub(c *intercept.Call, d *held, to netip.AddrPort) inte
 }
 
 // serve answers queries on a connection until the program closes it (RFC 1035
-// §4.2.2, RFC 7766).
+// §4.2.2, RFC 7766). The mutex of st is held.
 func (s *stub) serve(st *stream, peer int) {
 	f := os.NewFile(uintptr(peer), "dns stub")
 	conn, err := net.FileConn(f)
@@ -126,6 +126,7 @@ func (s *stub) serve(st *stream, peer int) {
 	}
 	s.m.wg.Add(2)
 	done := make(chan struct{})
+	cookie := st.cookie
 	go func() { // ends a read when the module closes
 		defer s.m.wg.Done()
 		select {
@@ -139,7 +140,9 @@ func (s *stub) serve(st *stream, peer int) {
 		defer func() {
 			close(done)
 			st.mu.Lock()
-			st.state = failed
+			if st.cookie == cookie { // else it was dissolved, and is another connection
+				st.state = failed
+			}
 			st.mu.Unlock()
 			s.m.live.orphan()
 		}()
