@@ -57,11 +57,29 @@ func closeAfterShutdown(w *transcript) {
 		unix.Close(s)
 		unix.Close(c)
 	}
-	for range 3 {
+	for i := range 4 {
+		// One side after the other: the socket is still the program's.
+		c, s := pair(w)
+		w.must("shutdown", unix.Shutdown(c, unix.SHUT_RD))
+		w.must("shutdown", unix.Shutdown(c, unix.SHUT_WR))
+		end(s)
+		sa, err := unix.Getsockname(c)
+		w.must("getsockname", err)
+		if _, ok := sa.(*unix.SockaddrInet4); !ok {
+			w.say("a socket that is shut has the name %#v", sa)
+		}
+		unix.Close(s)
+		unix.Close(c)
+
 		u, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		w.must("socket", err)
 		w.must("connect", unix.Connect(u, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9}))
-		w.must("shutdown", unix.Shutdown(u, unix.SHUT_RDWR))
+		if i%2 == 0 {
+			w.must("shutdown", unix.Shutdown(u, unix.SHUT_RDWR))
+		} else {
+			w.must("shutdown", unix.Shutdown(u, unix.SHUT_RD))
+			w.must("shutdown", unix.Shutdown(u, unix.SHUT_WR))
+		}
 		end(u)
 		unix.Close(u)
 	}

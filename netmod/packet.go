@@ -36,7 +36,9 @@ type packet struct {
 	head     stacks.Message // its source
 	outWait  bool           // EPOLLOUT is on
 	appHup   bool
-	rdwrShut bool
+	rdShut   bool
+	wrShut   bool
+	rdwrShut bool   // both: a hang-up is no close
 	held     []byte // written natively, but the stack was full
 	heldSet  bool
 	readers  []*packetWait
@@ -312,7 +314,9 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 			return intercept.Fail(intercept.Errno(err))
 		}
 	}
-	if how == unix.SHUT_RDWR && !s.rdwrShut {
+	s.rdShut = s.rdShut || how != unix.SHUT_WR
+	s.wrShut = s.wrShut || how != unix.SHUT_RD
+	if s.rdShut && s.wrShut && !s.rdwrShut {
 		// From now on our end looks hung up, and only a scan tells of the close.
 		if err := s.m.live.watch(d.N, s.cookie); err != nil {
 			s.m.log.Error("watch a socket that is shut", "err", err)

@@ -47,7 +47,8 @@ type stream struct {
 	downFull bool // the program's queue is full: EPOLLOUT is on
 	downEOF  bool // the peer has sent FIN
 	deaf     bool // the program shut its read side: what comes is thrown away
-	rdwrShut bool // shutdown(SHUT_RDWR): a hang-up is no close
+	mute     bool // it shut its write side
+	rdwrShut bool // both: a hang-up is no close
 
 	queue *acceptQueue // of a listener
 }
@@ -133,10 +134,9 @@ func (s *stream) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 	default:
 		return intercept.Fail(unix.ENOTCONN)
 	}
-	if how != unix.SHUT_WR {
-		s.deaf = true
-	}
-	if how == unix.SHUT_RDWR {
+	s.deaf = s.deaf || how != unix.SHUT_WR
+	s.mute = s.mute || how != unix.SHUT_RD
+	if s.deaf && s.mute {
 		s.rdwrShut = true
 		s.m.live.orphan()
 	}
