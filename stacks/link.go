@@ -62,6 +62,17 @@ type TryWriter interface {
 	TryWrite(bufs [][]byte) int
 }
 
+// A Pusher is implemented by links that can hand over a packet where it arrives. A
+// stack then saves a goroutine between the link and itself, which matters to packets
+// that come one at a time.
+type Pusher interface {
+	// Push has f called with packets that come alone while Read waits, instead of
+	// returning them there; the order of each sender's packets is kept. It is
+	// called once, before the first Read. f runs on the link's goroutines, several
+	// at a time, does not keep the packet, and does not wait for the link.
+	Push(f func(packet []byte))
+}
+
 // A Waiter is implemented by links that are not up from the first moment.
 type Waiter interface {
 	// Up returns a channel that is closed when the link first carries traffic

@@ -53,9 +53,10 @@ type endpoint struct {
 
 	// rxValid says whether the checksums of the packet that inbound is
 	// delivering were verified. gVisor asks for it per endpoint, by
-	// Capabilities, in the call that delivers a packet; since only inbound
-	// delivers, an answer per packet is exact.
-	rxValid atomic.Bool
+	// Capabilities, in the call that delivers a packet; since one packet is
+	// delivered at a time, an answer per packet is exact.
+	rxValid  atomic.Bool
+	delivery sync.Mutex // held while a packet is delivered, by inbound or by the link
 
 	mu       sync.Mutex
 	notEmpty sync.Cond // waited for by outbound
@@ -251,6 +252,9 @@ func (e *endpoint) inbound(d stack.NetworkDispatcher) {
 	for i := range bufs {
 		bufs[i] = make([]byte, size)
 	}
+	if p, ok := e.link.(stacks.Pusher); ok {
+		p.Push(func(b []byte) { e.deliver(d, b) })
+	}
 	for {
 		n, err := e.link.Read(bufs, sizes)
 		for i := range n {
@@ -300,9 +304,11 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 	default:
 		return
 	}
-	e.rxValid.Store(valid)
 	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	e.delivery.Lock()
+	e.rxValid.Store(valid)
 	d.DeliverNetworkPacket(proto, p)
+	e.delivery.Unlock()
 	p.DecRef()
 }
 

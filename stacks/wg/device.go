@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"umrun/stacks"
 	"umrun/stacks/offload"
 )
 
@@ -198,6 +199,12 @@ type inbox struct {
 	lent   bool
 	closed bool
 
+	push   func(packet []byte) // set before the first read; nil: everything is read
+	pushMu sync.Mutex          // guards single and what it is made in
+	single offload.Coalescer
+	buf    [1][]byte
+	size   [1]int
+
 	bad atomic.Uint64 // packets with a wrong length or checksum
 }
 
@@ -231,6 +238,32 @@ func (b *inbox) read(bufs [][]byte, sizes []int) (int, error) {
 	return n, nil
 }
 
+// pushed hands a packet that comes alone to the stack on this very goroutine, if the
+// reader has nothing before it: it waits, so it has delivered all that it got.
+func (b *inbox) pushed(p []byte) bool {
+	if b.push == nil {
+		return false
+	}
+	b.mu.Lock()
+	idle := b.lent && b.runs.Len() == 0 && !b.closed
+	b.mu.Unlock()
+	if !idle {
+		return false
+	}
+	b.pushMu.Lock()
+	defer b.pushMu.Unlock()
+	if b.buf[0] == nil {
+		b.buf[0] = make([]byte, stacks.MaxPacket)
+	}
+	b.single.Reset(b.buf[:], b.size[:])
+	if !b.single.Add(p) {
+		return false
+	}
+	b.single.Flush()
+	b.push(b.buf[0][:b.size[0]])
+	return true
+}
+
 // write takes what the device decrypted. Checksums are summed before the lock is
 // taken, so that peers do it at the same time. A bad packet is marked by nil in
 // packets, which the device fills anew for each call.
@@ -240,6 +273,9 @@ func (b *inbox) write(packets [][]byte, offset int) (int, error) {
 			packets[i] = nil
 			b.bad.Add(1)
 		}
+	}
+	if len(packets) == 1 && packets[0] != nil && b.pushed(packets[0][offset:]) {
+		return 1, nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

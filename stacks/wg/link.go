@@ -60,6 +60,7 @@ var (
 	_ stacks.Waiter   = (*Link)(nil)
 
 	_ stacks.TryWriter = (*Link)(nil)
+	_ stacks.Pusher    = (*Link)(nil)
 )
 
 // Open starts WireGuard as cfg says, which must not change afterwards, and sends
@@ -199,6 +200,9 @@ func (l *Link) Write(bufs [][]byte) (int, error) {
 	n, err := l.tun.out.write(bufs)
 	return n, linkError(err)
 }
+
+// Push implements [stacks.Pusher].
+func (l *Link) Push(f func(packet []byte)) { l.tun.in.push = f }
 
 // TryWrite is Write as far as the device has buffers ready; see stacks.TryWriter.
 func (l *Link) TryWrite(bufs [][]byte) int { return l.tun.out.tryWrite(bufs) }
