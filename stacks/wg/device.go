@@ -199,7 +199,7 @@ type inbox struct {
 	lent   bool
 	closed bool
 
-	push   func(packet []byte) // set before the first read; nil: everything is read
+	push   func(packet []byte) // nil: everything is read
 	pushMu sync.Mutex          // guards single and what it is made in
 	single offload.Coalescer
 	buf    [1][]byte
@@ -241,13 +241,13 @@ func (b *inbox) read(bufs [][]byte, sizes []int) (int, error) {
 // pushed hands a packet that comes alone to the stack on this very goroutine, if the
 // reader has nothing before it: it waits, so it has delivered all that it got.
 func (b *inbox) pushed(p []byte) bool {
-	if b.push == nil {
-		return false
-	}
 	b.mu.Lock()
-	idle := b.lent && b.runs.Len() == 0 && !b.closed
+	push := b.push
+	if !b.lent || b.runs.Len() > 0 || b.closed {
+		push = nil
+	}
 	b.mu.Unlock()
-	if !idle {
+	if push == nil {
 		return false
 	}
 	b.pushMu.Lock()
@@ -260,7 +260,7 @@ func (b *inbox) pushed(p []byte) bool {
 		return false
 	}
 	b.single.Flush()
-	b.push(b.buf[0][:b.size[0]])
+	push(b.buf[0][:b.size[0]])
 	return true
 }
 

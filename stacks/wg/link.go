@@ -202,7 +202,11 @@ func (l *Link) Write(bufs [][]byte) (int, error) {
 }
 
 // Push implements [stacks.Pusher].
-func (l *Link) Push(f func(packet []byte)) { l.tun.in.push = f }
+func (l *Link) Push(f func(packet []byte)) {
+	l.tun.in.mu.Lock()
+	defer l.tun.in.mu.Unlock()
+	l.tun.in.push = f
+}
 
 // TryWrite is Write as far as the device has buffers ready; see stacks.TryWriter.
 func (l *Link) TryWrite(bufs [][]byte) int { return l.tun.out.tryWrite(bufs) }
