@@ -28,6 +28,8 @@ import (
 	"umrun/stacks/netstack"
 )
 
+// targetEnv names the target. Targets run without the race detector's second of
+// waiting at the end, and without the runtime's signals, which would interrupt them.
 const targetEnv = "NETMOD_TARGET"
 
 // targets are the programs, by name. Each prints what it sees.
@@ -74,7 +76,7 @@ func natively(t *testing.T, name string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Env = append(os.Environ(), targetEnv+"="+name, "GORACE=atexit_sleep_ms=0") // the race detector waits a second at exit
+	cmd.Env = append(os.Environ(), targetEnv+"="+name, "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("natively: %v\n%s", err, out)
@@ -141,7 +143,7 @@ func (w *world) run(t *testing.T, name string, argv ...string) (string, unix.Wai
 	} else {
 		argv = []string{"target"}
 	}
-	env := append(os.Environ(), targetEnv+"="+name, "GORACE=atexit_sleep_ms=0") // the race detector waits a second at exit
+	env := append(os.Environ(), targetEnv+"="+name, "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1")
 	sup, err := intercept.Start(ctx, intercept.Config{
 		Path: path, Argv: argv, Env: env, Rules: w.mod.Rules(),
 		Stdout: pw, Stderr: pw, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
