@@ -246,10 +246,6 @@ func (m *Module) undelivered() (bytes, n int) {
 	for _, s := range m.sockets {
 		socks = append(socks, s)
 	}
-	left := make([]stacks.Unacked, 0, len(m.leaving))
-	for u := range m.leaving {
-		left = append(left, u)
-	}
 	m.mu.Unlock()
 	for _, s := range socks {
 		if b, busy := s.pending(); busy {
@@ -257,6 +253,13 @@ func (m *Module) undelivered() (bytes, n int) {
 			n++
 		}
 	}
+	// Looked at last: a socket that was released meanwhile is here by now.
+	m.mu.Lock()
+	left := make([]stacks.Unacked, 0, len(m.leaving))
+	for u := range m.leaving {
+		left = append(left, u)
+	}
+	m.mu.Unlock()
 	for _, u := range left {
 		b, done := u.Unacked()
 		if done {

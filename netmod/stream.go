@@ -194,17 +194,25 @@ func (s *stream) destroy() {
 }
 
 // pending tells what the program wrote into a placeholder that is now closed, or
-// that will be when its last holder is gone.
+// that will be when its last holder is gone, and what of it the endpoint still holds.
+// A socket that is gone lingers with the module instead.
 func (s *stream) pending() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.state != connected || s.stubbed || s.peer < 0 || s.finSent {
+	if s.gone || s.state != connected || s.stubbed || s.peer < 0 {
 		return 0, false
+	}
+	unacked := 0
+	if u, ok := s.tcp.(stacks.Unacked); ok {
+		unacked, _ = u.Unacked()
+	}
+	if s.finSent {
+		return unacked, unacked > 0
 	}
 	n, err := unix.IoctlGetInt(s.peer, unix.TIOCINQ)
 	if err != nil {
 		return 0, false
 	}
-	n = max(n-s.lag, 0)
+	n = max(n-s.lag, 0) + unacked
 	return n, n > 0 || !s.appHup
 }

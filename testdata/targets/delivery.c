@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Programs that write and end at once, and crowds: `exit N` writes N bytes and
-// exits, `kill N` dies by a signal instead, `crowd N` has N connections open at
+// exits, `shut N` and `close N` say so first, `kill N` dies by a signal instead, `crowd N` has N connections open at
 // the same time, `series N` one after the other.
 #include "lab.h"
 #include <sys/epoll.h>
@@ -22,6 +22,8 @@ static void write_and_go(const char *ip, int port, long n, int how)
 		kill(getpid(), SIGKILL);
 	if (how == 'c')
 		close(fd);
+	if (how == 's')
+		shutdown(fd, SHUT_WR);
 	_exit(0);
 }
 
@@ -123,6 +125,8 @@ int main(int argc, char **argv)
 		write_and_go(ip, DIGEST, n, 'e');
 	else if (!strcmp(argv[1], "close"))
 		write_and_go(ip, DIGEST, n, 'c');
+	else if (!strcmp(argv[1], "shut"))
+		write_and_go(ip, DIGEST, n, 's');
 	else if (!strcmp(argv[1], "kill"))
 		write_and_go(ip, DIGEST, n, 'k');
 	else if (!strcmp(argv[1], "slow"))
