@@ -130,7 +130,8 @@ type difference struct {
 	suite         string
 	native, umrun int // tests that pass
 	flaky         []string
-	listed        []string // with the reason
+	listed        []string
+	lines         map[*known]int // of the list, with how many tests each stands for
 	unlisted      []string // with what happened
 	stale         []string // listed, but no difference
 }
@@ -171,13 +172,13 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 			return d, fmt.Errorf("again: %w", err)
 		}
 	}
-	used := map[*known]bool{}
+	d.lines = map[*known]int{}
 	for _, name := range differ {
 		k := find(list, s.name, name)
 		switch {
 		case k != nil:
-			used[k] = true
-			d.listed = append(d.listed, name+"  # "+k.reason)
+			d.lines[k]++
+			d.listed = append(d.listed, name)
 		case retried[name] == pass:
 			d.flaky = append(d.flaky, name)
 		case umrun[name] == fail && hasChild(differ, name):
@@ -187,7 +188,7 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 		}
 	}
 	for _, k := range list {
-		if r.options.run == "" && k.suite() == s.name && !used[k] && !k.sometimes() {
+		if r.options.run == "" && k.suite() == s.name && d.lines[k] == 0 && !k.sometimes() {
 			d.stale = append(d.stale, k.pattern)
 		}
 	}
@@ -196,11 +197,16 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 
 func (d *difference) print(w io.Writer) {
 	fmt.Fprintf(w, "%s: %d tests pass natively, %d of them under umrun\n", d.suite, d.native, d.umrun)
+	var listed []string
+	for k, n := range d.lines {
+		listed = append(listed, fmt.Sprintf("%s (%d)  # %s", k.pattern, n, k.reason))
+	}
+	sort.Strings(listed)
 	for _, part := range []struct {
 		title string
 		lines []string
 	}{
-		{"listed", d.listed},
+		{"listed", listed},
 		{"pass the second time", d.flaky},
 		{"LISTED, BUT NO LONGER A DIFFERENCE", d.stale},
 		{"NOT LISTED", d.unlisted},
