@@ -132,8 +132,8 @@ type difference struct {
 	flaky         []string
 	listed        []string
 	lines         map[*known]int // of the list, with how many tests each stands for
-	unlisted      []string // with what happened
-	stale         []string // listed, but no difference
+	unlisted      []string       // with what happened
+	stale         []string       // listed, but no difference
 }
 
 // compare runs one suite both ways.
