@@ -54,11 +54,13 @@
 // # Locks
 //
 //	socket.mu    one per socket; held while bytes move
+//	Module.changing   one change of the stack's configuration at a time
 //	Module.mu    the table and the lists; a leaf, never held across a call out
 //	rendezvous.mu, queue.mu   leaves
 //
-// A socket's mutex is taken before Module.mu, never after; two socket mutexes
-// are held together only as listener, then the child that no one else knows yet.
+// They are taken in this order; two socket mutexes are held together only as
+// listener, then the child that no one else knows yet, and as netlink socket, then
+// the one of another kind that it asks about.
 // [intercept.Call.Complete] is called with the socket's mutex held, and the
 // cancel function of a parked call takes it.
 package netmod

@@ -111,7 +111,9 @@ func (m *Module) deviceIoctl(c *intercept.Call, cmd uint32, arg intercept.Addr, 
 	if err := c.ReadMem(arg, ifr); err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	n, errno := rtnetlink.Ioctl(m.stack.State(), cmd, ifr)
+	m.changing.Lock()
+	n, errno := rtnetlink.Ioctl(m.stack.State(), m.setState(), cmd, ifr)
+	m.changing.Unlock()
 	if errno != 0 {
 		return intercept.Fail(errno)
 	}

@@ -60,6 +60,8 @@ type Module struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines of single answers
 
+	changing sync.Mutex // one request to rtnetlink at a time
+
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
 	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer

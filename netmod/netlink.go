@@ -26,7 +26,7 @@ type netlink struct {
 
 	mu     sync.Mutex // a leaf
 	port   uint32     // nl_pid; 0 before bind or the first request
-	groups uint32
+	groups uint64     // multicast groups that it is in: bit n is group n+1
 	queue  [][]byte
 	opts   map[int][]byte
 	notify func(stacks.Events)
@@ -65,7 +65,7 @@ func (n *netlink) bind(sa []byte, tgid int) error {
 	}
 	n.port = port
 	n.autobind(tgid)
-	n.groups = native.Uint32(sa[8:])
+	n.groups = n.groups&^0xffffffff | uint64(native.Uint32(sa[8:]))
 	return nil
 }
 
@@ -96,7 +96,7 @@ func (n *netlink) localName() []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	sa := netlinkName(n.port)
-	native.PutUint32(sa[8:], n.groups)
+	native.PutUint32(sa[8:], uint32(n.groups))
 	return sa
 }
 
@@ -111,16 +111,67 @@ func (n *netlink) request(p []byte, tgid int) {
 	if n.proto == unix.NETLINK_SOCK_DIAG {
 		replies = sockdiag.Answer(opts, n.m.listSockets, p, port)
 	} else {
-		replies = rtnetlink.Options(opts).Answer(n.m.stack.State(), p, port)
+		n.m.changing.Lock()
+		replies = rtnetlink.Options(opts).Serve(n.m.stack.State(), n.m.setState(), p, port)
+		n.m.changing.Unlock()
 	}
+	n.put(replies...)
+}
+
+// put queues datagrams for the program.
+func (n *netlink) put(d ...[]byte) {
 	n.mu.Lock()
-	if len(n.queue)+len(replies) <= netlinkQueue {
-		n.queue = append(n.queue, replies...)
+	if len(n.queue)+len(d) <= netlinkQueue {
+		n.queue = append(n.queue, d...)
 	}
 	notify := n.notify
 	n.mu.Unlock()
-	if notify != nil && len(replies) > 0 {
+	if notify != nil && len(d) > 0 {
 		notify(unix.POLLIN)
+	}
+}
+
+// setState returns what makes the stack's configuration another one and tells the
+// multicast groups; nil if the stack has a fixed one. Module.changing is held when
+// it is called, and when what it returns is.
+func (m *Module) setState() func(stacks.State) error {
+	conf, ok := m.stack.(stacks.Configurer)
+	if !ok {
+		return nil
+	}
+	return func(next stacks.State) error {
+		old := m.stack.State()
+		if err := conf.SetState(next); err != nil {
+			return err
+		}
+		m.announce(rtnetlink.Changes(old, next))
+		return nil
+	}
+}
+
+// announce sends notifications to the sockets that are members of their groups.
+func (m *Module) announce(all []rtnetlink.Notification) {
+	m.mu.Lock()
+	var members []*netlink
+	for _, s := range m.sockets {
+		if p, ok := s.(*packet); ok && p.family == unix.AF_NETLINK {
+			if n, ok := p.pkt.(*netlink); ok && n.proto == unix.NETLINK_ROUTE {
+				members = append(members, n)
+			}
+		}
+	}
+	m.mu.Unlock()
+	for _, n := range members {
+		var d [][]byte
+		n.mu.Lock()
+		groups := n.groups
+		n.mu.Unlock()
+		for _, x := range all {
+			if groups&(1<<(x.Group-1)) != 0 {
+				d = append(d, x.Data)
+			}
+		}
+		n.put(d...)
 	}
 }
 
@@ -169,8 +220,11 @@ func (n *netlink) Watch(_ stacks.Events, f func(stacks.Events)) (stop func()) {
 	}
 }
 
-// SetOption takes buffer sizes and the options of netlink(7), which change nothing
-// here: answers are small, and notifications are not sent.
+// groupMax is the last group of NETLINK_ROUTE that can be joined: those that the
+// mask of sockaddr_nl names, and some more, of which nothing is told here.
+const groupMax = 64
+
+// SetOption takes buffer sizes and the options of netlink(7).
 func (n *netlink) SetOption(level, name int, v []byte) error {
 	switch level {
 	case unix.SOL_SOCKET:
@@ -182,7 +236,9 @@ func (n *netlink) SetOption(level, name int, v []byte) error {
 	case unix.SOL_NETLINK:
 		switch name {
 		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
-			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP:
+			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_LISTEN_ALL_NSID:
+		case unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP:
+			return n.member(name == unix.NETLINK_ADD_MEMBERSHIP, v)
 		default:
 			return unix.ENOPROTOOPT
 		}
@@ -192,6 +248,25 @@ func (n *netlink) SetOption(level, name int, v []byte) error {
 	n.mu.Lock()
 	n.opts[level<<16|name] = append([]byte(nil), v...)
 	n.mu.Unlock()
+	return nil
+}
+
+// member joins or leaves a multicast group.
+func (n *netlink) member(join bool, v []byte) error {
+	if len(v) < 4 {
+		return unix.EINVAL
+	}
+	g := native.Uint32(v)
+	if g == 0 || g > groupMax {
+		return unix.EINVAL
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if join {
+		n.groups |= 1 << (g - 1)
+	} else {
+		n.groups &^= 1 << (g - 1)
+	}
 	return nil
 }
 

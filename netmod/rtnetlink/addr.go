@@ -63,7 +63,7 @@ func (r *request) addrs(w *nlmsg.Writer) {
 			}
 			for n, p := range ifc.Addrs {
 				if familyOf(p.Addr()) == family {
-					address(w, ifc, n, flags)
+					address(w, unix.RTM_NEWADDR, ifc, n, flags)
 				}
 			}
 		}
@@ -89,7 +89,7 @@ func (r *request) oneAddr(w *nlmsg.Writer) *nlmsg.Failure {
 		ifc := &r.state.Interfaces[i]
 		for n, p := range ifc.Addrs {
 			if p.Addr() == addr && (index == 0 || index == ifc.Index) {
-				address(w, ifc, n, 0)
+				address(w, unix.RTM_NEWADDR, ifc, n, 0)
 				return nil
 			}
 		}
@@ -97,15 +97,15 @@ func (r *request) oneAddr(w *nlmsg.Writer) *nlmsg.Failure {
 	return nlmsg.Fail(unix.EADDRNOTAVAIL, "")
 }
 
-// address writes the n-th address of an interface.
-func address(w *nlmsg.Writer, ifc *stacks.Interface, n int, flags uint16) {
+// address writes the n-th address of an interface, in a message of type typ.
+func address(w *nlmsg.Writer, typ uint16, ifc *stacks.Interface, n int, flags uint16) {
 	p := ifc.Addrs[n]
 	a := p.Addr()
 	ifaFlags := uint32(unix.IFA_F_PERMANENT)
 	if a.Is4() && secondary(ifc, n) {
 		ifaFlags |= unix.IFA_F_SECONDARY
 	}
-	w.Begin(unix.RTM_NEWADDR, flags)
+	w.Begin(typ, flags)
 	w.U8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), scopeOf(a))
 	w.U32(uint32(ifc.Index))
 	w.AttrAddr(unix.IFA_ADDRESS, a)

@@ -6,6 +6,7 @@ package rtnetlink
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -39,20 +40,31 @@ func Answer(s stacks.State, req []byte, portID uint32) [][]byte {
 	return Options{}.Answer(s, req, portID)
 }
 
-// Answer returns the datagrams, in order, that a NETLINK_ROUTE socket with the
+// Answer is Serve on a network that cannot be changed.
+func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
+	return o.Serve(s, nil, req, portID)
+}
+
+// Serve returns the datagrams, in order, that a NETLINK_ROUTE socket with the
 // address portID receives for what it sent in one sendmsg(2). None is a valid
 // answer, see [nlmsg.Serve]. req is only read.
-func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
+//
+// set, if not nil, is told what a request makes of the State; its error, a
+// unix.Errno, is what the request fails with. Without it every change gets EPERM.
+func (o Options) Serve(s stacks.State, set func(stacks.State) error, req []byte, portID uint32) [][]byte {
 	return nlmsg.Serve(nlmsg.Options(o), req, portID, func(m nlmsg.Message, w *nlmsg.Writer) (bool, *nlmsg.Failure) {
-		r := request{state: s, typ: m.Type, flags: m.Flags, body: m.Body, opts: o}
-		return r.serve(w)
+		r := request{state: s, set: set, typ: m.Type, flags: m.Flags, body: m.Body, opts: o}
+		dumped, f := r.serve(w)
+		s = r.state
+		return dumped, f
 	})
 }
 
 // A request is one message.
 type request struct {
 	state stacks.State
-	body  []byte // without its header
+	set   func(stacks.State) error // may be nil
+	body  []byte                   // without its header
 	typ   uint16
 	flags uint16
 	opts  Options
@@ -66,8 +78,18 @@ func (r *request) serve(w *nlmsg.Writer) (dumped bool, _ *nlmsg.Failure) {
 		return false, nlmsg.Fail(unix.EOPNOTSUPP, "")
 	case len(r.body) == 0:
 		return false, nil // no family: ignored, as in the kernel
-	case r.typ&3 != kindGet:
+	case r.typ&3 != kindGet && r.set == nil:
 		return false, nlmsg.Fail(unix.EPERM, "")
+	case r.typ&3 != kindGet:
+		next, f := r.change()
+		if f != nil {
+			return false, f
+		}
+		if err := r.set(next); err != nil {
+			return false, nlmsg.Fail(errnoOf(err), "")
+		}
+		r.state = next
+		return false, nil
 	case r.flags&dumpBit == 0:
 		return false, r.single(w)
 	}
@@ -79,6 +101,15 @@ func (r *request) serve(w *nlmsg.Writer) (dumped bool, _ *nlmsg.Failure) {
 	}
 	w.Done()
 	return true, nil
+}
+
+// errnoOf is the errno that a stack's error holds.
+func errnoOf(err error) unix.Errno {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return e
+	}
+	return unix.EIO
 }
 
 // single answers a request for one object.

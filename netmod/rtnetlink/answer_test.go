@@ -227,13 +227,13 @@ func TestIoctlRefusals(t *testing.T) {
 			ifr := make([]byte, size)
 			copy(ifr, tt.dev)
 			before := slices.Clone(ifr)
-			n, errno := Ioctl(twin(), tt.cmd, ifr)
+			n, errno := Ioctl(twin(), nil, tt.cmd, ifr)
 			if errno != tt.want || n != 0 || !slices.Equal(before, ifr) {
 				t.Errorf("%s: %d, %v, want %v", tt.name, n, errno, tt.want)
 			}
 		}
 	}
-	if _, errno := Ioctl(twin(), unix.SIOCGIFMTU, make([]byte, 31)); errno != unix.EFAULT {
+	if _, errno := Ioctl(twin(), nil, unix.SIOCGIFMTU, make([]byte, 31)); errno != unix.EFAULT {
 		t.Errorf("short ifreq: %v", errno)
 	}
 }
@@ -244,8 +244,8 @@ func TestIoctl32(t *testing.T) {
 		long, short := make([]byte, IfreqLen), make([]byte, IfreqLen32)
 		copy(long, "eth1")
 		copy(short, "eth1")
-		n, errno := Ioctl(twin(), cmd, short)
-		if _, e := Ioctl(twin(), cmd, long); errno != 0 || e != 0 || n != IfreqLen32 || !slices.Equal(long[:IfreqLen32], short) {
+		n, errno := Ioctl(twin(), nil, cmd, short)
+		if _, e := Ioctl(twin(), nil, cmd, long); errno != 0 || e != 0 || n != IfreqLen32 || !slices.Equal(long[:IfreqLen32], short) {
 			t.Errorf("command %#x: %d, %v, %v\n%x\n%x", cmd, n, errno, e, long, short)
 		}
 	}
@@ -280,8 +280,43 @@ func FuzzIoctl(f *testing.F) {
 	f.Add(uint32(unix.SIOCGIFADDR), make([]byte, IfreqLen))
 	f.Fuzz(func(t *testing.T, cmd uint32, ifr []byte) {
 		size := len(ifr)
-		if n, errno := Ioctl(twin(), cmd, ifr); n > size || (errno == 0) != (n > 0) {
+		if n, errno := Ioctl(twin(), nil, cmd, ifr); n > size || (errno == 0) != (n > 0) {
 			t.Errorf("%d of %d bytes, %v", n, size, errno)
 		}
+	})
+}
+
+// FuzzServe: whatever is asked, the State that comes of it is one that a stack can
+// have, and the groups can be told of it.
+func FuzzServe(f *testing.F) {
+	f.Add(addrReq(unix.RTM_NEWADDR, add, 2, "10.1.0.2/24"))
+	f.Add(addrReq(unix.RTM_DELADDR, plain, 2, "10.7.0.2/24"))
+	f.Add(routeReq(unix.RTM_NEWROUTE, add, "10.2.0.0/16", hop{via: "10.7.0.1", metric: 3}))
+	f.Add(routeReq(unix.RTM_NEWROUTE, replace, "::/0", hop{oif: 2}))
+	f.Add(routeReq(unix.RTM_DELROUTE, plain, "0.0.0.0/0", hop{}))
+	f.Add(down(2))
+	f.Add(mtu(2, 1200))
+	f.Fuzz(func(t *testing.T, req []byte) {
+		s := twin()
+		Options{ExtAck: true}.Serve(s, func(next stacks.State) error {
+			for _, ifc := range next.Interfaces {
+				if ifc.Name == "" || len(ifc.Name) >= unix.IFNAMSIZ || ifc.MTU < 0 {
+					t.Fatalf("interface %+v", ifc)
+				}
+				for _, p := range ifc.Addrs {
+					if !p.IsValid() {
+						t.Fatalf("address %v", p)
+					}
+				}
+			}
+			for _, r := range next.Routes {
+				if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || byIndex(next, r.IfIndex) == nil {
+					t.Fatalf("route %+v", r)
+				}
+			}
+			Changes(s, next)
+			s = next
+			return nil
+		}, req, 1)
 	})
 }

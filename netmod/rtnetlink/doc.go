@@ -16,9 +16,20 @@
 //
 // That is what getifaddrs(3), getaddrinfo(3) with AI_ADDRCONFIG, Go's net
 // package, Chromium's address tracker and iproute2's show commands ask for. Each
-// request to change something gets EPERM, as from a program without
-// CAP_NET_ADMIN; each other request EOPNOTSUPP. What is refused and
-// how is that of the kernel (net/core/rtnetlink.c, v6.18).
+// other request gets EOPNOTSUPP. What is refused and how is that of the kernel
+// (net/core/rtnetlink.c, v6.18).
+//
+// # What can be changed
+//
+//	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
+//	RTM_NEWLINK, SETLINK     up or down, MTU, name
+//	RTM_NEWROUTE, DELROUTE   unicast routes of the table main, with one next hop
+//	SIOCSIFADDR, NETMASK, FLAGS, MTU, NAME
+//
+// A change is a function too: from a State to the next ([Options.Serve], [Ioctl]),
+// with everything that follows from it in the kernel, and from two States to what
+// the multicast groups are told ([Changes]). Without somebody who takes the next
+// State each of them gets EPERM, as from a program without CAP_NET_ADMIN.
 //
 // # What a State does not say
 //

@@ -52,16 +52,19 @@ const (
 // bytes of it to write back to the program: 0 if nothing is to be.
 //
 // errno is 0 or what the kernel gives: ENODEV for an unknown device,
-// EADDRNOTAVAIL where there is no IPv4 address, EPERM for each command that
-// would change something, EOPNOTSUPP for what only drivers serve (ethtool,
+// EADDRNOTAVAIL where there is no IPv4 address, EPERM for commands that would
+// change something and are not modelled, EOPNOTSUPP for what only drivers serve (ethtool,
 // wireless extensions, MII, bonding), ENOTTY for what is no command of network
 // devices. SIOCGIFCONF has no ifreq; see [Ifconf].
-func Ioctl(s stacks.State, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
+//
+// set, if not nil, is told what SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS, SIOCSIFMTU,
+// SIOCSIFNAME and SIOCSIFTXQLEN make of s; without it they give EPERM too.
+func Ioctl(s stacks.State, set func(stacks.State) error, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 	if len(ifr) < IfreqLen32 {
 		return 0, unix.EFAULT
 	}
 	if changes(cmd) {
-		return 0, unix.EPERM
+		return 0, setIoctl(s, set, cmd, ifr)
 	}
 	if errno := classify(cmd); errno != 0 {
 		return 0, errno
@@ -76,9 +79,7 @@ func Ioctl(s stacks.State, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 		return len(ifr), 0
 	}
 
-	label, _, _ := bytes.Cut(ifr[:unix.IFNAMSIZ], []byte{0})
-	name, _, _ := bytes.Cut(label, []byte{':'}) // eth0:1 is an alias of eth0
-	ifc := byName(s, string(name))
+	ifc, alias := named(s, ifr)
 	if ifc == nil {
 		return 0, unix.ENODEV
 	}
@@ -86,7 +87,7 @@ func Ioctl(s stacks.State, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 	switch cmd {
 	case unix.SIOCGIFADDR, unix.SIOCGIFDSTADDR, unix.SIOCGIFBRDADDR, unix.SIOCGIFNETMASK:
 		p, ok := firstAddr4(ifc)
-		if !ok || len(label) != len(name) {
+		if !ok || alias {
 			return 0, unix.EADDRNOTAVAIL
 		}
 		inetAddr(value, cmd, p)
@@ -115,6 +116,13 @@ func Ioctl(s stacks.State, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 		return 0, unix.EOPNOTSUPP
 	}
 	return len(ifr), 0
+}
+
+// named finds the interface that an ifreq is about; eth0:1 is an alias of eth0.
+func named(s stacks.State, ifr []byte) (_ *stacks.Interface, alias bool) {
+	label, _, _ := bytes.Cut(ifr[:unix.IFNAMSIZ], []byte{0})
+	name, _, alias := bytes.Cut(label, []byte{':'})
+	return byName(s, string(name)), alias
 }
 
 // changes reports whether a command alters devices or tables, for which the

@@ -66,7 +66,7 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 			e.table = unix.RT_TABLE_MAIN // see resolved4
 			e.typ = typeOf(e.typ, dst)
 		}
-		e.write(w, 0)
+		e.write(w, unix.RTM_NEWROUTE, 0)
 		return nil
 	}
 	if dst.Is4() {

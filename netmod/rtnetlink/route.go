@@ -137,13 +137,14 @@ func localEntries(ifc *stacks.Interface) []entry {
 			continue
 		}
 		add(host, unix.RTN_LOCAL, unix.RT_SCOPE_HOST, primary(ifc, n), 0)
-		if secondary(ifc, n) || !ifc.Up {
-			continue // an IPv4 address is ours also while its interface is down
+		if secondary(ifc, n) {
+			continue
 		}
+		// What is ours is so also while its interface is down.
 		if ifc.Loop && p.Bits() < 32 {
 			add(p.Masked(), unix.RTN_LOCAL, unix.RT_SCOPE_HOST, a, 0)
 		}
-		if p.Bits() < 31 {
+		if p.Bits() < 31 && ifc.Up {
 			last := lastOf(p)
 			add(netip.PrefixFrom(last, 32), unix.RTN_BROADCAST, unix.RT_SCOPE_LINK, a, 0)
 		}
@@ -195,15 +196,15 @@ func (r *request) routes(w *nlmsg.Writer) *nlmsg.Failure {
 			typ != 0 && typ != e.typ || oif != 0 && int(oif) != e.oif {
 			continue
 		}
-		e.write(w, flags)
+		e.write(w, unix.RTM_NEWROUTE, flags)
 	}
 	return nil
 }
 
-// write writes the entry.
-func (e *entry) write(w *nlmsg.Writer, flags uint16) {
+// write writes the entry, in a message of type typ.
+func (e *entry) write(w *nlmsg.Writer, typ, flags uint16) {
 	a := e.dst.Addr()
-	w.Begin(unix.RTM_NEWROUTE, flags)
+	w.Begin(typ, flags)
 	w.U8(uint8(familyOf(a)), uint8(e.dst.Bits()), 0, 0, e.table, e.proto, e.scope, e.typ)
 	w.U32(0)
 	w.AttrU32(unix.RTA_TABLE, uint32(e.table))

@@ -48,7 +48,8 @@ const flushTime = 100 * time.Millisecond
 type endpoint struct {
 	link    stacks.Link
 	offload bool
-	mtu     uint32
+	mtu     atomic.Uint32
+	maxMTU  int // what the link carries, and receive buffers hold
 	log     *slog.Logger
 
 	// rxValid says whether the checksums of the packet that inbound is
@@ -82,7 +83,8 @@ var (
 )
 
 func newEndpoint(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{link: l, mtu: uint32(mtu), log: log}
+	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log}
+	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
 	}
@@ -243,7 +245,7 @@ func virtioHdr(p *stack.PacketBuffer) offload.Hdr {
 // inbound delivers what the link reads, until the link is closed.
 func (e *endpoint) inbound(d stack.NetworkDispatcher) {
 	defer e.wg.Done()
-	size := int(e.mtu)
+	size := e.maxMTU
 	if e.offload {
 		size = stacks.MaxPacket
 	}
@@ -391,10 +393,10 @@ func (e *endpoint) SupportedGSO() stack.SupportedGSO {
 func (e *endpoint) GSOMaxSize() uint32 { return gsoMaxSize }
 
 // MTU implements stack.NetworkLinkEndpoint.
-func (e *endpoint) MTU() uint32 { return e.mtu }
+func (e *endpoint) MTU() uint32 { return e.mtu.Load() }
 
-// SetMTU implements stack.NetworkLinkEndpoint; the MTU of a link is constant.
-func (e *endpoint) SetMTU(uint32) {}
+// SetMTU implements stack.NetworkLinkEndpoint. Stack.SetState has checked it.
+func (e *endpoint) SetMTU(mtu uint32) { e.mtu.Store(mtu) }
 
 // MaxHeaderLength implements stack.NetworkLinkEndpoint: there is no link header.
 func (e *endpoint) MaxHeaderLength() uint16 { return 0 }

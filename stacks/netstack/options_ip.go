@@ -289,7 +289,7 @@ func (s *sock) pathMTU(to *tcpip.FullAddress) (int, bool) {
 	}
 	defer r.Release()
 	// gVisor's MTU of a route is that of its interface less the IP header.
-	for _, i := range s.st.state.Interfaces {
+	for _, i := range s.st.State().Interfaces {
 		if i.Index == int(r.OutgoingNIC()) {
 			return i.MTU, true
 		}

@@ -183,7 +183,7 @@ func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
 	if len(name) == 0 {
 		return optErrno(ep.SocketOptions().SetBindToDevice(0))
 	}
-	for _, i := range s.st.state.Interfaces {
+	for _, i := range s.st.State().Interfaces {
 		if i.Name == string(name) {
 			return optErrno(ep.SocketOptions().SetBindToDevice(int32(i.Index)))
 		}
@@ -193,7 +193,7 @@ func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
 
 func getDevice(s *sock, ep tcpip.Endpoint) ([]byte, error) {
 	id := int(ep.SocketOptions().GetBindToDevice())
-	for _, i := range s.st.state.Interfaces {
+	for _, i := range s.st.State().Interfaces {
 		if i.Index == id {
 			return append([]byte(i.Name), 0), nil
 		}

@@ -318,7 +318,7 @@ func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) error {
 	if n > limit {
 		return unix.EMSGSIZE
 	}
-	if n+hdr <= s.st.minMTU {
+	if n+hdr <= s.st.minMTU() {
 		return nil
 	}
 	s.mu.Lock()

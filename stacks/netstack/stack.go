@@ -82,12 +82,13 @@ type Route struct {
 // A Stack is a userspace TCP/IP stack. It is safe for concurrent use.
 type Stack struct {
 	gv     *stack.Stack
-	state  stacks.State
 	links  []*endpoint
-	minMTU int // the smallest of all links, bytes
 	log    *slog.Logger
 	warned sync.Map // keys of differences that were logged
 	queues sendQueues
+
+	setMu sync.Mutex // one SetState at a time
+	state atomic.Pointer[stacks.State]
 
 	closed    atomic.Bool
 	closeOnce sync.Once
@@ -103,7 +104,7 @@ func New(c Config) (*Stack, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	s := &Stack{log: c.Log, minMTU: loopbackMTU}
+	s := &Stack{log: c.Log}
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
@@ -208,9 +209,9 @@ func (s *Stack) tune(c Config) error {
 
 // configure makes the interfaces and the route table.
 func (s *Stack) configure(c Config) error {
-	s.state.DNS = c.DNS
+	st := stacks.State{DNS: c.DNS}
 	loop := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
-	if err := s.addInterface(stacks.Interface{
+	if err := s.addInterface(&st, stacks.Interface{
 		Index: loopbackNIC, Name: "lo", Loop: true, Up: true, MTU: loopbackMTU, Addrs: loop,
 	}, loopback.New(), nil); err != nil {
 		return err
@@ -218,50 +219,35 @@ func (s *Stack) configure(c Config) error {
 	for i, l := range c.Links {
 		e := newEndpoint(l.Link, l.mtu(), s.log.With("link", l.Name))
 		s.links = append(s.links, e)
-		s.minMTU = min(s.minMTU, l.mtu())
-		if err := s.addInterface(stacks.Interface{
+		if err := s.addInterface(&st, stacks.Interface{
 			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: l.mtu(), Addrs: l.Addrs,
 		}, e, l.Routes); err != nil {
 			return err
 		}
 	}
-	// Loopback routes are answered by HandleLocal; the table needs them for
-	// addresses of 127/8 that nobody bound.
-	var table []tcpip.Route
-	for _, r := range s.state.Routes {
-		table = append(table, gvRoute(r))
-	}
-	table = append(table,
-		gvRoute(stacks.Route{Dst: netip.MustParsePrefix("127.0.0.0/8"), IfIndex: loopbackNIC}),
-		gvRoute(stacks.Route{Dst: netip.MustParsePrefix("::1/128"), IfIndex: loopbackNIC}))
-	s.gv.SetRouteTable(table)
+	s.gv.SetRouteTable(routeTable(st))
+	s.state.Store(&st)
 	return nil
 }
 
-// addInterface makes one interface and records it.
-func (s *Stack) addInterface(ifc stacks.Interface, ep stack.LinkEndpoint, routes []Route) error {
+// addInterface makes one interface and records it in st.
+func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.LinkEndpoint, routes []Route) error {
 	id := tcpip.NICID(ifc.Index)
 	if err := s.gv.CreateNICWithOptions(id, ep, stack.NICOptions{Name: ifc.Name}); err != nil {
 		return fmt.Errorf("make interface %s: %s", ifc.Name, err)
 	}
 	for _, p := range ifc.Addrs {
-		pa := tcpip.ProtocolAddress{
-			Protocol: protoOf(p.Addr()),
-			AddressWithPrefix: tcpip.AddressWithPrefix{
-				Address: gvAddr(p.Addr()), PrefixLen: p.Bits(),
-			},
-		}
-		if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{}); err != nil {
-			return fmt.Errorf("add address %s to %s: %s", p, ifc.Name, err)
+		if err := s.addAddress(id, p); err != nil {
+			return fmt.Errorf("interface %s: %w", ifc.Name, err)
 		}
 		if net := p.Masked(); !ifc.Loop && !p.IsSingleIP() {
-			s.state.Routes = append(s.state.Routes, stacks.Route{Dst: net, Src: p.Addr(), IfIndex: ifc.Index})
+			st.Routes = append(st.Routes, stacks.Route{Dst: net, Src: p.Addr(), IfIndex: ifc.Index})
 		}
 	}
 	for _, r := range routes {
-		s.state.Routes = append(s.state.Routes, stacks.Route{Dst: r.Dst.Masked(), Gateway: r.Gateway, Src: r.Src, IfIndex: ifc.Index})
+		st.Routes = append(st.Routes, stacks.Route{Dst: r.Dst.Masked(), Gateway: r.Gateway, Src: r.Src, IfIndex: ifc.Index})
 	}
-	s.state.Interfaces = append(s.state.Interfaces, ifc)
+	st.Interfaces = append(st.Interfaces, ifc)
 	return nil
 }
 
@@ -280,9 +266,6 @@ func gvRoute(r stacks.Route) tcpip.Route {
 	}
 	return t
 }
-
-// State returns the configuration.
-func (s *Stack) State() stacks.State { return s.state }
 
 // Socket makes a socket, socket(2).
 func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {

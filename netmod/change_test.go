@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// ip(8) changes the view as it changes a network namespace, and those who listen
+// are told.
+
+package netmod_test
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func init() { targets["ip"] = ipTarget }
+
+// ipChanges are commands on the loopback interface, which is the one that a
+// namespace and a stack without links both have.
+const ipChanges = `ip addr add 10.0.0.1/24 dev lo
+ip addr add 10.0.0.1/24 dev lo
+ip addr add 10.0.0.2/24 dev lo
+ip addr add fd00::1/64 dev lo
+ip addr add fd00::1/64 dev lo
+ip addr del 10.7.0.1/24 dev lo
+ip addr add 10.0.0.9/24 dev nosuch
+ip route add 10.3.0.0/16 dev lo
+ip route add 10.3.0.0/16 dev lo
+ip route add 10.4.0.0/16 via 10.3.0.1 metric 7
+ip route add 10.5.0.0/16 via 99.9.9.9
+ip route replace 10.3.0.0/16 dev lo src 10.0.0.1
+ip route del 10.77.0.0/16
+ip -6 route add fd09::/64 dev lo
+ip route
+ip addr show lo
+ip link set lo mtu 1400
+ip link set lo down
+ip addr show lo
+ip route
+ip link set lo up
+ip addr show lo
+ip link del lo
+ip link set lo name office
+busybox ifconfig office 127.0.0.7 netmask 255.255.0.0
+busybox ifconfig office mtu 1300
+ip addr flush dev office scope global
+ip addr show office
+ip rule
+ip neigh`
+
+func ipTarget(w *transcript) {
+	for line := range strings.Lines(ipChanges) {
+		f := strings.Fields(line)
+		out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
+		w.say("$ %s%s%v", line, queues.ReplaceAllString(string(out), "qdisc"), err)
+	}
+	w.monitor()
+}
+
+// queues are told of the loopback interface by the kernel's own names.
+var queues = regexp.MustCompile(`qdisc \w+`)
+
+// monitor makes changes under the eyes of ip monitor.
+func (w *transcript) monitor() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ip", "-o", "monitor", "link", "address", "route")
+	out, err := cmd.StdoutPipe()
+	w.must("pipe", err)
+	w.must("ip monitor", cmd.Start())
+	lines := make(chan string, 100) // more than there are
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	// It says nothing when it is ready; something is changed until it is seen.
+	for n := 0; ; n++ {
+		w.must("ip link", exec.Command("ip", "link", "set", "office", "mtu", []string{"1401", "1402"}[n%2]).Run())
+		select {
+		case <-lines:
+		case <-time.After(100 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	w.must("ip addr", exec.Command("ip", "addr", "add", "10.8.0.1/32", "dev", "office").Run())
+	w.must("ip addr", exec.Command("ip", "route", "add", "10.9.0.0/16", "dev", "office").Run())
+	w.must("ip addr", exec.Command("ip", "route", "del", "10.9.0.0/16", "dev", "office").Run())
+	w.must("ip addr", exec.Command("ip", "addr", "del", "10.8.0.1/32", "dev", "office").Run())
+	for l := range lines {
+		if strings.Contains(l, "10.8.0.1") || strings.Contains(l, "10.9.0.0") {
+			w.say("%s", l)
+		}
+		if strings.Contains(l, "Deleted local 10.8.0.1") {
+			break
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
+func TestChanges(t *testing.T) {
+	for _, tool := range []string{"ip", "busybox"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " is not installed")
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "ip link set lo up && exec /proc/$PPID/exe")
+	cmd.Env = append(os.Environ(), targetEnv+"=ip", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	}
+	want, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Skipf("no network namespace can be made here: %v: %s", err, want)
+	}
+	w := newWorld(t, nil)
+	got, _ := w.run(t, "ip")
+	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); d != "" {
+		t.Errorf("transcript differs from the kernel's (-kernel +umrun):\n%s\n%s", d, w.log)
+	}
+}

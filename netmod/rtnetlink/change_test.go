@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The same changes asked of the kernel and of us, one after the other, with a look
+// at everything after each.
+
+package rtnetlink
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// elsewhere moves the test to a network namespace of its own, in which there are lo
+// and tun0, both down.
+func elsewhere(t *testing.T) {
+	t.Helper()
+	if why, ok := os.LookupEnv(inside); !ok || why != "" {
+		t.Skip("no network namespace can be made here: " + why)
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip(8) is not installed")
+	}
+	runtime.LockOSThread() // for good: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skip("no network namespace can be made here: " + err.Error())
+	}
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no TUN device can be made here: " + err.Error())
+	}
+	t.Cleanup(func() { tun.Close() })
+	req, err := unix.NewIfreq("tun0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(int(tun.Fd()), unix.TUNSETIFF, req); err != nil {
+		t.Skip("no TUN device can be made here: " + err.Error())
+	}
+	for file, value := range map[string]string{"tun0/addr_gen_mode": "1", "default/addr_gen_mode": "1", "tun0/accept_dad": "0", "all/accept_dad": "0", "tun0/router_solicitations": "0"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+file, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Requests of ip(8), in short.
+
+const (
+	add      = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	replace  = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	modify   = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_REPLACE
+	appended = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	prepend  = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE
+	plain    = unix.NLM_F_REQUEST | unix.NLM_F_ACK
+)
+
+func addrReq(typ, flags uint16, index int, prefix string) []byte {
+	p := netip.MustParsePrefix(prefix)
+	fixed := append([]byte{byte(familyOf(p.Addr())), byte(p.Bits()), 0, scopeOf(p.Addr())}, u32(uint32(index))...)
+	return message(typ, flags, 1, fixed, attribute(unix.IFA_LOCAL, p.Addr().AsSlice()), attribute(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+}
+
+// A hop is how a route goes on.
+type hop struct {
+	via, src    string
+	oif         int
+	metric      uint32
+	table, kind uint8 // main and unicast if 0
+}
+
+func routeReq(typ, flags uint16, dst string, h hop) []byte {
+	p := netip.MustParsePrefix(dst)
+	if h.table == 0 {
+		h.table = unix.RT_TABLE_MAIN
+	}
+	if h.kind == 0 {
+		h.kind = unix.RTN_UNICAST
+	}
+	scope := uint8(unix.RT_SCOPE_UNIVERSE)
+	proto := uint8(unix.RTPROT_BOOT)
+	switch {
+	case typ == unix.RTM_DELROUTE:
+		scope, proto, h.kind = unix.RT_SCOPE_NOWHERE, 0, 0
+	case h.via == "" && p.Addr().Is4():
+		scope = unix.RT_SCOPE_LINK
+	}
+	parts := [][]byte{{byte(familyOf(p.Addr())), byte(p.Bits()), 0, 0, h.table, proto, scope, h.kind}, u32(0)}
+	if p.Bits() > 0 {
+		parts = append(parts, attribute(unix.RTA_DST, p.Addr().AsSlice()))
+	}
+	for typ, a := range map[uint16]string{unix.RTA_GATEWAY: h.via, unix.RTA_PREFSRC: h.src} {
+		if a != "" {
+			parts = append(parts, attribute(typ, netip.MustParseAddr(a).AsSlice()))
+		}
+	}
+	if h.oif != 0 {
+		parts = append(parts, attribute(unix.RTA_OIF, u32(uint32(h.oif))))
+	}
+	if h.metric != 0 {
+		parts = append(parts, attribute(unix.RTA_PRIORITY, u32(h.metric)))
+	}
+	return message(typ, flags, 1, parts...)
+}
+
+func linkReq(index int, flags, change uint32, attrs ...[]byte) []byte {
+	parts := [][]byte{{unix.AF_UNSPEC, 0, 0, 0}, u32(uint32(index)), u32(flags), u32(change)}
+	return message(unix.RTM_NEWLINK, plain, 1, append(parts, attrs...)...)
+}
+
+func up(index int) []byte   { return linkReq(index, unix.IFF_UP, unix.IFF_UP) }
+func down(index int) []byte { return linkReq(index, 0, unix.IFF_UP) }
+func mtu(index, v int) []byte {
+	return linkReq(index, 0, 0, attribute(unix.IFLA_MTU, u32(uint32(v))))
+}
+
+func TestKernelChanges(t *testing.T) {
+	const lo, tun = 1, 2
+	const newA, delA, newR, delR = unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWROUTE, unix.RTM_DELROUTE
+	steps := []struct {
+		name string
+		req  []byte
+	}{
+		{"lo up", up(lo)},
+		{"up", up(tun)},
+		{"mtu", mtu(tun, 1420)},
+		{"address", addrReq(newA, add, tun, "10.1.0.2/24")},
+		{"again", addrReq(newA, add, tun, "10.1.0.2/24")},
+		{"again, not exclusive", addrReq(newA, plain, tun, "10.1.0.2/24")},
+		{"replaced", addrReq(newA, replace, tun, "10.1.0.2/24")},
+		{"secondary", addrReq(newA, add, tun, "10.1.0.3/24")},
+		{"single", addrReq(newA, add, tun, "10.1.0.9/32")},
+		{"other subnet", addrReq(newA, add, tun, "10.5.0.2/24")},
+		{"another secondary", addrReq(newA, add, tun, "10.1.0.4/24")},
+		{"no such interface", addrReq(newA, add, 77, "10.1.0.2/24")},
+		{"long prefix", func() []byte { r := addrReq(newA, add, tun, "10.1.0.2/24"); r[17] = 33; return r }()},
+		{"not there", addrReq(delA, plain, tun, "10.9.0.2/24")},
+		{"not that prefix", addrReq(delA, plain, tun, "10.1.0.2/16")},
+		{"not that interface", addrReq(delA, plain, 77, "10.1.0.2/24")},
+		{"IPv6", addrReq(newA, add, tun, "fd01::2/64")},
+		{"IPv6 again", addrReq(newA, add, tun, "fd01::2/64")},
+		{"IPv6 with another prefix", addrReq(newA, add, tun, "fd01::2/48")},
+		{"IPv6 second", addrReq(newA, add, tun, "fd01::3/64")},
+		{"IPv6 link-local", addrReq(newA, add, tun, "fe80::5/64")},
+		{"IPv6 not there", addrReq(delA, plain, tun, "fd01::9/64")},
+		{"IPv6 multicast", addrReq(newA, add, tun, "ff02::9/64")},
+
+		{"route", routeReq(newR, add, "10.2.0.0/16", hop{via: "10.1.0.1"})},
+		{"route again", routeReq(newR, add, "10.2.0.0/16", hop{via: "10.1.0.1"})},
+		{"route by another hop", routeReq(newR, add, "10.2.0.0/16", hop{via: "10.1.0.77"})},
+		{"append", routeReq(newR, appended, "10.2.0.0/16", hop{via: "10.1.0.77"})},
+		{"append again", routeReq(newR, appended, "10.2.0.0/16", hop{via: "10.1.0.77"})},
+		{"prepend", routeReq(newR, prepend, "10.2.0.0/16", hop{via: "10.1.0.78"})},
+		{"replace", routeReq(newR, replace, "10.2.0.0/16", hop{via: "10.1.0.8"})},
+		{"replace by what is there", routeReq(newR, replace, "10.2.0.0/16", hop{via: "10.1.0.77"})},
+		{"replace by itself", routeReq(newR, replace, "10.2.0.0/16", hop{via: "10.1.0.8"})},
+		{"metric", routeReq(newR, add, "10.2.0.0/16", hop{oif: tun, metric: 5})},
+		{"default", routeReq(newR, add, "0.0.0.0/0", hop{via: "10.1.0.1"})},
+		{"preferred source", routeReq(newR, add, "10.6.0.0/16", hop{via: "10.1.0.1", src: "10.5.0.2"})},
+		{"source not ours", routeReq(newR, add, "10.3.0.0/16", hop{oif: tun, src: "1.2.3.4"})},
+		{"gateway beyond", routeReq(newR, add, "10.3.0.0/16", hop{via: "99.1.1.1"})},
+		{"gateway is ours", routeReq(newR, add, "10.31.0.0/16", hop{via: "10.1.0.2"})},
+		{"no next hop", routeReq(newR, add, "10.3.0.0/16", hop{})},
+		{"no such interface", routeReq(newR, add, "10.3.0.0/16", hop{oif: 77})},
+		{"host bits", routeReq(newR, add, "10.3.0.1/16", hop{oif: tun})},
+		{"change what is not there", routeReq(newR, modify, "10.66.0.0/16", hop{oif: tun})},
+		{"delete what is not there", routeReq(delR, plain, "10.77.0.0/16", hop{})},
+		{"delete by another hop", routeReq(delR, plain, "10.2.0.0/16", hop{via: "1.1.1.1"})},
+		{"delete by metric", routeReq(delR, plain, "10.2.0.0/16", hop{metric: 5})},
+		{"delete the first", routeReq(delR, plain, "10.2.0.0/16", hop{})},
+		{"delete in another table", routeReq(delR, plain, "10.2.0.0/16", hop{table: 100})},
+		{"IPv6 route", routeReq(newR, add, "fd02::/64", hop{via: "fd01::1"})},
+		{"IPv6 route again", routeReq(newR, add, "fd02::/64", hop{via: "fd01::1"})},
+		{"IPv6 host bits", routeReq(newR, add, "fd07::1/64", hop{oif: tun})},
+		{"IPv6 gateway beyond", routeReq(newR, add, "fd03::/64", hop{via: "fd99::1"})},
+		{"IPv6 link-local gateway", routeReq(newR, add, "fd04::/64", hop{via: "fe80::1", oif: tun})},
+		{"IPv6 link-local gateway, no interface", routeReq(newR, add, "fd05::/64", hop{via: "fe80::1"})},
+		{"IPv6 default", routeReq(newR, add, "::/0", hop{oif: tun})},
+		{"IPv6 delete", routeReq(delR, plain, "fd02::/64", hop{})},
+		{"IPv6 delete again", routeReq(delR, plain, "fd02::/64", hop{})},
+
+		{"delete an address with routes", addrReq(delA, plain, tun, "10.5.0.2/24")},
+		{"IPv6 delete one of two", addrReq(delA, plain, tun, "fd01::2/64")},
+		{"IPv6 delete the other", addrReq(delA, plain, tun, "fd01::3/64")},
+		{"IPv6 once more", addrReq(newA, add, tun, "fd01::2/64")},
+		{"mtu too small", mtu(tun, 60)},
+		{"mtu too large", mtu(tun, 70000)},
+		{"mtu of no interface", mtu(77, 1400)},
+		{"mtu without IPv6", mtu(tun, 1200)},
+		{"mtu with IPv6 again", mtu(tun, 1400)},
+		{"down", down(tun)},
+		{"route while down", routeReq(newR, add, "10.4.0.0/16", hop{oif: tun})},
+		{"address while down", addrReq(newA, add, tun, "10.8.0.2/24")},
+		{"up again", up(tun)},
+		{"delete a primary address", addrReq(delA, plain, tun, "10.1.0.2/24")},
+		{"last routes", routeReq(newR, add, "10.2.0.0/16", hop{oif: tun})},
+		{"delete", addrReq(delA, plain, tun, "10.8.0.2/24")},
+		{"delete the last address", addrReq(delA, plain, tun, "10.1.0.9/32")},
+		{"rename", linkReq(tun, 0, 0, attribute(unix.IFLA_IFNAME, []byte("wg0\x00")))},
+		{"rename to a taken name", linkReq(tun, 0, 0, attribute(unix.IFLA_IFNAME, []byte("lo\x00")))},
+		{"lo: address", addrReq(newA, add, lo, "10.20.0.1/24")},
+		{"lo down", down(lo)},
+		{"lo up again", up(lo)},
+		{"lo: mtu", mtu(lo, 1500)},
+		{"lo: delete", addrReq(delA, plain, lo, "127.0.0.1/8")},
+	}
+	elsewhere(t)
+	k := newKernelSocket(t, Options{})
+	s := stacks.State{Interfaces: []stacks.Interface{
+		{Index: 1, Name: "lo", Loop: true, MTU: 65536}, {Index: 2, Name: "tun0", MTU: 1500},
+	}}
+	// The kernel gives lo its addresses when it goes up; a stack has them.
+	first := true
+	for _, step := range steps {
+		want := errnoIn(k.answer(t, step.req))
+		got := errnoIn(Options{}.Serve(s, func(next stacks.State) error { s = next; return nil }, step.req, k.port))
+		if want != got {
+			t.Errorf("%s: kernel %v, ours %v", step.name, want, got)
+		}
+		if first {
+			s.Interfaces[0].Addrs = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), loopback6}
+			first = false
+		}
+		for what, typ := range map[string]uint16{"links": unix.RTM_GETLINK, "addresses": unix.RTM_GETADDR, "routes": unix.RTM_GETROUTE} {
+			req := message(typ, requestD, 9, make([]byte, 4))
+			kernel, ours := seen(t, k.answer(t, req)), seen(t, Answer(s, req, k.port))
+			if d := cmp.Diff(kernel, ours); d != "" {
+				t.Errorf("%s: %s: -kernel +ours\n%s", step.name, what, d)
+			}
+		}
+	}
+}
+
+// errnoIn is what an acknowledgement says.
+func errnoIn(datagrams [][]byte) error {
+	if len(datagrams) != 1 || binary.NativeEndian.Uint16(datagrams[0][4:]) != unix.NLMSG_ERROR {
+		return fmt.Errorf("no acknowledgement: %x", datagrams)
+	}
+	if e := -int32(binary.NativeEndian.Uint32(datagrams[0][16:])); e != 0 {
+		return unix.Errno(e)
+	}
+	return nil
+}
+
+// seen is a dump without what comes from elsewhere: queues, carriers, protocols of
+// IPv6 that are told nowhere else. Links and addresses are in their order; routes,
+// whose order is that of a trie, by what they are.
+func seen(t *testing.T, datagrams [][]byte) (out []string) {
+	t.Helper()
+	multicast := fmt.Sprintf("%x", multicast6.Addr().AsSlice())
+	for _, m := range norm(decode(t, datagrams)) {
+		switch m.Type {
+		case unix.RTM_NEWLINK:
+			out = append(out, fmt.Sprint("link ", m.Fixed[:8], m.Fixed[8:24], " ", m.Attrs[unix.IFLA_IFNAME], m.Attrs[unix.IFLA_MTU]))
+		case unix.RTM_NEWADDR:
+			out = append(out, fmt.Sprint("addr ", m.Fixed, m.Attrs[unix.IFA_ADDRESS]))
+		case unix.RTM_NEWROUTE:
+			if m.Attrs[unix.RTA_DST] == multicast {
+				continue // the kernel has it with or without addresses
+			}
+			out = append(out, fmt.Sprint("route ", m.Fixed, m.Attrs[unix.RTA_DST], " via ", m.Attrs[unix.RTA_GATEWAY], " ", m.Attrs[unix.RTA_OIF], m.Attrs[unix.RTA_PRIORITY], " src ", m.Attrs[unix.RTA_PREFSRC]))
+		}
+	}
+	if len(out) > 0 && strings.HasPrefix(out[0], "route") {
+		slices.Sort(out)
+	}
+	return out
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Notifications: what multicast groups are told of a change.
+
+package rtnetlink
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/netmod/nlmsg"
+	"umrun/stacks"
+)
+
+// A Notification is one message to a multicast group.
+type Notification struct {
+	Group int // RTNLGRP_*
+	Data  []byte
+}
+
+// Changes returns what the groups of rtnetlink(7) are told when a configuration
+// turns from old into next: RTNLGRP_LINK, and for both families IFADDR and ROUTE.
+// Interfaces come first, then addresses, then the routes that follow from them.
+func Changes(old, next stacks.State) []Notification {
+	var out []Notification
+	tell := func(group int, write func(w *nlmsg.Writer)) {
+		var w nlmsg.Writer
+		write(&w)
+		for _, d := range w.Datagrams() {
+			out = append(out, Notification{group, d})
+		}
+	}
+	group := func(family, four, six int) int {
+		if family == unix.AF_INET {
+			return four
+		}
+		return six
+	}
+	for i := range next.Interfaces {
+		n := &next.Interfaces[i]
+		o := byIndex(old, n.Index)
+		if o == nil || o.Name != n.Name || o.MTU != n.MTU || o.Up != n.Up {
+			r := request{state: next, body: []byte{unix.AF_UNSPEC}}
+			tell(unix.RTNLGRP_LINK, func(w *nlmsg.Writer) { r.link(w, n, 0) })
+		}
+	}
+	addrs := func(in, notIn stacks.State, typ uint16) {
+		for i := range in.Interfaces {
+			ifc := &in.Interfaces[i]
+			have := make(map[netip.Prefix]bool)
+			if o := byIndex(notIn, ifc.Index); o != nil {
+				for _, p := range o.Addrs {
+					have[p] = true
+				}
+			}
+			for n, p := range ifc.Addrs {
+				if !have[p] {
+					g := group(familyOf(p.Addr()), unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+					tell(g, func(w *nlmsg.Writer) { address(w, typ, ifc, n, 0) })
+				}
+			}
+		}
+	}
+	addrs(old, next, unix.RTM_DELADDR)
+	addrs(next, old, unix.RTM_NEWADDR)
+	before, after := entries(old), entries(next)
+	routes := func(in, notIn []entry, typ, flags uint16) {
+		have := make(map[entry]bool, len(notIn))
+		for _, x := range notIn {
+			have[x] = true
+		}
+		for _, x := range in {
+			if !have[x] {
+				g := group(familyOf(x.dst.Addr()), unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+				tell(g, func(w *nlmsg.Writer) { x.write(w, typ, flags) })
+			}
+		}
+	}
+	routes(before, after, unix.RTM_DELROUTE, 0)
+	routes(after, before, unix.RTM_NEWROUTE, unix.NLM_F_EXCL|unix.NLM_F_CREATE)
+	return out
+}

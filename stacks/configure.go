@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What a program may change of its network.
+
+package stacks
+
+import "slices"
+
+// A Configurer is implemented by stacks whose interfaces, addresses and routes a
+// program may change, as it could change those of a network namespace of its own.
+// Without it every such change gives EPERM.
+type Configurer interface {
+	// SetState makes the stack what s says, which the caller derived from State
+	// and nobody else changed since. Interfaces keep their indices, and none
+	// comes or goes; routes are whole, connected ones included. On an error (EINVAL: an
+	// MTU that the link cannot carry) nothing has changed. Connections live on, like
+	// those of Linux, and fail when their address or route is gone for too long.
+	SetState(s State) error
+}
+
+// Clone returns a copy that shares nothing that a change of addresses, routes or
+// interfaces would touch.
+func (s State) Clone() State {
+	s.Interfaces = slices.Clone(s.Interfaces)
+	for i := range s.Interfaces {
+		s.Interfaces[i].Addrs = slices.Clone(s.Interfaces[i].Addrs)
+	}
+	s.Routes = slices.Clone(s.Routes)
+	return s
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Changes of the running configuration.
+
+package netstack
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"umrun/stacks"
+)
+
+var _ stacks.Configurer = (*Stack)(nil)
+
+// State returns the configuration.
+func (s *Stack) State() stacks.State { return *s.state.Load() }
+
+// SetState makes gVisor's configuration what next says; see [stacks.Configurer].
+func (s *Stack) SetState(next stacks.State) error {
+	s.setMu.Lock()
+	defer s.setMu.Unlock()
+	if s.closed.Load() {
+		return unix.ENETDOWN
+	}
+	old := s.State()
+	next = next.Clone()
+	if len(next.Interfaces) != len(old.Interfaces) {
+		return unix.EOPNOTSUPP
+	}
+	for i := range next.Interfaces {
+		if err := s.allowed(&next.Interfaces[i]); err != nil || next.Interfaces[i].Index != old.Interfaces[i].Index {
+			return unix.EINVAL
+		}
+	}
+	// Nothing below fails: the interfaces exist, and addresses are compared
+	// before they are added or removed.
+	for i := range next.Interfaces {
+		if err := s.apply(&old.Interfaces[i], &next.Interfaces[i]); err != nil {
+			s.log.Error("change interface", "link", next.Interfaces[i].Name, "err", err)
+		}
+	}
+	s.gv.SetRouteTable(routeTable(next))
+	s.state.Store(&next)
+	return nil
+}
+
+// allowed tells whether the link can carry the MTU.
+func (s *Stack) allowed(ifc *stacks.Interface) error {
+	if ifc.Loop {
+		return nil
+	}
+	e := s.links[ifc.Index-firstLinkNIC]
+	if ifc.MTU < header.IPv4MinimumMTU || ifc.MTU > e.maxMTU {
+		return fmt.Errorf("MTU %d is not between %d and %d", ifc.MTU, header.IPv4MinimumMTU, e.maxMTU)
+	}
+	return nil
+}
+
+// apply changes one interface.
+func (s *Stack) apply(old, next *stacks.Interface) error {
+	id := tcpip.NICID(next.Index)
+	if old.Name != next.Name {
+		if err := s.gv.SetNICName(id, next.Name); err != nil {
+			return fmt.Errorf("name: %s", err)
+		}
+	}
+	if old.MTU != next.MTU && !next.Loop {
+		s.links[next.Index-firstLinkNIC].SetMTU(uint32(next.MTU))
+	}
+	// gVisor knows an address once, whatever the lengths of its prefixes.
+	have, want := addresses(old), addresses(next)
+	for a := range have {
+		if _, ok := want[a]; !ok {
+			if err := s.gv.RemoveAddress(id, gvAddr(a)); err != nil {
+				return fmt.Errorf("remove address %s: %s", a, err)
+			}
+		}
+	}
+	for _, p := range next.Addrs { // in their order, by which sources are chosen
+		if _, ok := have[p.Addr()]; ok || want[p.Addr()] != p {
+			continue
+		}
+		if err := s.addAddress(id, p); err != nil {
+			return err
+		}
+	}
+	if old.Up != next.Up {
+		set := s.gv.DisableNIC
+		if next.Up {
+			set = s.gv.EnableNIC
+		}
+		if err := set(id); err != nil {
+			return fmt.Errorf("up %t: %s", next.Up, err)
+		}
+	}
+	return nil
+}
+
+// addresses are those of an interface, with the first prefix that each has.
+func addresses(ifc *stacks.Interface) map[netip.Addr]netip.Prefix {
+	out := make(map[netip.Addr]netip.Prefix, len(ifc.Addrs))
+	for _, p := range ifc.Addrs {
+		if _, ok := out[p.Addr()]; !ok {
+			out[p.Addr()] = p
+		}
+	}
+	return out
+}
+
+func (s *Stack) addAddress(id tcpip.NICID, p netip.Prefix) error {
+	pa := tcpip.ProtocolAddress{
+		Protocol:          protoOf(p.Addr()),
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: gvAddr(p.Addr()), PrefixLen: p.Bits()},
+	}
+	if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{}); err != nil {
+		return fmt.Errorf("add address %s: %s", p, err)
+	}
+	return nil
+}
+
+// routeTable is gVisor's table: it takes the first that matches of the longest
+// prefixes, so routes go in by metric.
+func routeTable(st stacks.State) []tcpip.Route {
+	routes := slices.Clone(st.Routes)
+	slices.SortStableFunc(routes, func(a, b stacks.Route) int { return a.Metric - b.Metric })
+	var table []tcpip.Route
+	for _, r := range routes {
+		table = append(table, gvRoute(r))
+	}
+	// Loopback routes are answered by HandleLocal; the table needs them for
+	// addresses of 127/8 that nobody bound.
+	for _, ifc := range st.Interfaces {
+		if !ifc.Loop || !ifc.Up {
+			continue
+		}
+		for _, p := range ifc.Addrs {
+			table = append(table, gvRoute(stacks.Route{Dst: p.Masked(), IfIndex: ifc.Index}))
+		}
+	}
+	return table
+}
+
+// minMTU is the smallest MTU of all interfaces, bytes.
+func (s *Stack) minMTU() int {
+	least := loopbackMTU
+	for _, ifc := range s.state.Load().Interfaces {
+		least = min(least, ifc.MTU)
+	}
+	return least
+}
