@@ -8,6 +8,7 @@ package netmod
 import (
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +113,7 @@ func (n *netlink) request(p []byte, tgid int) {
 		replies = sockdiag.Answer(opts, n.m.listSockets, p, port)
 	} else {
 		n.m.changing.Lock()
-		replies = rtnetlink.Options(opts).Serve(n.m.stack.State(), n.m.setState(), p, port)
+		replies = rtnetlink.Options(opts).Serve(n.m.counted(), n.m.setState(), p, port)
 		n.m.changing.Unlock()
 	}
 	n.put(replies...)
@@ -129,6 +130,20 @@ func (n *netlink) put(d ...[]byte) {
 	if notify != nil && len(d) > 0 {
 		notify(unix.POLLIN)
 	}
+}
+
+// counted is the stack's State, with counters if it has them.
+func (m *Module) counted() stacks.State {
+	s := m.stack.State()
+	c, ok := m.stack.(stacks.Counter)
+	if !ok {
+		return s
+	}
+	s.Interfaces = slices.Clone(s.Interfaces)
+	for i := range s.Interfaces {
+		s.Interfaces[i].Counters = c.Counters(s.Interfaces[i].Index)
+	}
+	return s
 }
 
 // setState returns what makes the stack's configuration another one and tells the

@@ -27,6 +27,23 @@ type Interface struct {
 	MTU   int              // bytes of the network layer
 	MAC   net.HardwareAddr // nil without a link header
 	Addrs []netip.Prefix   // address with the length of its on-link prefix
+
+	// Counters is for those who tell of interfaces. It is no part of the
+	// configuration: State leaves it zero, see [Counter].
+	Counters Counters
+}
+
+// Counters count what passed an interface since the stack was made.
+type Counters struct {
+	RxPackets, TxPackets uint64
+	RxBytes, TxBytes     uint64
+	RxDropped, TxDropped uint64 // packets
+}
+
+// A Counter is implemented by stacks that count what passes their interfaces.
+type Counter interface {
+	// Counters returns those of the interface with an index, zero if there is none.
+	Counters(index int) Counters
 }
 
 // A Route is an entry of the main routing table.

@@ -320,3 +320,25 @@ func FuzzServe(f *testing.F) {
 		}, req, 1)
 	})
 }
+
+// TestCounters: they stand where struct rtnl_link_stats64 and its older form have
+// them.
+func TestCounters(t *testing.T) {
+	s := twin()
+	s.Interfaces[1].Counters = stacks.Counters{RxPackets: 1, TxPackets: 2, RxBytes: 3, TxBytes: 1 << 40, RxDropped: 5, TxDropped: 6}
+	req := message(unix.RTM_GETLINK, request1, 1, []byte{0, 0, 0, 0}, u32(2), u32(0), u32(0))
+	m := decode(t, Answer(s, req, 1))[0]
+	var want64, want32 []byte
+	for _, v := range []uint64{1, 2, 3, 1 << 40, 0, 0, 5, 6} {
+		want64 = binary.NativeEndian.AppendUint64(want64, v)
+		want32 = binary.NativeEndian.AppendUint32(want32, uint32(v))
+	}
+	for typ, want := range map[uint16]string{
+		unix.IFLA_STATS64: fmt.Sprintf("%x", append(want64, make([]byte, stats64Len-len(want64))...)),
+		unix.IFLA_STATS:   fmt.Sprintf("%x", append(want32, make([]byte, statsLen-len(want32))...)),
+	} {
+		if got := m.Attrs[typ]; got != want {
+			t.Errorf("attribute %d: got %s, want %s", typ, got, want)
+		}
+	}
+}

@@ -37,7 +37,7 @@
 // the rules of net/ipv4/fib_frontend.c and net/ipv6/addrconf.c. The main table is
 // [stacks.State.Routes] and nothing more: a stack lists its connected routes.
 // Interfaces without link header look like a TUN device, those with one like an
-// Ethernet device; counters are zero. Attributes that describe drivers, queues
+// Ethernet device. Attributes that describe drivers, queues
 // and per-device sysctls are left out (IFLA_AF_SPEC, IFLA_XDP, IFLA_LINKINFO and
 // the like), and the test that compares with the kernel lists them.
 package rtnetlink

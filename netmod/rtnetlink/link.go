@@ -6,6 +6,7 @@ package rtnetlink
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	statsLen   = 24 * 4 // struct rtnl_link_stats
+	statsLen   = 24 * 4 // struct rtnl_link_stats: the same in 32 bits each
 	stats64Len = 25 * 8 // struct rtnl_link_stats64
 
 	operUnknown = 0 // RFC 2863, linux/if.h
@@ -171,7 +172,19 @@ func linkDetails(w *nlmsg.Writer, i *stacks.Interface, d device) {
 		w.Attr(unix.IFLA_ADDRESS, mac)
 		w.Attr(unix.IFLA_BROADCAST, d.bcast)
 	}
-	w.AttrZero(unix.IFLA_STATS64, stats64Len)
-	w.AttrZero(unix.IFLA_STATS, statsLen)
+	w.Attr(unix.IFLA_STATS64, stats(&i.Counters, stats64Len, binary.NativeEndian.AppendUint64))
+	w.Attr(unix.IFLA_STATS, stats(&i.Counters, statsLen, func(b []byte, v uint64) []byte {
+		return binary.NativeEndian.AppendUint32(b, uint32(v))
+	}))
 	w.AttrString(unix.IFLA_QDISC, d.qdisc)
+}
+
+// stats is struct rtnl_link_stats64 or its older form, of n bytes.
+func stats(c *stacks.Counters, n int, add func([]byte, uint64) []byte) []byte {
+	b := make([]byte, 0, n)
+	// Packets, bytes, errors, dropped, each received and sent.
+	for _, v := range []uint64{c.RxPackets, c.TxPackets, c.RxBytes, c.TxBytes, 0, 0, c.RxDropped, c.TxDropped} {
+		b = add(b, v)
+	}
+	return b[:n]
 }

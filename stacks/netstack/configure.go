@@ -17,7 +17,10 @@ import (
 	"umrun/stacks"
 )
 
-var _ stacks.Configurer = (*Stack)(nil)
+var (
+	_ stacks.Configurer = (*Stack)(nil)
+	_ stacks.Counter    = (*Stack)(nil)
+)
 
 // State returns the configuration.
 func (s *Stack) State() stacks.State { return *s.state.Load() }
@@ -35,6 +38,7 @@ func (s *Stack) SetState(next stacks.State) error {
 		return unix.EOPNOTSUPP
 	}
 	for i := range next.Interfaces {
+		next.Interfaces[i].Counters = stacks.Counters{}
 		if err := s.allowed(&next.Interfaces[i]); err != nil || next.Interfaces[i].Index != old.Interfaces[i].Index {
 			return unix.EINVAL
 		}
@@ -49,6 +53,23 @@ func (s *Stack) SetState(next stacks.State) error {
 	s.gv.SetRouteTable(routeTable(next))
 	s.state.Store(&next)
 	return nil
+}
+
+// Counters tells what passed an interface. A super-segment counts as one packet.
+func (s *Stack) Counters(index int) stacks.Counters {
+	info, ok := s.gv.SingleNICInfo(tcpip.NICID(index))
+	if !ok {
+		return stacks.Counters{}
+	}
+	st := info.Stats
+	c := stacks.Counters{
+		RxPackets: st.Rx.Packets.Value(), RxBytes: st.Rx.Bytes.Value(), RxDropped: st.DisabledRx.Packets.Value(),
+		TxPackets: st.Tx.Packets.Value(), TxBytes: st.Tx.Bytes.Value(), TxDropped: st.TxPacketsDroppedNoBufferSpace.Value(),
+	}
+	if i := index - firstLinkNIC; i >= 0 && i < len(s.links) {
+		c.TxDropped += s.links[i].dropped.Load()
+	}
+	return c
 }
 
 // allowed tells whether the link can carry the MTU.

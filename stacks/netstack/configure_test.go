@@ -131,3 +131,25 @@ func TestLoopbackDown(t *testing.T) {
 		}
 	}
 }
+
+// TestCounters: what is sent is counted on the interface that it leaves by.
+func TestCounters(t *testing.T) {
+	p := newPair(t, pipe.Config{}, nil)
+	a, b := p.A.(stacks.Counter), p.B.(stacks.Counter)
+	sent, lo := a.Counters(2), a.Counters(1)
+	if err := sends(t, p.A, netip.AddrPortFrom(p.B4, 9), netip.AddrPort{}); err != nil {
+		t.Fatal(err)
+	}
+	const size = 20 + 8 + 1 // IPv4, UDP, data
+	await(t, func() bool { c := b.Counters(2); return c.RxPackets == 1 && c.RxBytes == size })
+	got := a.Counters(2)
+	if got.TxPackets != sent.TxPackets+1 || got.TxBytes != sent.TxBytes+size {
+		t.Errorf("before %+v, after %+v", sent, got)
+	}
+	if got := a.Counters(1); got != lo {
+		t.Errorf("lo: before %+v, after %+v", lo, got)
+	}
+	if got := a.Counters(77); got != (stacks.Counters{}) {
+		t.Errorf("no interface: %+v", got)
+	}
+}
