@@ -73,6 +73,42 @@ func TestIntegrationInterfaces(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationChanges: an ordinary user changes the view's network, which works
+// as changed, and sees its sockets; the host's network stays what it is.
+func TestIntegrationChanges(t *testing.T) {
+	viewtest.Need(t, "ip", "ss", "curl", "/usr/bin/python3")
+	w, p, _ := lab(t)
+	before := w.HostCmd(t.Context(), words("ip -4 -o addr")...).Result().Stdout
+	const get = `curl -sS -m10 http://10.77.0.1/addr`
+	for _, c := range []struct {
+		name, script, want string // want is a regular expression; SELF4 is replaced
+	}{
+		{"mtu", `ip link set office mtu 1300 && ip link show office && ` + get, `mtu 1300 (?s:.*)\nSELF4\n$`},
+		{"mtu-too-large", `ip link set office mtu 9000 2>&1; ip link show office`, `Invalid argument\n(?s:.*)mtu 1420 `},
+		{"down-and-up", `ip link set office down; ! ` + get + ` 2>/dev/null && ip link set office up && ip route && ` + get, `^10\.77\.0\.0/24 dev office proto kernel scope link src SELF4 \nSELF4\n$`},
+		{"address", `ip addr add 10.88.0.1/24 dev office && ip -o -4 addr show office && ` + get, `inet SELF4/24 (?s:.*)inet 10\.88\.0\.1/24 (?s:.*)\nSELF4\n$`},
+		{"no-address", `ip addr flush dev office && ip addr show office; ` + get + ` 2>&1`, `curl: \(7\)`},
+		{"no-route", `ip route del 10.77.0.0/16 2>&1; ip route del default && ip route get 198.18.0.1 2>&1`, `No such process\n.*unreachable`},
+		{"sockets", `/usr/bin/python3 -c 'import socket, subprocess
+s = socket.create_connection(("10.77.0.1", 80))
+l = socket.create_server(("", 8000))
+subprocess.run(["ss", "-Htanp"])'`, `LISTEN +0 +\d+ +0\.0\.0\.0:8000 .*python3(?s:.*)ESTAB +0 +0 +SELF4:\d+ +10\.77\.0\.1:80 +users:\(\("python3"`},
+		{"counters", get + ` >/dev/null && ip -s link show office`, `RX: .*\n +[1-9]\d* +[1-9]\d* `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			me := p.Client(t)
+			r := w.Umrun(t, "office=wg:"+me.Conf, "sh", "-c", c.script).Result()
+			if re := strings.ReplaceAll(c.want, "SELF4", me.IP4.String()); !regexp.MustCompile(re).MatchString(r.Stdout) {
+				t.Errorf("want %q, got %v", re, r)
+			}
+		})
+	}
+	if after := w.HostCmd(t.Context(), words("ip -4 -o addr")...).Result().Stdout; after != before {
+		t.Errorf("the host's network: before\n%s\nafter\n%s", before, after)
+	}
+	w.NoStrays(t)
+}
+
 // TestIntegrationProcNet is what is known to be the host's still: files are not
 // the view's yet (docs/limits.md), and tools that read them show the host.
 func TestIntegrationProcNet(t *testing.T) {
