@@ -44,7 +44,7 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	if _, ok := s.(*stream); ok {
+	if _, ok := s.(*stream); ok && m.own(to.Addr()) {
 		m.live.probeListeners() // one that the program has closed must not answer
 	}
 	return s.connect(c, d, to)
@@ -59,6 +59,22 @@ func (m *Module) connectForeign(c *intercept.Call, d intercept.FD, sa []byte) in
 		}
 	}
 	return m.foreign(c, d)
+}
+
+// own tells whether a is an address of the view itself.
+func (m *Module) own(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() || a.IsLoopback() || a.IsUnspecified() {
+		return a.IsValid()
+	}
+	for _, ifc := range m.stack.State().Interfaces {
+		for _, p := range ifc.Addrs {
+			if p.Addr().WithZone("") == a {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // A connectWait is a thread that waits in a blocking connect.
