@@ -15,12 +15,51 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
-func init() { targets["ip"] = ipTarget }
+func init() {
+	targets["ip"] = ipTarget
+	targets["groups"] = groups
+}
+
+// groups joins and leaves multicast groups, and asks which.
+func groups(w *transcript) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	w.must("socket", err)
+	list := func(when string) {
+		sa, err := unix.Getsockname(fd)
+		w.must("getsockname", err)
+		b := make([]byte, 64)
+		n := uint32(len(b))
+		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_NETLINK, unix.NETLINK_LIST_MEMBERSHIPS,
+			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
+		w.say("%s: %#x, list of %d bytes (%d): %x", when, sa.(*unix.SockaddrNetlink).Groups, n, e, b[:8])
+	}
+	list("at first")
+	w.result("bind", unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 | 1<<4}))
+	list("bound")
+	for _, g := range []int{unix.RTNLGRP_IPV4_ROUTE, 33, 0, 1000, -1} {
+		w.say("group %d", g)
+		w.result("join", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
+		list("then")
+	}
+	w.result("leave", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, 1))
+	w.result("leave again", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, 1))
+	list("left")
+	for _, name := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_PKTINFO, unix.NETLINK_NO_ENOBUFS, unix.NETLINK_GET_STRICT_CHK} {
+		v, err := unix.GetsockoptInt(fd, unix.SOL_NETLINK, name)
+		w.say("option %d: %d %v", name, v, err)
+		w.result("set", unix.SetsockoptInt(fd, unix.SOL_NETLINK, name, 7))
+		v, err = unix.GetsockoptInt(fd, unix.SOL_NETLINK, name)
+		w.say("option %d: %d %v", name, v, err)
+	}
+}
+
+func TestGroups(t *testing.T) { compare(t, "groups", nil) }
 
 // ipChanges are commands on the loopback interface, which is the one that a
 // namespace and a stack without links both have.

@@ -6,6 +6,7 @@
 package netmod
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"slices"
@@ -28,6 +29,7 @@ type netlink struct {
 	mu     sync.Mutex // a leaf
 	port   uint32     // nl_pid; 0 before bind or the first request
 	groups uint64     // multicast groups that it is in: bit n is group n+1
+	listed bool       // it has been in a group: NETLINK_LIST_MEMBERSHIPS tells of all
 	queue  [][]byte
 	opts   map[int][]byte
 	notify func(stacks.Events)
@@ -66,6 +68,7 @@ func (n *netlink) bind(sa []byte, tgid int) error {
 	}
 	n.port = port
 	n.autobind(tgid)
+	n.listed = n.listed || native.Uint32(sa[8:]) != 0
 	n.groups = n.groups&^0xffffffff | uint64(native.Uint32(sa[8:]))
 	return nil
 }
@@ -277,6 +280,7 @@ func (n *netlink) member(join bool, v []byte) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.listed = true
 	if join {
 		n.groups |= 1 << (g - 1)
 	} else {
@@ -289,6 +293,27 @@ func (n *netlink) member(join bool, v []byte) error {
 func (n *netlink) Option(level, name int, v []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if level == unix.SOL_NETLINK {
+		switch name {
+		case unix.NETLINK_LIST_MEMBERSHIPS:
+			if !n.listed {
+				return 0, nil
+			}
+			copy(v, binary.NativeEndian.AppendUint64(nil, n.groups))
+			return groupMax / 8, nil
+		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
+			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR:
+			if len(v) < 4 {
+				return 0, unix.EINVAL
+			}
+			set := 0
+			if n.on(name) {
+				set = 1
+			}
+			return copy(v, int32Value(set)), nil
+		}
+		return 0, unix.ENOPROTOOPT
+	}
 	if o, ok := n.opts[level<<16|name]; ok {
 		return copy(v, o), nil
 	}
