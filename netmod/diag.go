@@ -57,15 +57,10 @@ func (m *Module) listSockets() []sockdiag.Socket {
 
 	var out []sockdiag.Socket
 	for _, s := range socks {
-		d, own, ok := describe(s)
+		d, k, own, ok := describe(s)
 		if !ok {
 			continue
 		}
-		local, remote := s.common().ep.Names()
-		if d.State == sockdiag.Listen {
-			remote = netip.AddrPort{}
-		}
-		k := keyOf(d.Proto, local, remote)
 		if at := byKey[k]; len(at) > 0 {
 			byKey[k] = at[1:]
 			e := &ends[at[0]]
@@ -111,25 +106,28 @@ func tcpStateOf(s *stream) int {
 	return sockdiag.Close
 }
 
-// describe tells what the module knows of a socket. own: the endpoint's state is
-// not the socket's. !ok: ss does not show it.
-func describe(s socket) (d sockdiag.Socket, own, ok bool) {
+// describe tells what the module knows of a socket, and by which key the stack
+// knows its endpoint. own: the endpoint's state is not the socket's. !ok: ss does
+// not show it.
+func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 	b := s.common()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.gone {
-		return d, false, false
+		return d, k, false, false
 	}
 	d.Family, d.Cookie, d.Inode, d.UID = b.family, b.cookie, uint32(b.inode), uint32(os.Getuid())
 	d.Local, d.Remote = b.ep.Names()
 	switch s := s.(type) {
 	case *stream:
 		d.Proto, d.State = unix.IPPROTO_TCP, tcpStateOf(s)
+		k = keyOf(d.Proto, d.Local, d.Remote)
 		switch {
 		case s.state == fresh || s.state == failed:
-			return d, false, false
+			return d, k, false, false
 		case s.state == listening:
 			d.Remote = netip.AddrPort{}
+			k = keyOf(d.Proto, d.Local, d.Remote)
 			d.RecvQ, d.SendQ = len(s.queue.ready), s.queue.backlog
 		default:
 			if s.remote.IsValid() {
@@ -144,9 +142,10 @@ func describe(s socket) (d sockdiag.Socket, own, ok bool) {
 		d.Info, d.Congestion = option(b.ep, unix.IPPROTO_TCP, unix.TCP_INFO), cString(option(b.ep, unix.IPPROTO_TCP, unix.TCP_CONGESTION))
 	case *packet:
 		if !s.isUDP() || d.Local.Port() == 0 {
-			return d, false, false
+			return d, k, false, false
 		}
 		d.Proto, d.State = unix.IPPROTO_UDP, sockdiag.Close
+		k = keyOf(d.Proto, d.Local, d.Remote)
 		if d.Remote.IsValid() {
 			d.State = sockdiag.Established
 		}
@@ -154,7 +153,7 @@ func describe(s socket) (d sockdiag.Socket, own, ok bool) {
 			d.Local, d.Remote, d.State, own = s.stubLocal(d.Local), s.stubPeer, sockdiag.Established, true
 		}
 	default:
-		return d, false, false
+		return d, k, false, false
 	}
 	if b.peer >= 0 {
 		// What lies in the placeholder, in bytes of memory, as the kernel counts
@@ -166,7 +165,7 @@ func describe(s socket) (d sockdiag.Socket, own, ok bool) {
 	if v := option(b.ep, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); b.family == unix.AF_INET6 && len(v) >= 4 {
 		d.V6Only = native.Uint32(v) != 0
 	}
-	return d, own, true
+	return d, k, own, true
 }
 
 // option asks an endpoint for an option; nil if it has none.
