@@ -97,7 +97,7 @@ func (x *terminal) expect(want string) {
 
 // TestIntegrationTerminal: job control works through umrun as without it.
 func TestIntegrationTerminal(t *testing.T) {
-	viewtest.Need(t, "bash")
+	viewtest.Need(t, "bash", "/usr/bin/python3", "curl")
 	w, _, me := lab(t)
 	x := newTerminal(t, w)
 	umrun := viewtest.Binary(t) + " -n " + me.Conf + " -- "
@@ -106,14 +106,17 @@ func TestIntegrationTerminal(t *testing.T) {
 	x.expect("on-a-terminal\r\n")
 	x.expect("prompt> ")
 
-	x.send(umrun + "sh -c 'echo u\"\"p; sleep 40'\n")
+	// Not sh: a signal that meets it on the way to its child is natively lost, or
+	// stops the child before it is one.
+	python := umrun + "/usr/bin/python3 -c 'import time, os; print(\"u\" + \"p\", flush=True); "
+	x.send(python + "time.sleep(40)'\n")
 	x.expect("up\r\n")
 	x.send("\x03")
 	x.expect("prompt> ")
 	x.send("echo status-$?\n")
 	x.expect("status-130\r\n")
 
-	x.send(umrun + "sh -c 'echo u\"\"p; sleep 1; curl -4sS -m20 http://www.lab.test/; echo do\"\"ne'\n")
+	x.send(python + "time.sleep(1); os.system(\"curl -4sS -m20 http://www.lab.test/; echo do\" + \"ne\")'\n")
 	x.expect("up\r\n")
 	x.send("\x1a")
 	x.expect("Stopped")
