@@ -21,11 +21,13 @@
 //
 // A stream placeholder whose connect(2) is under way is connected to the module
 // with its send buffer full: poll shows nothing and writes give EAGAIN, as TCP
-// does in SYN_SENT. Success drains the filler, which raises POLLOUT; failure
+// does in SYN_SENT. The buffer is made narrow for that, so that six bytes fill it.
+// Success drains the filler and widens the buffer, which raises POLLOUT; failure
 // closes the module's end with the filler unread, and the kernel makes that
 // ECONNRESET with POLLIN|POLLOUT|POLLERR|POLLHUP|POLLRDHUP. SO_ERROR is trapped
 // and tells the true cause. A blocking connect is parked instead and connects the
-// placeholder only when it succeeds, so that a failed socket can be used again.
+// placeholder only when it succeeds, so that a failed socket can be used again. One
+// that failed behind a gate gets a new placeholder when it is connected again.
 //
 // # The last byte
 //
@@ -49,7 +51,9 @@
 // Handlers run on intercept's receiver. One goroutine, the poller, waits on the
 // module's ends of all pairs; a few workers serve what the stack's callbacks
 // have marked ready. Each socket is a [job]: it runs on one of them at a time. No
-// goroutine belongs to a socket, but for an answer of the DNS stub under way.
+// goroutine belongs to a socket, but for an answer of the DNS stub under way, or a
+// thread that waits in a trapped receive on a stream. One more looks after what no
+// event tells of, see [liveness].
 //
 // # Locks
 //

@@ -40,14 +40,12 @@ var optionRules = map[optionKey]optionRule{
 
 	// These live in the placeholder too: it is the one that is read and that
 	// signals.
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}:    {set: setNative},
-	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}:    {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}:    {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_PASSCRED}:    {get: func(socket) []byte { return int32Value(0) }, set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_PEERCRED}:    {get: noPeerCred, set: noSet},
-	{unix.SOL_SOCKET, unix.SO_PEERSEC}:     {get: nil, set: noSet},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:   {},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}: {},
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}: {set: setNative},
+	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}: {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
+	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}: {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
+	{unix.SOL_SOCKET, unix.SO_PASSCRED}: {get: func(socket) []byte { return int32Value(0) }, set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
+	{unix.SOL_SOCKET, unix.SO_PEERCRED}: {get: noPeerCred, set: noSet},
+	{unix.SOL_SOCKET, unix.SO_PEERSEC}:  {set: noSet},
 }
 
 func noSet(socket, held, []byte) error { return unix.ENOPROTOOPT }
