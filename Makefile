@@ -18,8 +18,8 @@ BUILD_DEV   := libseccomp-dev
 TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dnsmasq-base nginx:nginx-light \
 	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
 	dig:bind9-dnsutils ping:iputils-ping ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
-	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools python3:python3 node:nodejs setpriv:util-linux
-TEST_DEV    := gcc-multilib
+	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux
+TEST_DEV    := gcc-multilib python3
 
 .PHONY: all build test check bench suites demo deps-build deps-test clean
 all: build
