@@ -5,6 +5,7 @@
 # make test    install what is missing, then run every check and test
 # make suites  Go's and CPython's own network tests, natively and under umrun
 # make bench   measure, side by side with the peers that are installed
+# make conform the conformance cases alone: programs natively and under umrun; needs root
 # make check   vet, staticcheck, format; no network namespaces, no root
 
 GO         ?= go
@@ -21,7 +22,7 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux
 TEST_DEV    := gcc-multilib python3
 
-.PHONY: all build test check bench suites demo deps-build deps-test clean
+.PHONY: all build test conform check bench suites demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -54,6 +55,10 @@ test: deps-test build
 	$(GO) test -json -race -shuffle=on -count=1 -p 1 -timeout 20m ./... | \
 		$(GO) run ./testdata/testsum -allowed testdata/allowed-skips.txt || status=1; \
 	exit $$status
+
+conform: deps-test build
+	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 $(GO) test -json -count=1 -timeout 10m -run 'Transcripts|Cases' ./view/viewtest | \
+		$(GO) run ./testdata/testsum
 
 bench: build
 	$(GO) run ./testdata/bench

@@ -102,7 +102,7 @@ static void edges(void)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	hole = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	edge = hole;
 	munmap(hole + 4096, 4096);

@@ -51,7 +51,7 @@ static void arguments(const char *ip, int type)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	const char *peer4 = env("LAB_PEER4"), *peer6 = env("LAB_PEER6");
 	if (argc == 2 && !strcmp(argv[1], "outcomes")) {
 		attempt("accepted v4", peer4, ECHO, SOCK_STREAM);

@@ -118,7 +118,7 @@ int main(int argc, char **argv)
 {
 	if (argc != 3)
 		return 9;
-	begin(110);
+	deadline(110);
 	const char *ip = env("LAB_PEER4");
 	long n = atol(argv[2]);
 	if (!strcmp(argv[1], "exit"))

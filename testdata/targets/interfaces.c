@@ -9,7 +9,7 @@
 
 int main(void)
 {
-	begin(20);
+	deadline(20);
 	struct ifaddrs *all_, *a;
 	if (getifaddrs(&all_)) {
 		say("getifaddrs: %s", errname(errno));

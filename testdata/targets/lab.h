@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What every target program has: a deadline, results by name, and addresses
-// whose variable parts are left out, so that a transcript is the same on every
-// network that is laid out alike.
+// What every target program has: a deadline, cases and results by name, and
+// addresses whose variable parts are left out, so that a transcript is the same
+// on every network that is laid out alike.
+//
+// A program runs many cases, one after the other, and each starts with begin:
+// what is printed from there on, up to the next begin, is its transcript. Under
+// umrun it must be the kernel's, line for line (view/viewtest/transcript_test.go).
 //
 // The environment says where things are: LAB_SELF4, LAB_SELF6 (own addresses),
 // LAB_PEER4, LAB_PEER6, LAB_OTHER4, LAB_OTHER6, LAB_UNREACH4, LAB_UNREACH6,
@@ -106,8 +110,22 @@ static UNUSED long need(const char *label, long rc)
 	return rc;
 }
 
-// begin sets the deadline of the program, in seconds, and ignores SIGPIPE.
-static UNUSED void begin(int seconds)
+// begin starts a case. Its name is PROGRAM/WHAT, as "udp/refused-4", and no
+// other case has it: letters, digits and -._ in WHAT.
+static UNUSED void begin(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static UNUSED void begin(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	printf("== ");
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+	fflush(stdout);
+}
+
+// deadline ends the program after so many seconds; SIGPIPE is ignored.
+static UNUSED void deadline(int seconds)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);

@@ -268,7 +268,7 @@ static void sockets_of_the_host(void)
 
 int main(int argc, char **argv)
 {
-	begin(40);
+	deadline(40);
 	if (argc != 2)
 		return 9;
 	int every = !strcmp(argv[1], "all");

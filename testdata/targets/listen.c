@@ -230,7 +230,7 @@ static void forked(void)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	if (argc != 2)
 		return 9;
 	int p[2];

@@ -9,7 +9,7 @@ static int by_text(const void *a, const void *b) { return strcmp(a, b); }
 
 int main(int argc, char **argv)
 {
-	begin(40);
+	deadline(40);
 	for (int i = 1; i < argc; i++) {
 		struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG }, *res, *r;
 		int e = getaddrinfo(argv[i], "80", &hints, &res);

@@ -97,7 +97,7 @@ static void shapes(int fd)
 
 int main(int argc, char **argv)
 {
-	begin(20);
+	deadline(20);
 	if (argc != 2)
 		return 9;
 	int six = strstr(argv[1], "6") != NULL, family = six ? AF_INET6 : AF_INET;

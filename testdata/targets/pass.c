@@ -213,7 +213,7 @@ static void threads(const char *ip)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	self_path = argv[0];
 	if (argc == 3 && !strcmp(argv[1], "execed")) {
 		int fd = atoi(argv[2]);

@@ -33,7 +33,7 @@ static void ping(const char *label, const char *ip, int size)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	ping("v4", env("LAB_PEER4"), 56);
 	ping("v6", env("LAB_PEER6"), 56);
 	ping("empty", env("LAB_PEER4"), 0);

@@ -35,7 +35,7 @@ static int look(int fd, int timeout)
 
 int main(int argc, char **argv)
 {
-	begin(30);
+	deadline(30);
 	if (argc != 4)
 		return 9;
 	mode = !strcmp(argv[1], "epoll-lt") ? LT : !strcmp(argv[1], "epoll-et") ? ET : !strcmp(argv[1], "poll") ? POLL : SELECT;

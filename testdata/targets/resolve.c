@@ -46,7 +46,7 @@ static int ask(const char *name, int type, int family, size_t size)
 
 int main(int argc, char **argv)
 {
-	begin(40);
+	deadline(40);
 	int bad = 0;
 	for (int i = 1; i < argc; i++) {
 		if (!strncmp(argv[i], "big.", 4)) { // more than UDP carries

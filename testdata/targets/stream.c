@@ -254,7 +254,7 @@ static void duplex(const char *ip, long n)
 
 int main(int argc, char **argv)
 {
-	begin(50);
+	deadline(50);
 	if (argc != 3)
 		return 9;
 	const char *ip = env(!strcmp(argv[2], "6") ? "LAB_PEER6" : "LAB_PEER4");

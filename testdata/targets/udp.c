@@ -264,7 +264,7 @@ static void local(const char *ip, const char *self)
 
 int main(int argc, char **argv)
 {
-	begin(40);
+	deadline(40);
 	if (argc != 3)
 		return 9;
 	int six = !strcmp(argv[2], "6");

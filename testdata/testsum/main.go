@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Testsum reads `go test -json` and says what happened: failures and skips as
-// they come, then one line of counts. Its status is 1 if a test failed, a
+// they come, then one line of counts, and before it those that the conformance
+// cases make of themselves ("conformance: ..."). Its status is 1 if a test failed, a
 // package did not build, or a test was skipped that the list does not allow.
 //
 // The list has one regular expression a line, over PACKAGE.TEST of a skip, with
@@ -71,6 +72,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	start := time.Now()
 	output := map[string][]string{} // of tests that have not ended, by PACKAGE.TEST
 	broken := false
+	var counts []string // that tests make themselves
 	for {
 		line, err := r.ReadBytes('\n')
 		if len(line) > 0 {
@@ -83,6 +85,9 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 			switch e.Action {
 			case "output":
 				output[name] = append(output[name], e.Output)
+				if strings.HasPrefix(e.Output, "conformance: ") {
+					counts = append(counts, e.Output)
+				}
 			case "build-output":
 				fmt.Print(e.Output)
 			case "build-fail":
@@ -138,6 +143,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	if packages == 0 {
 		fmt.Println("no package was tested")
 	}
+	show(counts)
 	fmt.Printf("%d packages in %v\n", packages, time.Since(start).Round(time.Second))
 	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	return failed == 0 && forbidden == 0 && !broken && packages > 0

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Transcripts: target programs whose every line must be the same over the
-// kernel's stack in a namespace and under umrun. What still differs is listed
-// in differences_test.go, with its reason; a listed difference that is gone
-// fails too.
+// kernel's stack in a namespace and under umrun. A program runs many cases, each
+// marked by begin of testdata/targets/lab.h; a case is a subtest. What still
+// differs is listed in differences_test.go, with its reason; a listed difference
+// that is gone fails too.
 
 package viewtest_test
 
@@ -12,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +24,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// transcripts are the programs of testdata/targets with their arguments; the
-// name of a case is its command line.
+// privileged are programs that natively run as root of the namespace, for what
+// the kernel reserves (raw and packet sockets, changes by netlink). Under umrun
+// they are an ordinary user's like all others. Other files add to both lists.
+var privileged []string
+
+// transcripts are the programs of testdata/targets with their arguments.
 var transcripts = []string{
 	"connect outcomes", "connect arguments tcp4", "connect arguments tcp6", "connect arguments udp4", "connect arguments udp6",
 	"connect sndtimeo", "connect syncnt", "connect bound",
@@ -61,73 +68,229 @@ func labEnv(ip4, ip6 string) []string {
 	}
 }
 
-// TestIntegrationTranscripts runs every case natively and under umrun.
+// TestIntegrationTranscripts runs every program natively and under umrun, and
+// compares case by case. LAB_CASE is a pattern of path.Match for one of them, to
+// look at it by hand: of a program ('ready epoll-et *') or of cases ('udp/ttl-*').
 func TestIntegrationTranscripts(t *testing.T) {
 	viewtest.Need(t, "gcc")
-	w := viewtest.New(t)
-	native := w.Peers[0].Native(t)
-	used := map[int]bool{}
-	only := os.Getenv("LAB_CASE") // to look at one case by hand
-	for _, line := range transcripts {
-		if ok, _ := path.Match(only, line); only != "" && !ok {
-			continue
+	x := &transcriber{w: viewtest.New(t), only: os.Getenv("LAB_CASE"), seen: map[string]string{}, used: map[int]bool{}}
+	x.native = x.w.Peers[0].Native(t)
+	for _, line := range slices.Concat(transcripts, privileged) {
+		if x.wanted(line) {
+			t.Run(strings.ReplaceAll(line, " ", "-"), func(t *testing.T) { x.run(t, line) })
 		}
-		t.Run(strings.ReplaceAll(line, " ", "-"), func(t *testing.T) {
-			words := strings.Fields(line)
-			words[0] = viewtest.Target(t, words[0], viewtest.Dynamic)
-			ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-			defer cancel()
-
-			// Both at once: most of the time of either is waiting.
-			c := native.Command(ctx, words...).AsUser(w.Home())
-			c.Env = append(c.Env, labEnv("10.77.0.4", "fd77::4")...)
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer c.Stop()
-			client := w.Peers[0].Client(t)
-			u := w.Umrun(t, client.Conf, words...)
-			u.Env = append(u.Env, labEnv(client.IP4.String(), client.IP6.String())...)
-			if err := u.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer u.Stop()
-			want := c.Result()
-			if want.Status != 0 || strings.Contains(want.Stdout, "WRONG") || strings.Contains(want.Stdout, "cannot go on") {
-				t.Fatalf("natively: %v", want)
-			}
-			if testing.Verbose() && only != "" {
-				t.Logf("natively:\n%s", want.Stdout)
-			}
-			got := u.Result()
-			if got.Status != 0 {
-				t.Errorf("under umrun: %v", got)
-			}
-			compare(t, line, want.Stdout, got.Stdout, used)
-		})
 	}
-	w.NoStrays(t)
-	if only == "" && !t.Failed() {
+	x.w.NoStrays(t)
+	if x.only == "" && !t.Failed() {
 		for i, d := range differences {
-			if !used[i] && !d.sometimes {
+			if !x.used[i] && !d.sometimes {
 				t.Errorf("listed, but no longer a difference: %+v", d)
 			}
 		}
 	}
+	// For testdata/testsum, which shows it in its summary.
+	fmt.Printf("conformance: %d cases, %d with listed differences, %d failed\n", len(x.seen), x.differ, x.failed)
 }
 
-// compare holds two transcripts against each other, line by line.
-func compare(t *testing.T, name, native, umrun string, used map[int]bool) {
-	t.Helper()
-	want, got := strings.Split(native, "\n"), strings.Split(umrun, "\n")
-	if len(want) != len(got) {
-		t.Errorf("natively %d lines, under umrun %d (-native +umrun):\n%s", len(want), len(got), cmp.Diff(native, umrun))
-		return
+// A transcriber compares programs and keeps the count.
+type transcriber struct {
+	w      *viewtest.World
+	native *viewtest.NS
+	only   string            // LAB_CASE
+	seen   map[string]string // the program of a case, by the case's name
+	used   map[int]bool      // listed differences that were met
+	differ int               // cases with listed differences
+	failed int               // cases, or programs that did not come to their end
+}
+
+// wanted tells whether LAB_CASE selects a program, or cases that may be its.
+func (x *transcriber) wanted(line string) bool {
+	pattern, name := x.only, line
+	if program, _, ok := strings.Cut(x.only, "/"); ok {
+		pattern, name = program, strings.Fields(line)[0]
 	}
+	ok, _ := path.Match(pattern, name)
+	return ok || x.only == ""
+}
+
+// run compares the cases of one program.
+func (x *transcriber) run(t *testing.T, line string) {
+	failed := x.failed
+	defer func() {
+		if t.Failed() && x.failed == failed {
+			x.failed++ // not a case, but the program
+		}
+	}()
+	words := strings.Fields(line)
+	words[0] = viewtest.Target(t, words[0], viewtest.Dynamic)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+
+	// Both at once: most of the time of either is waiting.
+	c := x.native.Command(ctx, words...)
+	if !slices.Contains(privileged, line) {
+		c = c.AsUser(x.w.Home())
+	}
+	c.Env = append(c.Env, labEnv("10.77.0.4", "fd77::4")...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	client := x.w.Peers[0].Client(t)
+	u := x.w.Umrun(t, client.Conf, words...)
+	u.Env = append(u.Env, labEnv(client.IP4.String(), client.IP6.String())...)
+	if err := u.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer u.Stop()
+	want := c.Result()
+	if want.Status != 0 || strings.Contains(want.Stdout, "WRONG") || strings.Contains(want.Stdout, "cannot go on") {
+		t.Fatalf("natively: %v", want)
+	}
+	got := u.Result()
+	if got.Status != 0 {
+		t.Errorf("under umrun: %v", got)
+	}
+	natively, err := cases(line, want.Stdout)
+	if err != nil {
+		t.Fatalf("natively: %v", err)
+	}
+	under, err := cases(line, got.Stdout)
+	if err != nil {
+		t.Errorf("under umrun: %v", err)
+	}
+	for _, name := range union(natively, under) {
+		if ok, _ := path.Match(x.only, name); !ok && strings.Contains(x.only, "/") {
+			continue
+		}
+		if other, ok := x.seen[name]; ok {
+			t.Errorf("the case %s is in %q too", name, other)
+		}
+		x.seen[name] = line
+		if !t.Run(name, func(t *testing.T) { x.compare(t, name, natively, under) }) {
+			x.failed++
+		}
+	}
+}
+
+// compare holds the transcripts of one case against each other, line by line.
+func (x *transcriber) compare(t *testing.T, name string, natively, under []transcript) {
+	want, ok := find(natively, name)
+	if !ok {
+		t.Fatalf("only under umrun")
+	}
+	if testing.Verbose() && x.only != "" {
+		t.Logf("natively:\n%s", strings.Join(want, "\n"))
+	}
+	got, ok := find(under, name)
+	if !ok {
+		t.Fatalf("not reached under umrun")
+	}
+	if len(want) != len(got) {
+		t.Fatalf("natively %d lines, under umrun %d (-native +umrun):\n%s", len(want), len(got), cmp.Diff(want, got))
+	}
+	differs := false
 	for i := range want {
-		if want[i] != got[i] && !listed(name, want[i], got[i], used) {
+		switch {
+		case want[i] == got[i]:
+		case listed(name, want[i], got[i], x.used):
+			differs = true
+		default:
 			t.Errorf("line %d\n  native %s\n  umrun  %s", i+1, want[i], got[i])
 		}
+	}
+	if differs {
+		x.differ++
+	}
+}
+
+// A transcript is what one case printed.
+type transcript struct {
+	name  string
+	lines []string
+}
+
+// cases splits a program's output at its marks. Lines before the first mark are
+// a case that is named as the command line.
+func cases(line, output string) ([]transcript, error) {
+	program, args, _ := strings.Cut(line, " ")
+	first := program
+	if args != "" {
+		first += "/" + strings.ReplaceAll(args, " ", "-")
+	}
+	all := []transcript{{name: first}}
+	for l := range strings.Lines(output) {
+		l = strings.TrimSuffix(l, "\n")
+		name, ok := strings.CutPrefix(l, "== ")
+		if !ok {
+			last := &all[len(all)-1]
+			last.lines = append(last.lines, l)
+			continue
+		}
+		if !caseName.MatchString(name) || !strings.HasPrefix(name, program+"/") {
+			return nil, fmt.Errorf("the case %q is not named %s/WHAT", name, program)
+		}
+		if _, twice := find(all, name); twice {
+			return nil, fmt.Errorf("the case %s is there twice", name)
+		}
+		all = append(all, transcript{name: name})
+	}
+	if len(all[0].lines) == 0 {
+		all = all[1:]
+	}
+	return all, nil
+}
+
+var caseName = regexp.MustCompile(`^[a-z0-9]+/[A-Za-z0-9._-]+$`)
+
+func find(all []transcript, name string) ([]string, bool) {
+	i := slices.IndexFunc(all, func(c transcript) bool { return c.name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return all[i].lines, true
+}
+
+// union is the names of both, in the order of the first.
+func union(natively, under []transcript) (names []string) {
+	for _, c := range natively {
+		names = append(names, c.name)
+	}
+	for _, c := range under {
+		if !slices.Contains(names, c.name) {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// TestCases: how an output is split.
+func TestCases(t *testing.T) {
+	for _, tc := range []struct {
+		name, line, output string
+		want               []transcript
+		bad                bool
+	}{
+		{name: "no marks", line: "udp local 4", output: "a\nb\n", want: []transcript{{"udp/local-4", []string{"a", "b"}}}},
+		{name: "no arguments", line: "ping", output: "a\n", want: []transcript{{"ping", []string{"a"}}}},
+		{name: "marks only", line: "udp x", output: "== udp/a\n1\n== udp/b-6\n2\n3\n",
+			want: []transcript{{"udp/a", []string{"1"}}, {"udp/b-6", []string{"2", "3"}}}},
+		{name: "a line before", line: "udp x", output: "0\n== udp/a\n", want: []transcript{{"udp/x", []string{"0"}}, {"udp/a", nil}}},
+		{name: "nothing", line: "udp x", want: []transcript{}},
+		{name: "another program's", line: "udp x", output: "== tcp/a\n", bad: true},
+		{name: "a space", line: "udp x", output: "== udp/a b\n", bad: true},
+		{name: "no name", line: "udp x", output: "== udp/\n", bad: true},
+		{name: "twice", line: "udp x", output: "== udp/a\n== udp/a\n", bad: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := cases(tc.line, tc.output)
+			if (err != nil) != tc.bad {
+				t.Fatalf("error %v", err)
+			}
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(transcript{})); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
 	}
 }
 
