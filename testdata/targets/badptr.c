@@ -24,6 +24,7 @@ static void each(const char *kind, void *bad)
 	struct msghdr m;
 	struct iovec v = { "x", 1 };
 #define TRY(name, call) snprintf(l, sizeof l, "%s: %s", kind, name), ok(l, call)
+	begin("badptr/send-%s", kind);
 	TRY("connect", syscall(SYS_connect, t, bad, 16));
 	TRY("bind", syscall(SYS_bind, t, bad, 16));
 	TRY("sendto address", syscall(SYS_sendto, u, "x", 1, 0, bad, 16));
@@ -40,18 +41,22 @@ static void each(const char *kind, void *bad)
 	m.msg_iov = &v, m.msg_control = bad, m.msg_controllen = 32;
 	TRY("sendmsg control", sendmsg(u, &m, 0));
 	TRY("sendmmsg", syscall(SYS_sendmmsg, u, bad, 1, 0));
+	begin("badptr/options-%s", kind);
 	TRY("setsockopt", syscall(SYS_setsockopt, t, SOL_SOCKET, SO_REUSEADDR, bad, 4));
 	TRY("setsockopt TCP", syscall(SYS_setsockopt, t, IPPROTO_TCP, TCP_NODELAY, bad, 4));
 	TRY("getsockopt length", syscall(SYS_getsockopt, t, SOL_SOCKET, SO_TYPE, &n, bad));
 	TRY("getsockopt value", syscall(SYS_getsockopt, t, SOL_SOCKET, SO_TYPE, bad, &n));
+	begin("badptr/names-%s", kind);
 	TRY("getsockname", syscall(SYS_getsockname, s, bad, &n));
 	TRY("getsockname length", syscall(SYS_getsockname, s, &a.ss, bad));
 	TRY("getpeername", syscall(SYS_getpeername, s, bad, &n));
 	TRY("getpeername length", syscall(SYS_getpeername, s, &a.ss, bad));
+	begin("badptr/ioctl-%s", kind);
 	TRY("ioctl FIONREAD", ioctl(s, FIONREAD, bad));
 	TRY("ioctl SIOCGIFCONF", ioctl(u, SIOCGIFCONF, bad));
 	TRY("ioctl SIOCGIFADDR", ioctl(u, SIOCGIFADDR, bad));
 	TRY("read", read(s, bad, 0) < 0 ? -1 : 0);
+	begin("badptr/receive-%s", kind);
 	// Something to accept and to receive.
 	int c = tcp(&lo, 0);
 	need("connect", connect(c, &lo.sa, lo.len));
@@ -84,6 +89,7 @@ static void edges(void)
 	char *end = edge + 4096;
 	int u = socket(AF_INET, SOCK_DGRAM, 0);
 	memcpy(end - 16, &a.in, 16);
+	begin("badptr/edges");
 	ok("address at the end", connect(u, (void *)(end - 16), 16));
 	ok("address over the end", connect(u, (void *)(end - 8), 16));
 	num("data at the end", sendto(u, end - 10, 10, 0, NULL, 0));

@@ -5,6 +5,7 @@
 
 static void attempt(const char *label, const char *ip, int port, int type)
 {
+	begin("connect/outcome-%s", label);
 	struct addr to = mk(ip, port);
 	int fd = need("socket", socket(to.sa.sa_family, type, 0));
 	char l[80];
@@ -17,8 +18,10 @@ static void attempt(const char *label, const char *ip, int port, int type)
 
 static void arguments(const char *ip, int type)
 {
+	const char *kind = type == SOCK_STREAM ? "tcp" : "udp";
 	struct addr to = mk(ip, ECHO), other;
 	int fd = need("socket", socket(to.sa.sa_family, type, 0));
+	begin("connect/lengths-%s%d", kind, version(ip));
 	ok("length 0", connect(fd, &to.sa, 0));
 	ok("length 2", connect(fd, &to.sa, 2));
 	ok("length of family and port", connect(fd, &to.sa, 4));
@@ -26,6 +29,7 @@ static void arguments(const char *ip, int type)
 	ok("length one short", connect(fd, &to.sa, to.sa.sa_family == AF_INET6 ? 23 : to.len - 1));
 	ok("length -1", connect(fd, &to.sa, -1));
 	ok("length 129", connect(fd, &to.sa, 129));
+	begin("connect/families-%s%d", kind, version(ip));
 	other = to;
 	other.sa.sa_family = AF_UNIX;
 	ok("family AF_UNIX", connect(fd, &other.sa, to.len));
@@ -34,13 +38,16 @@ static void arguments(const char *ip, int type)
 	other = to;
 	other.sa.sa_family = AF_UNSPEC;
 	ok("AF_UNSPEC unconnected", connect(fd, &other.sa, other.len));
+	begin("connect/again-%s%d", kind, version(ip));
 	ok("long address", connect(fd, &to.sa, sizeof to.ss));
 	ok("connected twice", connect(fd, &to.sa, to.len));
 	names("connected", fd);
+	begin("connect/dissolve-%s%d", kind, version(ip));
 	ok("AF_UNSPEC connected", connect(fd, &other.sa, other.len));
 	names("dissolved", fd);
 	ok("connected anew", connect(fd, &to.sa, to.len));
 	names("anew", fd);
+	begin("connect/not-a-socket-%s%d", kind, version(ip));
 	close(fd);
 	ok("closed descriptor", connect(fd, &to.sa, to.len));
 	int p[2];
@@ -84,6 +91,7 @@ int main(int argc, char **argv)
 		struct addr to = mk(env("LAB_BLACKHOLE4"), ECHO);
 		int fd = tcp(&to, 0);
 		struct timeval tv = { 0, 300000 };
+		begin("connect/sndtimeo");
 		ok("SO_SNDTIMEO", setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv));
 		long long t0 = now_ms();
 		ok("connect", connect(fd, &to.sa, to.len));
@@ -93,11 +101,13 @@ int main(int argc, char **argv)
 	} else if (argc == 2 && !strcmp(argv[1], "syncnt")) {
 		struct addr to = mk(env("LAB_BLACKHOLE4"), ECHO);
 		int fd = tcp(&to, 0);
+		begin("connect/syncnt");
 		ok("TCP_SYNCNT", setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &(int){ 1 }, sizeof(int)));
 		ok("connect", connect(fd, &to.sa, to.len));
 		so_error("timed out", fd);
 	} else if (argc == 2 && !strcmp(argv[1], "bound")) {
 		struct addr to = mk(peer4, ECHO), from = mk(env("LAB_SELF4"), 5555);
+		begin("connect/from-a-bound-port");
 		int fd = tcp(&to, 0);
 		ok("bind", bind(fd, &from.sa, from.len));
 		ok("connect", connect(fd, &to.sa, to.len));
@@ -105,6 +115,7 @@ int main(int argc, char **argv)
 		char b[4];
 		ok("write", put(fd, "abcd", 4));
 		num("read", all(fd, b, 4));
+		begin("connect/bind-addresses");
 		struct addr not_ours = mk("10.77.0.1", 5556);
 		int g = tcp(&to, 0);
 		ok("bind to an address of another", bind(g, &not_ours.sa, not_ours.len));

@@ -111,16 +111,19 @@ static UNUSED long need(const char *label, long rc)
 }
 
 // begin starts a case. Its name is PROGRAM/WHAT, as "udp/refused-4", and no
-// other case has it: letters, digits and -._ in WHAT.
+// other case has it: letters, digits and -._ in WHAT; a space becomes a -.
 static UNUSED void begin(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static UNUSED void begin(const char *fmt, ...)
 {
+	char name[120];
 	va_list ap;
 	va_start(ap, fmt);
-	printf("== ");
-	vprintf(fmt, ap);
+	vsnprintf(name, sizeof name, fmt, ap);
 	va_end(ap);
-	putchar('\n');
+	for (char *p = name; *p; p++)
+		if (*p == ' ')
+			*p = '-';
+	printf("== %s\n", name);
 	fflush(stdout);
 }
 
@@ -167,6 +170,9 @@ static UNUSED struct addr mk(const char *ip, int port)
 	}
 	return a;
 }
+
+// version is 4 or 6, for names of cases.
+static UNUSED int version(const char *ip) { return strchr(ip, ':') ? 6 : 4; }
 
 static UNUSED int port_of(const struct addr *a)
 {

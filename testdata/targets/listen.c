@@ -31,7 +31,8 @@ static void accepting(const char *bindip, const char *ip)
 {
 	struct addr at, from;
 	char b[16];
-	say("-- %s", !strcmp(ip, "127.0.0.1") || !strcmp(ip, "::1") ? "loopback" : "own address");
+	const char *where = !strcmp(ip, "127.0.0.1") || !strcmp(ip, "::1") ? "loopback" : "own";
+	begin("listen/accept-%s-%d", where, version(ip));
 	int ls = server(bindip, 0, 5, &at);
 	names("listener", ls);
 	say("idle: %s", events(ready(ls, POLLIN | POLLOUT, 0)));
@@ -51,6 +52,7 @@ static void accepting(const char *bindip, const char *ip)
 	say("accepted: %s", events(ready(s, POLLIN | POLLOUT | POLLRDHUP, 0)));
 	num("accepted's flags", fcntl(s, F_GETFL) & O_NONBLOCK);
 	num("accepted's cloexec", fcntl(s, F_GETFD));
+	begin("listen/accepted-data-%s-%d", where, version(ip));
 	put(c, "hello", 5);
 	text("read", all(s, b, 5), b);
 	put(s, "there", 5);
@@ -62,6 +64,7 @@ static void accepting(const char *bindip, const char *ip)
 	text("after end", all(c, b, sizeof b), b);
 	close(c);
 
+	begin("listen/accept4-flags-%s-%d", where, version(ip));
 	fcntl(ls, F_SETFL, O_NONBLOCK);
 	ok("accept of none", accept(ls, NULL, NULL));
 	c = client(ip, &at, 0);
@@ -77,7 +80,7 @@ static void accepting(const char *bindip, const char *ip)
 	num("client's end", read(c, b, 1));
 	close(c);
 
-	say("-- closed before accept");
+	begin("listen/closed-before-accept-%s-%d", where, version(ip));
 	c = client(ip, &at, 0);
 	put(c, "bye", 3);
 	close(c);
@@ -86,7 +89,7 @@ static void accepting(const char *bindip, const char *ip)
 	text("read", all(s, b, sizeof b), b);
 	close(s);
 
-	say("-- reset before accept");
+	begin("listen/reset-before-accept-%s-%d", where, version(ip));
 	c = client(ip, &at, 0);
 	setsockopt(c, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
 	close(c);
@@ -97,7 +100,7 @@ static void accepting(const char *bindip, const char *ip)
 	num("read", read(s, b, 1));
 	close(s);
 
-	say("-- listener closed");
+	begin("listen/listener-closed-%s-%d", where, version(ip));
 	c = client(ip, &at, 0);
 	ready(ls, POLLIN, 5000);
 	close(ls);
@@ -113,6 +116,7 @@ static void wrong(const char *ip, int port)
 {
 	struct addr at, a = mk(ip, 0);
 	int ls = server(ip, port, 5, &at), fd = tcp(&a, 0);
+	begin("listen/wrong-bind-%d", version(ip));
 	ok("accept, not listening", accept(fd, NULL, NULL));
 	struct addr same = mk(ip, port);
 	ok("bind in use", bind(fd, &same.sa, same.len));
@@ -120,6 +124,7 @@ static void wrong(const char *ip, int port)
 	struct addr other = a;
 	other.sa.sa_family = AF_UNIX;
 	ok("bind family", bind(fd, &other.sa, a.len));
+	begin("listen/wrong-listen-%d", version(ip));
 	ok("listen without bind", listen(fd, 5));
 	at.len = sizeof at.ss;
 	getsockname(fd, &at.sa, &at.len);
@@ -130,14 +135,17 @@ static void wrong(const char *ip, int port)
 	char b[1];
 	num("read a listener", read(fd, b, 1));
 	num("send on a listener", send(fd, b, 1, MSG_NOSIGNAL));
+	begin("listen/wrong-kind-%d", version(ip));
 	ok("accept on a pipe", accept(0, NULL, NULL));
 	ok("listen on a datagram socket", listen(socket(AF_INET, SOCK_DGRAM, 0), 1));
 	ok("accept on a datagram socket", accept(socket(AF_INET, SOCK_DGRAM, 0), NULL, NULL));
+	begin("listen/shutdown-%d", version(ip));
 	ok("shutdown a listener", shutdown(ls, SHUT_RDWR));
 	say("shut listener: %s", events(ready(ls, POLLIN | POLLOUT | POLLRDHUP, 0)));
 	ok("accept after shutdown", accept(ls, NULL, NULL));
 	close(ls);
 
+	begin("listen/time-wait-%d", version(ip));
 	ls = server(ip, port + 1, 5, &at);
 	int c = client(!strcmp(ip, "0.0.0.0") ? "127.0.0.1" : "::1", &at, 0);
 	int s = need("accept", accept(ls, NULL, NULL));
@@ -157,6 +165,7 @@ static void wrong(const char *ip, int port)
 
 static void dual(void)
 {
+	begin("listen/dual");
 	struct addr at, from;
 	int ls = server("::", 0, 5, &at);
 	int c = client("127.0.0.1", &at, 0);
@@ -172,6 +181,7 @@ static void dual(void)
 	ok("v4 beside it", bind(fd, &four.sa, four.len));
 	close(fd);
 	close(ls);
+	begin("listen/v6only");
 	struct addr six = mk("::", 6002);
 	fd = tcp(&six, 0);
 	ok("V6ONLY", setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 1 }, sizeof(int)));
@@ -189,6 +199,7 @@ static void dual(void)
 // forked has four processes accept from one listener.
 static void forked(void)
 {
+	begin("listen/forked");
 	struct addr at;
 	int ls = server("127.0.0.1", 0, 128, &at), pipes[2], count = 0;
 	need("pipe", pipe(pipes));

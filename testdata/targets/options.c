@@ -35,8 +35,9 @@ static const struct o tcpo[] = {
 };
 static const struct o udpo[] = { O(IPPROTO_UDP, UDP_CORK, -1) };
 
-static void table(int fd, const struct o *t, int n)
+static void table(int fd, const char *level, const char *kind, const struct o *t, int n)
 {
+	begin("options/%s-%s", level, kind);
 	for (int i = 0; i < n; i++) {
 		int v = -99;
 		socklen_t len = sizeof v;
@@ -53,23 +54,27 @@ static void table(int fd, const struct o *t, int n)
 	}
 }
 
-static void shapes(int fd)
+static void shapes(int fd, const char *kind)
 {
+	begin("options/linger-%s", kind);
 	struct linger l = { 1, 5 };
 	socklen_t n = sizeof l;
 	ok("set LINGER", setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l));
 	memset(&l, 0, sizeof l);
 	ok("get LINGER", getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &n));
 	say("%d %d (%d)", l.l_onoff, l.l_linger, (int)n);
+	begin("options/rcvtimeo-%s", kind);
 	struct timeval tv = { 1, 500000 };
 	ok("set RCVTIMEO", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv));
 	n = sizeof tv;
 	ok("get RCVTIMEO", getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &n));
 	say("%ld %ld (%d)", (long)tv.tv_sec, (long)tv.tv_usec, (int)n);
+	begin("options/buffers-%s", kind);
 	ok("set SNDBUF", setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 50000 }, sizeof(int)));
 	say("SNDBUF %d", opt(fd, SOL_SOCKET, SO_SNDBUF));
 	ok("set RCVBUF", setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ 50000 }, sizeof(int)));
 	say("RCVBUF %d", opt(fd, SOL_SOCKET, SO_RCVBUF));
+	begin("options/lengths-%s", kind);
 	char c = 9;
 	n = 1;
 	ok("get TYPE into 1 byte", getsockopt(fd, SOL_SOCKET, SO_TYPE, &c, &n));
@@ -83,6 +88,7 @@ static void shapes(int fd)
 	ok("get TYPE into 8 bytes", getsockopt(fd, SOL_SOCKET, SO_TYPE, &wide, &n));
 	say("(%d)", (int)n);
 	ok("set REUSEADDR, 1 byte", setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &c, 1));
+	begin("options/wrong-%s", kind);
 	ok("set TYPE", setsockopt(fd, SOL_SOCKET, SO_TYPE, &(int){ 1 }, sizeof(int)));
 	ok("set ERROR", setsockopt(fd, SOL_SOCKET, SO_ERROR, &(int){ 1 }, sizeof(int)));
 	n = sizeof wide;
@@ -91,6 +97,7 @@ static void shapes(int fd)
 	ok("unknown level", getsockopt(fd, 12345, 1, &wide, &n));
 	ok("set unknown level", setsockopt(fd, 12345, 1, &wide, 4));
 	ok("closed descriptor", getsockopt(999, SOL_SOCKET, SO_TYPE, &wide, &n));
+	begin("options/ttl-range-%s", kind);
 	ok("TTL 0", setsockopt(fd, IPPROTO_IP, IP_TTL, &(int){ 0 }, sizeof(int)));
 	ok("TTL 256", setsockopt(fd, IPPROTO_IP, IP_TTL, &(int){ 256 }, sizeof(int)));
 }
@@ -103,28 +110,32 @@ int main(int argc, char **argv)
 	int six = strstr(argv[1], "6") != NULL, family = six ? AF_INET6 : AF_INET;
 	if (!strncmp(argv[1], "tcp", 3)) {
 		int fd = need("socket", socket(family, SOCK_STREAM, 0));
-		table(fd, any, LEN(any));
-		table(fd, tcpo, LEN(tcpo));
-		table(fd, six ? ip6 : ip4, six ? LEN(ip6) : LEN(ip4));
-		shapes(fd);
+		table(fd, "socket", argv[1], any, LEN(any));
+		table(fd, "tcp", argv[1], tcpo, LEN(tcpo));
+		table(fd, six ? "ipv6" : "ip", argv[1], six ? ip6 : ip4, six ? LEN(ip6) : LEN(ip4));
+		shapes(fd, argv[1]);
 	} else if (!strncmp(argv[1], "udp", 3)) {
 		int fd = need("socket", socket(family, SOCK_DGRAM, 0));
-		table(fd, any, LEN(any));
-		table(fd, udpo, LEN(udpo));
-		table(fd, six ? ip6 : ip4, six ? LEN(ip6) : LEN(ip4));
-		shapes(fd);
+		table(fd, "socket", argv[1], any, LEN(any));
+		table(fd, "udp", argv[1], udpo, LEN(udpo));
+		table(fd, six ? "ipv6" : "ip", argv[1], six ? ip6 : ip4, six ? LEN(ip6) : LEN(ip4));
+		shapes(fd, argv[1]);
+		begin("options/tcp-on-%s", argv[1]);
 		say("TCP option: %d", opt(fd, IPPROTO_TCP, TCP_NODELAY));
 	} else if (!strncmp(argv[1], "connected", 9)) {
 		int fd = dial(env(six ? "LAB_PEER6" : "LAB_PEER4"), ECHO);
+		begin("options/mtu-%s", argv[1]);
 		say("MTU: %d", opt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_MTU : IP_MTU));
-		table(fd, any, LEN(any) - 1);
-		table(fd, tcpo, LEN(tcpo));
+		table(fd, "socket", argv[1], any, LEN(any) - 1);
+		table(fd, "tcp", argv[1], tcpo, LEN(tcpo));
+		begin("options/info-%s", argv[1]);
 		struct tcp_info ti;
 		socklen_t n = sizeof ti;
 		memset(&ti, 0, sizeof ti);
 		ok("TCP_INFO", getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n));
 		say("state %d, mss %s", ti.tcpi_state, ti.tcpi_snd_mss > 500 ? "there" : "absent");
 		say("MAXSEG: %s", opt(fd, IPPROTO_TCP, TCP_MAXSEG) > 500 ? "there" : "absent");
+		begin("options/congestion-%s", argv[1]);
 		char cc[16] = "";
 		n = sizeof cc;
 		ok("CONGESTION", getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, &n));
@@ -133,6 +144,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[1], "sockets")) {
 		static const int fam[] = { AF_INET, AF_INET6 };
 		for (int i = 0; i < 2; i++) {
+			begin("options/socket-arguments-%d", fam[i] == AF_INET ? 4 : 6);
 			ok("STREAM, UDP", socket(fam[i], SOCK_STREAM, IPPROTO_UDP));
 			ok("DGRAM, TCP", socket(fam[i], SOCK_DGRAM, IPPROTO_TCP));
 			ok("STREAM, TCP", socket(fam[i], SOCK_STREAM, IPPROTO_TCP));
@@ -148,6 +160,7 @@ int main(int argc, char **argv)
 			ok("protocol 1000", socket(fam[i], SOCK_STREAM, 1000));
 			ok("socketpair", socketpair(fam[i], SOCK_STREAM, 0, (int[2]){ 0 }));
 		}
+		begin("options/socket-flags");
 		int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		num("nonblock", !!(fcntl(fd, F_GETFL) & O_NONBLOCK));
 		num("cloexec", fcntl(fd, F_GETFD));

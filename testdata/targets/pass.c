@@ -51,6 +51,7 @@ static void reap(void)
 
 static void dups(const char *ip)
 {
+	begin("pass/dup-%d", version(ip));
 	int fd = dial(ip, ECHO), d = dup(fd), e = dup2(fd, 77), f = fcntl(fd, F_DUPFD_CLOEXEC, 100);
 	echo("dup", d, "one");
 	echo("dup2", e, "two");
@@ -68,6 +69,7 @@ static void dups(const char *ip)
 	close(d);
 	close(f);
 
+	begin("pass/dup-unconnected-%d", version(ip));
 	struct addr to = mk(ip, ECHO);
 	fd = tcp(&to, 0);
 	d = dup(fd);
@@ -77,6 +79,7 @@ static void dups(const char *ip)
 	echo("dup closed", fd, "five");
 	close(fd);
 
+	begin("pass/number-reused-%d", version(ip));
 	fd = socket(AF_INET, SOCK_STREAM, 0);
 	int g = fd;
 	close(fd);
@@ -87,6 +90,7 @@ static void dups(const char *ip)
 
 static void forks(const char *ip)
 {
+	begin("pass/fork");
 	int fd = dial(ip, ECHO);
 	if (fork() == 0) {
 		echo("child", fd, "one");
@@ -95,12 +99,14 @@ static void forks(const char *ip)
 	}
 	reap();
 	echo("parent", fd, "two");
+	begin("pass/connected-by-child");
 	struct addr to = mk(ip, ECHO);
 	int un = tcp(&to, 0);
 	if (fork() == 0)
 		_exit(connect(un, &to.sa, to.len) == 0 ? 4 : 5);
 	reap();
 	echo("connected by the child", un, "three");
+	begin("pass/exec");
 	if (fork() == 0) {
 		char num_[16];
 		snprintf(num_, sizeof num_, "%d", fd);
@@ -109,12 +115,14 @@ static void forks(const char *ip)
 	}
 	reap();
 	echo("after exec in the child", fd, "five");
+	begin("pass/vfork");
 	int v = vfork();
 	if (v == 0) {
 		int s = socket(AF_INET, SOCK_STREAM, 0);
 		_exit(s >= 0 && connect(s, &to.sa, to.len) == 0 && write(s, "x", 1) == 1 ? 7 : 8);
 	}
 	reap();
+	begin("pass/cloexec");
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	if (fork() == 0) {
 		char num_[16];
@@ -128,6 +136,7 @@ static void forks(const char *ip)
 
 static void rights(const char *ip)
 {
+	begin("pass/rights-%d", version(ip));
 	int sv[2], fd = dial(ip, ECHO);
 	need("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
 	num("send it", send_fd(sv[0], fd));
@@ -137,6 +146,7 @@ static void rights(const char *ip)
 	close(fd);
 	echo("sender closed", got, "two");
 	close(got);
+	begin("pass/rights-of-the-dead-%d", version(ip));
 	if (fork() == 0) {
 		int mine = dial(ip, ECHO);
 		send_fd(sv[0], mine);
@@ -146,6 +156,7 @@ static void rights(const char *ip)
 	reap();
 	echo("of a child that is gone", got, "three");
 	close(got);
+	begin("pass/rights-listener-%d", version(ip));
 	struct addr a = mk("127.0.0.1", 0);
 	int ls = tcp(&a, 0);
 	need("bind", bind(ls, &a.sa, a.len));
@@ -165,6 +176,7 @@ static void rights(const char *ip)
 	text("a passed listener", read(c, b, 4), b);
 	close(c);
 	reap();
+	begin("pass/rights-datagram-%d", version(ip));
 	int u = socket(AF_INET, SOCK_DGRAM, 0);
 	struct addr to = mk(ip, ECHO);
 	send_fd(sv[0], u);
@@ -192,15 +204,18 @@ static void *closer(void *p)
 
 static void threads(const char *ip)
 {
+	begin("pass/thread-gone");
 	pthread_t t;
 	pthread_create(&t, NULL, thread, (void *)ip);
 	pthread_join(t, NULL);
 	echo("of a thread that is gone", shared, "one");
+	begin("pass/shut-by-thread");
 	pthread_create(&t, NULL, closer, &shared);
 	char b;
 	num("read, shut down by a thread", read(shared, &b, 1));
 	pthread_join(t, NULL);
 	close(shared);
+	begin("pass/listener-shut-by-thread");
 	struct addr a = mk("127.0.0.1", 0);
 	int ls = tcp(&a, 0);
 	need("bind", bind(ls, &a.sa, a.len));

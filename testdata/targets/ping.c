@@ -7,6 +7,7 @@
 
 static void ping(const char *label, const char *ip, int size)
 {
+	begin("ping/%s", label);
 	struct addr to = mk(ip, 0), from;
 	int six = to.sa.sa_family == AF_INET6;
 	int fd = need("socket", socket(to.sa.sa_family, SOCK_DGRAM, six ? IPPROTO_ICMPV6 : IPPROTO_ICMP));
@@ -42,6 +43,7 @@ int main(int argc, char **argv)
 	ping("loopback v6", "::1", 56);
 	ping("own v4", env("LAB_SELF4"), 56);
 	ping("silence", env("LAB_BLACKHOLE4"), 8);
+	begin("ping/connected");
 	int fd = need("socket", socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
 	struct addr to = mk(env("LAB_PEER4"), 0);
 	char reply[8] = { ICMP_ECHOREPLY };

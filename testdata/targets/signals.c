@@ -80,6 +80,7 @@ static void send_to_udp(void)
 		void (*act)(void) = (before); \
 		if (act) \
 			pthread_create(&th, NULL, later, (void *)act); \
+		begin("signals/%s-%s", flags & SA_RESTART ? "restart" : "eintr", label); \
 		long long t0 = now_ms(); \
 		after(100, 0); \
 		long rc = (call); \
@@ -140,6 +141,7 @@ static void interrupted(int flags)
 // storm has a timer of 1 kHz meet calls that wait and calls that do not.
 static void storm(const char *ip)
 {
+	begin("signals/storm-connect");
 	handle(SIGALRM, SA_RESTART);
 	after(1, 1);
 	long good = 0;
@@ -150,6 +152,7 @@ static void storm(const char *ip)
 		close(fd);
 	}
 	say("connections in the storm: %ld", good);
+	begin("signals/storm-receive");
 	struct addr a = mk("127.0.0.1", 0);
 	int u = socket(AF_INET, SOCK_DGRAM, 0);
 	need("bind", bind(u, &a.sa, a.len));
@@ -167,6 +170,7 @@ static void storm(const char *ip)
 
 static void stopped(const char *ip)
 {
+	begin("signals/stop-read");
 	int fd = dial(ip, ECHO);
 	pid_t kid = fork();
 	if (kid == 0) {
@@ -184,6 +188,7 @@ static void stopped(const char *ip)
 	kill(kid, SIGCONT);
 	waitpid(kid, &st, 0);
 	say("child: %d", WEXITSTATUS(st));
+	begin("signals/stop-accept");
 	struct addr a = mk("127.0.0.1", 0);
 	int ls = tcp(&a, 0);
 	need("bind", bind(ls, &a.sa, a.len));
@@ -201,6 +206,7 @@ static void stopped(const char *ip)
 	dial("127.0.0.1", port_of(&a));
 	waitpid(kid, &st, 0);
 	say("child: %d", WEXITSTATUS(st));
+	begin("signals/term-accept");
 	if ((kid = fork()) == 0) {
 		accept(ls, NULL, NULL);
 		_exit(1);
@@ -209,6 +215,7 @@ static void stopped(const char *ip)
 	kill(kid, SIGTERM);
 	waitpid(kid, &st, 0);
 	say("terminated in accept: signal %d", WIFSIGNALED(st) ? WTERMSIG(st) : -1);
+	begin("signals/kill-connect");
 	if ((kid = fork()) == 0) {
 		struct addr h = mk(env("LAB_BLACKHOLE4"), ECHO);
 		connect(tcp(&h, 0), &h.sa, h.len);
@@ -218,6 +225,7 @@ static void stopped(const char *ip)
 	kill(kid, SIGKILL);
 	waitpid(kid, &st, 0);
 	say("killed in connect: signal %d", WIFSIGNALED(st) ? WTERMSIG(st) : -1);
+	begin("signals/ignored");
 	handle(SIGUSR1, 0);
 	signal(SIGWINCH, SIG_DFL);
 	if ((kid = fork()) == 0)

@@ -43,6 +43,7 @@ static void source(const char *label, const char *ip, long n)
 
 static void ends(const char *ip)
 {
+	begin("stream/end-of-peer-%d", version(ip));
 	char b[64];
 	int fd = dial(ip, GREET);
 	say("greet: %s", events(ready(fd, POLLRDHUP, 10000)));
@@ -54,6 +55,7 @@ static void ends(const char *ip)
 	ok("shutdown RD", shutdown(fd, SHUT_RD));
 	close(fd);
 
+	begin("stream/shutdown-wr-%d", version(ip));
 	fd = dial(ip, ECHO);
 	ok("shutdown WR", shutdown(fd, SHUT_WR));
 	num("write after it", write(fd, "x", 1));
@@ -62,6 +64,7 @@ static void ends(const char *ip)
 	say("both closed: %s", events(ready(fd, POLLIN | POLLOUT | POLLRDHUP, 1000)));
 	close(fd);
 
+	begin("stream/shutdown-rdwr-%d", version(ip));
 	fd = dial(ip, ECHO);
 	ok("shutdown RDWR", shutdown(fd, SHUT_RDWR));
 	num("read after it", read(fd, b, 1));
@@ -69,6 +72,7 @@ static void ends(const char *ip)
 	say("both shut: %s", events(ready(fd, POLLIN | POLLOUT | POLLRDHUP, 1000)));
 	ok("shutdown 9", shutdown(fd, 9));
 	close(fd);
+	begin("stream/shutdown-unconnected-%d", version(ip));
 	struct addr a = mk(ip, 1);
 	fd = tcp(&a, 0);
 	ok("shutdown unconnected", shutdown(fd, SHUT_RDWR));
@@ -94,6 +98,7 @@ static int aborted(const char *ip, int drain)
 static void resets(const char *ip)
 {
 	char b[16];
+	begin("stream/reset-read-%d", version(ip));
 	int fd = aborted(ip, 1);
 	num("read", read(fd, b, sizeof b));
 	num("read again", read(fd, b, sizeof b));
@@ -101,6 +106,7 @@ static void resets(const char *ip)
 	so_error("later", fd);
 	close(fd);
 
+	begin("stream/reset-so-error-%d", version(ip));
 	fd = aborted(ip, 1);
 	so_error("first", fd);
 	so_error("second", fd);
@@ -109,18 +115,20 @@ static void resets(const char *ip)
 	names("reset", fd);
 	close(fd);
 
+	begin("stream/reset-write-%d", version(ip));
 	fd = aborted(ip, 1);
 	num("write first", write(fd, "x", 1));
 	num("write second", write(fd, "x", 1));
 	num("read", read(fd, b, sizeof b));
 	close(fd);
 
+	begin("stream/reset-with-data-%d", version(ip));
 	fd = aborted(ip, 0);
 	num("read of what came before", read(fd, b, sizeof b));
 	num("read again", read(fd, b, sizeof b));
 	close(fd);
 
-	say("a read that waits");
+	begin("stream/reset-while-reading-%d", version(ip));
 	fd = dial(ip, ABORT);
 	all(fd, b, 6);
 	pid_t kid = fork();
@@ -139,9 +147,11 @@ static void flags(const char *ip)
 	char b[64];
 	int n;
 	int fd = dial(ip, ECHO);
+	begin("stream/empty-%d", version(ip));
 	num("DONTWAIT", recv(fd, b, 1, MSG_DONTWAIT));
 	num("read of 0", read(fd, b, 0));
 	num("write of 0", write(fd, b, 0));
+	begin("stream/peek-trunc-%d", version(ip));
 	num("send", send(fd, "0123456789", 10, MSG_NOSIGNAL));
 	for (long long end = now_ms() + 10000; ioctl(fd, FIONREAD, &n) == 0 && n < 10 && now_ms() < end;)
 		nap(5);
@@ -150,12 +160,14 @@ static void flags(const char *ip)
 	text("PEEK", recv(fd, b, 20, MSG_PEEK), b);
 	text("recv", recv(fd, b, 4, 0), b);
 	num("TRUNC", recv(fd, NULL, 2, MSG_TRUNC));
+	begin("stream/vectors-waitall-%d", version(ip));
 	struct iovec v[3] = { { b, 1 }, { b + 1, 2 }, { b + 3, 20 } };
 	text("readv", readv(fd, v, 3), b);
 	struct iovec w[2] = { { "ab", 2 }, { "cdef", 4 } };
 	num("writev", writev(fd, w, 2));
 	struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
 	num("WAITALL", recvmsg(fd, &m, MSG_WAITALL));
+	begin("stream/addresses-ignored-%d", version(ip));
 	struct addr a;
 	a.len = sizeof a.ss;
 	num("recvfrom", recvfrom(fd, b, 3, MSG_WAITALL | MSG_PEEK, &a.sa, &a.len));
@@ -164,21 +176,25 @@ static void flags(const char *ip)
 	num("sendto with an address", sendto(fd, "xyz", 3, 0, &a.sa, a.len));
 	num("the rest", all(fd, b, 6));
 	text("the rest", 6, b);
+	begin("stream/outq-%d", version(ip));
 	n = -1;
 	for (long long end = now_ms() + 10000; ioctl(fd, TIOCOUTQ, &n) == 0 && n > 0 && now_ms() < end;)
 		nap(5);
 	say("SIOCOUTQ: %d", n);
+	begin("stream/is-a-socket-%d", version(ip));
 	num("lseek", lseek(fd, 0, SEEK_SET));
 	struct stat st;
 	need("fstat", fstat(fd, &st));
 	say("socket mode: %s", S_ISSOCK(st.st_mode) ? "yes" : "no");
 	num("recv, bad descriptor", recv(-1, b, 1, 0));
+	begin("stream/rcvtimeo-%d", version(ip));
 	struct timeval tv = { 0, 100000 };
 	ok("SO_RCVTIMEO", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv));
 	num("read that times out", read(fd, b, 1));
 	num("recvmsg that times out", recvmsg(fd, &m, 0));
 	close(fd);
 
+	begin("stream/sendfile-%d", version(ip));
 	fd = dial(ip, DIGEST);
 	FILE *f = tmpfile();
 	for (int i = 0; i < 16; i++) {
@@ -209,6 +225,7 @@ static void stuck(const char *ip)
 		else
 			ready(fd, POLLOUT, 100);
 	say("took something: %s, without end: %s", total > 0 ? "yes" : "no", total > 64 << 20 ? "yes" : "no");
+	begin("stream/full-%d", version(ip));
 	num("write when full", write(fd, buf, 65536));
 	say("writable when full: %s", events(ready(fd, POLLOUT, 0)));
 	// Nobody will ever take the rest: it is not to be waited for.
@@ -267,14 +284,19 @@ int main(int argc, char **argv)
 	else if (!strcmp(argv[1], "stuck"))
 		stuck(ip);
 	else if (!strcmp(argv[1], "data")) {
+		begin("stream/digest-%d", version(ip));
 		digest("nothing", ip, DIGEST, 0, 1);
 		digest("one byte", ip, DIGEST, 1, 1);
 		digest("bytes", ip, DIGEST, 2000, 1);
 		digest("odd", ip, DIGEST, 1000003, 1234);
+		begin("stream/large-%d", version(ip));
 		digest("large", ip, DIGEST, 8 << 20, sizeof buf);
+		begin("stream/slow-reader-%d", version(ip));
 		digest("slow reader", ip, SLOW, 4 << 20, sizeof buf);
+		begin("stream/source-%d", version(ip));
 		source("source 1", ip, 1);
 		source("source large", ip, 8 << 20);
+		begin("stream/duplex-%d", version(ip));
 		duplex(ip, 4 << 20);
 	} else
 		return 9;

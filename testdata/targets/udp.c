@@ -34,21 +34,26 @@ static void unconnected(const char *ip, const char *other)
 	struct addr to = mk(ip, ECHO), too = mk(other, ECHO);
 	int fd = sock(ip);
 	patient(fd);
+	begin("udp/fresh-%d", version(ip));
 	names("fresh", fd);
 	say("fresh: %s", events(ready(fd, POLLIN | POLLOUT, 0)));
 	from("recv of none", fd, MSG_DONTWAIT);
+	begin("udp/no-address-%d", version(ip));
 	int lost = sock(ip);
 	num("send without address", send(lost, "x", 1, 0));
 	num("write without address", write(lost, "x", 1));
 	close(lost);
+	begin("udp/sendto-%d", version(ip));
 	num("sendto", sendto(fd, "one", 3, 0, &to.sa, to.len));
 	from("answer", fd, 0);
 	num("sendto", sendto(fd, "two", 3, 0, &too.sa, too.len));
 	from("answer", fd, 0);
 	names("used", fd);
+	begin("udp/empty-%d", version(ip));
 	num("empty", sendto(fd, "", 0, 0, &to.sa, to.len));
 	say("empty: %s", events(ready(fd, POLLIN, 5000)));
 	from("empty", fd, 0);
+	begin("udp/peek-trunc-%d", version(ip));
 	num("sendto", sendto(fd, "0123456789", 10, 0, &to.sa, to.len));
 	ready(fd, POLLIN, 5000);
 	int n = -1;
@@ -62,12 +67,15 @@ static void unconnected(const char *ip, const char *other)
 	num("recvmsg 4", recvmsg(fd, &m, 0));
 	say("flags: %s", m.msg_flags & MSG_TRUNC ? "TRUNC" : "none");
 	from("gone", fd, MSG_DONTWAIT);
+	begin("udp/read-%d", version(ip));
 	num("read after", sendto(fd, "abc", 3, 0, &to.sa, to.len));
 	ready(fd, POLLIN, 5000);
 	text("read", read(fd, buf, sizeof buf), buf);
+	begin("udp/answer-from-elsewhere-%d", version(ip));
 	struct addr ask = mk(ip, OTHER);
 	num("to one that answers from elsewhere", sendto(fd, "hi", 2, 0, &ask.sa, ask.len));
 	from("answer", fd, 0);
+	begin("udp/sizes-%d", version(ip));
 	static const int sizes[] = { 1, 1000, 1372, 1373, 1500, 4000, 9000, 30000, 65507 };
 	for (int i = 0; i < LEN(sizes); i++) {
 		if (strchr(ip, ':') && sizes[i] == 65507)
@@ -78,6 +86,7 @@ static void unconnected(const char *ip, const char *other)
 		long r = s < 0 ? -1 : recv(fd, buf, sizeof buf, 0);
 		say("size %d: sent %ld, came %ld, %s", sizes[i], s, r, r == sizes[i] && !memcmp(buf, mine, r) ? "right" : errname(errno));
 	}
+	begin("udp/wrong-sendto-%d", version(ip));
 	num("too large", sendto(fd, buf, 65536, 0, &to.sa, to.len));
 	num("sendto, length 2", sendto(fd, "x", 1, 0, &to.sa, 2));
 	if (to.sa.sa_family == AF_INET) // IPv6 ignores it
@@ -93,22 +102,27 @@ static void connected(const char *ip, const char *other)
 	struct addr to = mk(ip, ECHO), too = mk(other, ECHO), un = { .len = 16 };
 	int fd = sock(ip);
 	patient(fd);
+	begin("udp/connected-%d", version(ip));
 	ok("connect", connect(fd, &to.sa, to.len));
 	names("connected", fd);
 	num("write", write(fd, "one", 3));
 	from("answer", fd, 0);
 	num("send", send(fd, "two", 3, 0));
 	text("read", read(fd, buf, sizeof buf), buf);
+	begin("udp/connected-empty-%d", version(ip));
 	num("empty write", write(fd, "", 0));
 	num("empty send", send(fd, "", 0, 0));
 	num("empty read", recv(fd, buf, sizeof buf, 0));
+	begin("udp/connected-sendto-another-%d", version(ip));
 	num("sendto the other", sendto(fd, "three", 5, 0, &too.sa, too.len));
 	nap(100);
 	from("not from the other", fd, MSG_DONTWAIT);
+	begin("udp/connect-again-%d", version(ip));
 	ok("connect the other", connect(fd, &too.sa, too.len));
 	names("other", fd);
 	num("write", write(fd, "four", 4));
 	from("answer", fd, 0);
+	begin("udp/dissolve-%d", version(ip));
 	un.sa.sa_family = AF_UNSPEC;
 	ok("dissolve", connect(fd, &un.sa, un.len));
 	names("dissolved", fd);
@@ -118,6 +132,7 @@ static void connected(const char *ip, const char *other)
 	}
 	close(fd);
 
+	begin("udp/refused-%d", version(ip));
 	struct addr none = mk(ip, CLOSED);
 	fd = sock(ip);
 	patient(fd);
@@ -136,6 +151,7 @@ static void connected(const char *ip, const char *other)
 	num("recvfrom with address", recvfrom(fd, buf, 1, MSG_DONTWAIT, &a.sa, &a.len));
 	close(fd);
 
+	begin("udp/burst-%d", version(ip));
 	fd = sock(ip);
 	patient(fd);
 	struct addr burst = mk(ip, BURST);
@@ -157,10 +173,12 @@ static void messages(const char *ip)
 	struct addr to = mk(ip, ECHO);
 	int six = to.sa.sa_family == AF_INET6, fd = sock(ip);
 	patient(fd);
+	begin("udp/sendmsg-%d", version(ip));
 	struct iovec v[2] = { { "ab", 2 }, { "cde", 3 } };
 	struct msghdr m = { .msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = v, .msg_iovlen = 2 };
 	num("sendmsg", sendmsg(fd, &m, 0));
 	from("answer", fd, 0);
+	begin("udp/mmsg-%d", version(ip));
 	struct mmsghdr mm[3];
 	memset(mm, 0, sizeof mm);
 	for (int i = 0; i < 3; i++)
@@ -180,6 +198,7 @@ static void messages(const char *ip)
 	for (int i = 0; i < 3; i++)
 		say("%u \"%.*s\", name %d", mm[i].msg_len, (int)mm[i].msg_len, in[i], (int)mm[i].msg_hdr.msg_namelen);
 	num("recvmmsg of none", recvmmsg(fd, mm, 3, MSG_DONTWAIT, NULL));
+	begin("udp/sendmsg-wrong-%d", version(ip));
 	m.msg_iovlen = 0;
 	num("no iovec", sendmsg(fd, &m, 0));
 	from("answer", fd, 0);
@@ -193,6 +212,7 @@ static void messages(const char *ip)
 	num("no name", sendmsg(fd, &m, 0));
 
 	m.msg_name = &to.sa;
+	begin("udp/pktinfo-ttl-%d", version(ip));
 	ok("PKTINFO", setsockopt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVPKTINFO : IP_PKTINFO, &(int){ 1 }, sizeof(int)));
 	ok("RECVTTL", setsockopt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &(int){ 1 }, sizeof(int)));
 	num("sendmsg", sendmsg(fd, &m, 0));
@@ -217,6 +237,7 @@ static void messages(const char *ip)
 			ttl = *(int *)CMSG_DATA(c);
 	}
 	say("PKTINFO %s, TTL %d, flags %x", info == 2 ? "right" : info ? "wrong" : "absent", ttl, r.msg_flags);
+	begin("udp/ctrunc-%d", version(ip));
 	num("sendmsg", sendmsg(fd, &m, 0));
 	ready(fd, POLLIN, 5000);
 	r.msg_controllen = 4;
@@ -233,6 +254,7 @@ static void local(const char *ip, const char *self)
 	int s = sock(ip), c = sock(ip);
 	patient(s);
 	patient(c);
+	begin("udp/local-%d", version(ip));
 	need("bind", bind(s, &a.sa, a.len));
 	ok("bind to own", bind(c, &b.sa, b.len));
 	a.len = b.len = sizeof a.ss;
@@ -243,21 +265,25 @@ static void local(const char *ip, const char *self)
 	from("server", s, 0);
 	num("back", sendto(s, "ho", 2, 0, &b.sa, b.len));
 	from("client", c, 0);
+	begin("udp/bind-in-use-%d", version(ip));
 	ok("bind again", bind(c, &b.sa, b.len));
 	int d = sock(ip);
 	ok("bind in use", bind(d, &a.sa, a.len));
 	ok("REUSEADDR", setsockopt(d, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)));
 	ok("bind in use, REUSEADDR on one", bind(d, &a.sa, a.len));
 	close(d);
+	begin("udp/reuseport-%d", version(ip));
 	int p1 = sock(ip), p2 = sock(ip);
 	struct addr shared = mk(ip, 7777);
 	setsockopt(p1, SOL_SOCKET, SO_REUSEPORT, &(int){ 1 }, sizeof(int));
 	setsockopt(p2, SOL_SOCKET, SO_REUSEPORT, &(int){ 1 }, sizeof(int));
 	ok("REUSEPORT one", bind(p1, &shared.sa, shared.len));
 	ok("REUSEPORT two", bind(p2, &shared.sa, shared.len));
+	begin("udp/rcvtimeo-%d", version(ip));
 	struct timeval tv = { 0, 100000 };
 	setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 	from("timeout", s, 0);
+	begin("udp/broadcast-refused-%d", version(ip));
 	ok("broadcast refused", sendto(c, "x", 1, 0, (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET,
 		.sin_port = htons(9), .sin_addr.s_addr = INADDR_BROADCAST }, sizeof(struct sockaddr_in)));
 }

@@ -21,11 +21,11 @@ const (
 
 var differences = []difference{
 	// AF_UNIX under TCP, the calls that the kernel answers.
-	{where: "stream/resets-*", native: "write first: ECONNRESET", umrun: "write first: EPIPE", reason: unixStream},
-	{where: "stream/resets-*", native: "read: 0", umrun: "read: ECONNRESET", reason: unixStream},
-	{where: "listen/wrong*", native: "read a listener: ENOTCONN", umrun: "read a listener: EINVAL", reason: unixStream},
-	{where: "listen/wrong*", native: "send on a listener: EPIPE", umrun: "send on a listener: ENOTCONN", reason: unixStream},
-	{where: "listen/wrong*", native: "shut listener: OUT|HUP", umrun: "shut listener: none", reason: unixStream},
+	{where: "stream/reset-write-*", native: "write first: ECONNRESET", umrun: "write first: EPIPE", reason: unixStream},
+	{where: "stream/reset-*", native: "read: 0", umrun: "read: ECONNRESET", reason: unixStream},
+	{where: "listen/wrong-listen-*", native: "read a listener: ENOTCONN", umrun: "read a listener: EINVAL", reason: unixStream},
+	{where: "listen/wrong-listen-*", native: "send on a listener: EPIPE", umrun: "send on a listener: ENOTCONN", reason: unixStream},
+	{where: "listen/shutdown-*", native: "shut listener: OUT|HUP", umrun: "shut listener: none", reason: unixStream},
 
 	// Readiness at a failure.
 	{where: "ready/*", native: "result: IN|OUT|ERR|HUP|RDHUP", umrun: "result: IN|ERR|HUP|RDHUP", sometimes: true, reason: gateEnd},
@@ -33,10 +33,10 @@ var differences = []difference{
 	{where: "ready/epoll-et-*", native: "again: none", umrun: "again: IN|OUT|ERR|HUP|RDHUP", sometimes: true, reason: gateEnd},
 
 	// Datagrams that are sent and received without an address.
-	{where: "udp/unconnected-*", native: "send without address: EDESTADDRREQ", umrun: "send without address: 1", reason: noTrap},
-	{where: "udp/unconnected-*", native: "write without address: EDESTADDRREQ", umrun: "write without address: 1", reason: noTrap},
-	{where: "udp/connected-*", native: "recvfrom: ECONNREFUSED", umrun: "recvfrom: EAGAIN", reason: noTrap},
-	{where: "udp/connected-*", native: "sendto, then: 1", umrun: "sendto, then: ECONNREFUSED", reason: noTrap},
-	{where: "udp/connected-*", native: "recvfrom with address: ECONNREFUSED", umrun: "recvfrom with address: EAGAIN", reason: noTrap},
-	{where: "badptr", native: "null: sendto address: EDESTADDRREQ", umrun: "null: sendto address: ok", reason: noTrap},
+	{where: "udp/no-address-*", native: "send without address: EDESTADDRREQ", umrun: "send without address: 1", reason: noTrap},
+	{where: "udp/no-address-*", native: "write without address: EDESTADDRREQ", umrun: "write without address: 1", reason: noTrap},
+	{where: "udp/refused-*", native: "recvfrom: ECONNREFUSED", umrun: "recvfrom: EAGAIN", reason: noTrap},
+	{where: "udp/refused-*", native: "sendto, then: 1", umrun: "sendto, then: ECONNREFUSED", reason: noTrap},
+	{where: "udp/refused-*", native: "recvfrom with address: ECONNREFUSED", umrun: "recvfrom with address: EAGAIN", reason: noTrap},
+	{where: "badptr/send-null", native: "null: sendto address: EDESTADDRREQ", umrun: "null: sendto address: ok", reason: noTrap},
 }

@@ -218,10 +218,13 @@ func cases(line, output string) ([]transcript, error) {
 	if args != "" {
 		first += "/" + strings.ReplaceAll(args, " ", "-")
 	}
-	all := []transcript{{name: first}}
+	var all []transcript
 	for l := range strings.Lines(output) {
 		l = strings.TrimSuffix(l, "\n")
 		name, ok := strings.CutPrefix(l, "== ")
+		if !ok && len(all) == 0 {
+			all = append(all, transcript{name: first})
+		}
 		if !ok {
 			last := &all[len(all)-1]
 			last.lines = append(last.lines, l)
@@ -234,9 +237,6 @@ func cases(line, output string) ([]transcript, error) {
 			return nil, fmt.Errorf("the case %s is there twice", name)
 		}
 		all = append(all, transcript{name: name})
-	}
-	if len(all[0].lines) == 0 {
-		all = all[1:]
 	}
 	return all, nil
 }
@@ -276,7 +276,8 @@ func TestCases(t *testing.T) {
 		{name: "marks only", line: "udp x", output: "== udp/a\n1\n== udp/b-6\n2\n3\n",
 			want: []transcript{{"udp/a", []string{"1"}}, {"udp/b-6", []string{"2", "3"}}}},
 		{name: "a line before", line: "udp x", output: "0\n== udp/a\n", want: []transcript{{"udp/x", []string{"0"}}, {"udp/a", nil}}},
-		{name: "nothing", line: "udp x", want: []transcript{}},
+		{name: "a mark as the command line", line: "udp x", output: "== udp/x\n1\n", want: []transcript{{"udp/x", []string{"1"}}}},
+		{name: "nothing", line: "udp x"},
 		{name: "another program's", line: "udp x", output: "== tcp/a\n", bad: true},
 		{name: "a space", line: "udp x", output: "== udp/a b\n", bad: true},
 		{name: "no name", line: "udp x", output: "== udp/\n", bad: true},
