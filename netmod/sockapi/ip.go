@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Level IPPROTO_IP.
+
+package sockapi
+
+import "golang.org/x/sys/unix"
+
+const (
+	noErrQueue  = "the error queue is always empty; errors come with the next call"
+	noSources   = "groups are joined for any source only"
+	noIPOptions = "no IP options are sent or shown"
+	noIPsec     = "no IPsec"
+)
+
+var solIP = []Option{
+	{Name: "IP_TOS", Number: unix.IP_TOS, Access: Both, Support: Full},
+	{Name: "IP_TTL", Number: unix.IP_TTL, Access: Both, Support: Full},
+	no("IP_HDRINCL", unix.IP_HDRINCL, "no raw sockets"),
+	{Name: "IP_OPTIONS", Number: unix.IP_OPTIONS, Access: Both, Shape: Bytes, Support: Part, Gap: noIPOptions},
+	no("IP_ROUTER_ALERT", unix.IP_ROUTER_ALERT, "no raw sockets"),
+	{Name: "IP_RECVOPTS", Number: unix.IP_RECVOPTS, Access: Both, Support: Part, Gap: noIPOptions},
+	{Name: "IP_RETOPTS", Number: unix.IP_RETOPTS, Access: Both, Support: Part, Gap: noIPOptions},
+	{Name: "IP_PKTINFO", Number: unix.IP_PKTINFO, Access: Both, Support: Full},
+	no("IP_PKTOPTIONS", unix.IP_PKTOPTIONS, "not modelled"),
+	{Name: "IP_MTU_DISCOVER", Number: unix.IP_MTU_DISCOVER, Access: Both, Support: Full},
+	{Name: "IP_RECVERR", Number: unix.IP_RECVERR, Access: Both, Support: Part, Gap: noErrQueue},
+	{Name: "IP_RECVTTL", Number: unix.IP_RECVTTL, Access: Both, Support: Full},
+	{Name: "IP_RECVTOS", Number: unix.IP_RECVTOS, Access: Both, Support: Full},
+	{Name: "IP_MTU", Number: unix.IP_MTU, Access: Get, Support: Full},
+	{Name: "IP_FREEBIND", Number: unix.IP_FREEBIND, Access: Both, Support: Part, Gap: "only own addresses can be bound"},
+	no("IP_IPSEC_POLICY", 16, noIPsec),
+	no("IP_XFRM_POLICY", unix.IP_XFRM_POLICY, noIPsec),
+	no("IP_PASSSEC", unix.IP_PASSSEC, "no security labels"),
+	{Name: "IP_TRANSPARENT", Number: unix.IP_TRANSPARENT, Access: Both, Support: Full, Gap: capability},
+	{Name: "IP_RECVORIGDSTADDR", Number: unix.IP_RECVORIGDSTADDR, Access: Both, Support: Full},
+	{Name: "IP_MINTTL", Number: unix.IP_MINTTL, Access: Both, Support: Part, Gap: "packets with a lower TTL are taken"},
+	no("IP_NODEFRAG", unix.IP_NODEFRAG, "no raw sockets"),
+	no("IP_CHECKSUM", unix.IP_CHECKSUM, "not modelled"),
+	{Name: "IP_BIND_ADDRESS_NO_PORT", Number: unix.IP_BIND_ADDRESS_NO_PORT, Access: Both, Support: Part, Gap: "bind takes a port at once"},
+	no("IP_RECVFRAGSIZE", unix.IP_RECVFRAGSIZE, "not modelled"),
+	no("IP_RECVERR_RFC4884", unix.IP_RECVERR_RFC4884, "the error queue is always empty"),
+	{Name: "IP_MULTICAST_IF", Number: unix.IP_MULTICAST_IF, Access: Both, Shape: Bytes, Support: Full},
+	{Name: "IP_MULTICAST_TTL", Number: unix.IP_MULTICAST_TTL, Access: Both, Support: Full},
+	{Name: "IP_MULTICAST_LOOP", Number: unix.IP_MULTICAST_LOOP, Access: Both, Support: Full},
+	{Name: "IP_ADD_MEMBERSHIP", Number: unix.IP_ADD_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full},
+	{Name: "IP_DROP_MEMBERSHIP", Number: unix.IP_DROP_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full},
+	no("IP_UNBLOCK_SOURCE", unix.IP_UNBLOCK_SOURCE, noSources),
+	no("IP_BLOCK_SOURCE", unix.IP_BLOCK_SOURCE, noSources),
+	no("IP_ADD_SOURCE_MEMBERSHIP", unix.IP_ADD_SOURCE_MEMBERSHIP, noSources),
+	no("IP_DROP_SOURCE_MEMBERSHIP", unix.IP_DROP_SOURCE_MEMBERSHIP, noSources),
+	no("IP_MSFILTER", unix.IP_MSFILTER, noSources),
+	{Name: "MCAST_JOIN_GROUP", Number: unix.MCAST_JOIN_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	no("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, noSources),
+	no("MCAST_UNBLOCK_SOURCE", unix.MCAST_UNBLOCK_SOURCE, noSources),
+	{Name: "MCAST_LEAVE_GROUP", Number: unix.MCAST_LEAVE_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	no("MCAST_JOIN_SOURCE_GROUP", unix.MCAST_JOIN_SOURCE_GROUP, noSources),
+	no("MCAST_LEAVE_SOURCE_GROUP", unix.MCAST_LEAVE_SOURCE_GROUP, noSources),
+	no("MCAST_MSFILTER", unix.MCAST_MSFILTER, noSources),
+	{Name: "IP_MULTICAST_ALL", Number: unix.IP_MULTICAST_ALL, Access: Both, Support: Full},
+	no("IP_UNICAST_IF", unix.IP_UNICAST_IF, "not modelled"),
+	no("IP_LOCAL_PORT_RANGE", unix.IP_LOCAL_PORT_RANGE, "not modelled"),
+	no("IP_PROTOCOL", unix.IP_PROTOCOL, "not modelled"),
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Level IPPROTO_IPV6.
+
+package sockapi
+
+import "golang.org/x/sys/unix"
+
+const (
+	noExtension = "no extension headers are sent or shown"
+	obsolete    = "of RFC 2292, replaced by RFC 3542"
+)
+
+var solIPv6 = []Option{
+	no("IPV6_ADDRFORM", unix.IPV6_ADDRFORM, "a socket keeps its family"),
+	no("IPV6_2292PKTINFO", unix.IPV6_2292PKTINFO, obsolete),
+	no("IPV6_2292HOPOPTS", unix.IPV6_2292HOPOPTS, obsolete),
+	no("IPV6_2292DSTOPTS", unix.IPV6_2292DSTOPTS, obsolete),
+	no("IPV6_2292RTHDR", unix.IPV6_2292RTHDR, obsolete),
+	no("IPV6_2292PKTOPTIONS", unix.IPV6_2292PKTOPTIONS, obsolete),
+	no("IPV6_CHECKSUM", unix.IPV6_CHECKSUM, "no raw sockets"),
+	no("IPV6_2292HOPLIMIT", unix.IPV6_2292HOPLIMIT, obsolete),
+	no("IPV6_NEXTHOP", unix.IPV6_NEXTHOP, noExtension),
+	no("IPV6_AUTHHDR", unix.IPV6_AUTHHDR, noIPsec),
+	no("IPV6_FLOWINFO", 11, "no flow labels"),
+	{Name: "IPV6_UNICAST_HOPS", Number: unix.IPV6_UNICAST_HOPS, Access: Both, Support: Full},
+	{Name: "IPV6_MULTICAST_IF", Number: unix.IPV6_MULTICAST_IF, Access: Both, Support: Full},
+	{Name: "IPV6_MULTICAST_HOPS", Number: unix.IPV6_MULTICAST_HOPS, Access: Both, Support: Full},
+	{Name: "IPV6_MULTICAST_LOOP", Number: unix.IPV6_MULTICAST_LOOP, Access: Both, Support: Full},
+	{Name: "IPV6_ADD_MEMBERSHIP", Number: unix.IPV6_JOIN_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	{Name: "IPV6_DROP_MEMBERSHIP", Number: unix.IPV6_LEAVE_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	no("IPV6_ROUTER_ALERT", unix.IPV6_ROUTER_ALERT, "no raw sockets"),
+	{Name: "IPV6_MTU_DISCOVER", Number: unix.IPV6_MTU_DISCOVER, Access: Both, Support: Full},
+	{Name: "IPV6_MTU", Number: unix.IPV6_MTU, Access: Get, Support: Full},
+	{Name: "IPV6_RECVERR", Number: unix.IPV6_RECVERR, Access: Both, Support: Part, Gap: noErrQueue},
+	{Name: "IPV6_V6ONLY", Number: unix.IPV6_V6ONLY, Access: Both, Support: Full},
+	no("IPV6_JOIN_ANYCAST", unix.IPV6_JOIN_ANYCAST, "no anycast addresses"),
+	no("IPV6_LEAVE_ANYCAST", unix.IPV6_LEAVE_ANYCAST, "no anycast addresses"),
+	{Name: "IPV6_MULTICAST_ALL", Number: unix.IPV6_MULTICAST_ALL, Access: Both, Support: Full},
+	no("IPV6_ROUTER_ALERT_ISOLATE", unix.IPV6_ROUTER_ALERT_ISOLATE, "no raw sockets"),
+	no("IPV6_RECVERR_RFC4884", unix.IPV6_RECVERR_RFC4884, "the error queue is always empty"),
+	no("IPV6_FLOWLABEL_MGR", 32, "no flow labels"),
+	no("IPV6_FLOWINFO_SEND", 33, "no flow labels"),
+	no("IPV6_IPSEC_POLICY", unix.IPV6_IPSEC_POLICY, noIPsec),
+	no("IPV6_XFRM_POLICY", unix.IPV6_XFRM_POLICY, noIPsec),
+	no("IPV6_HDRINCL", unix.IPV6_HDRINCL, "no raw sockets"),
+	{Name: "MCAST_JOIN_GROUP", Number: unix.MCAST_JOIN_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	no("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, noSources),
+	no("MCAST_UNBLOCK_SOURCE", unix.MCAST_UNBLOCK_SOURCE, noSources),
+	{Name: "MCAST_LEAVE_GROUP", Number: unix.MCAST_LEAVE_GROUP, Access: Set, Shape: Mreq, Support: Full},
+	no("MCAST_JOIN_SOURCE_GROUP", unix.MCAST_JOIN_SOURCE_GROUP, noSources),
+	no("MCAST_LEAVE_SOURCE_GROUP", unix.MCAST_LEAVE_SOURCE_GROUP, noSources),
+	no("MCAST_MSFILTER", unix.MCAST_MSFILTER, noSources),
+	{Name: "IPV6_RECVPKTINFO", Number: unix.IPV6_RECVPKTINFO, Access: Both, Support: Full},
+	no("IPV6_PKTINFO", unix.IPV6_PKTINFO, "only as a control message"),
+	{Name: "IPV6_RECVHOPLIMIT", Number: unix.IPV6_RECVHOPLIMIT, Access: Both, Support: Full},
+	no("IPV6_HOPLIMIT", unix.IPV6_HOPLIMIT, "only as a control message"),
+	no("IPV6_RECVHOPOPTS", unix.IPV6_RECVHOPOPTS, noExtension),
+	no("IPV6_HOPOPTS", unix.IPV6_HOPOPTS, noExtension),
+	no("IPV6_RTHDRDSTOPTS", unix.IPV6_RTHDRDSTOPTS, noExtension),
+	no("IPV6_RECVRTHDR", unix.IPV6_RECVRTHDR, noExtension),
+	no("IPV6_RTHDR", unix.IPV6_RTHDR, noExtension),
+	no("IPV6_RECVDSTOPTS", unix.IPV6_RECVDSTOPTS, noExtension),
+	no("IPV6_DSTOPTS", unix.IPV6_DSTOPTS, noExtension),
+	{Name: "IPV6_RECVPATHMTU", Number: unix.IPV6_RECVPATHMTU, Access: Both, Support: Part, Gap: "path MTU is not shown"},
+	no("IPV6_PATHMTU", unix.IPV6_PATHMTU, "not modelled"),
+	{Name: "IPV6_DONTFRAG", Number: unix.IPV6_DONTFRAG, Access: Both, Support: Full},
+	no("IPV6_USE_MIN_MTU", 63, "Linux has not either"),
+	{Name: "IPV6_RECVTCLASS", Number: unix.IPV6_RECVTCLASS, Access: Both, Support: Full},
+	{Name: "IPV6_TCLASS", Number: unix.IPV6_TCLASS, Access: Both, Support: Full},
+	{Name: "IPV6_AUTOFLOWLABEL", Number: unix.IPV6_AUTOFLOWLABEL, Access: Both, Support: Kept},
+	{Name: "IPV6_ADDR_PREFERENCES", Number: unix.IPV6_ADDR_PREFERENCES, Access: Both, Support: Part, Gap: "source addresses are chosen by the route"},
+	{Name: "IPV6_MINHOPCOUNT", Number: unix.IPV6_MINHOPCOUNT, Access: Both, Support: Part, Gap: "packets with a lower hop limit are taken"},
+	no("IPV6_RECVORIGDSTADDR", unix.IPV6_RECVORIGDSTADDR, "not modelled"),
+	{Name: "IPV6_TRANSPARENT", Number: unix.IPV6_TRANSPARENT, Access: Both, Support: Full, Gap: capability},
+	no("IPV6_UNICAST_IF", unix.IPV6_UNICAST_IF, "not modelled"),
+	no("IPV6_RECVFRAGSIZE", unix.IPV6_RECVFRAGSIZE, "not modelled"),
+	no("IPV6_FREEBIND", unix.IPV6_FREEBIND, "not modelled"),
+}

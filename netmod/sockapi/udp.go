@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Level IPPROTO_UDP.
+
+package sockapi
+
+import "golang.org/x/sys/unix"
+
+var solUDP = []Option{
+	{Name: "UDP_CORK", Number: unix.UDP_CORK, Access: Both, Support: Refused, Errno: unix.ENOPROTOOPT, Gap: "datagrams are never put together; setting it to 0 succeeds"},
+	no("UDP_ENCAP", unix.UDP_ENCAP, "no IPsec"),
+	no("UDP_NO_CHECK6_TX", unix.UDP_NO_CHECK6_TX, "not modelled"),
+	no("UDP_NO_CHECK6_RX", unix.UDP_NO_CHECK6_RX, "not modelled"),
+	no("UDP_SEGMENT", unix.UDP_SEGMENT, "not modelled: QUIC stacks send datagrams one by one"),
+	no("UDP_GRO", unix.UDP_GRO, "not modelled: QUIC stacks receive datagrams one by one"),
+}
