@@ -77,6 +77,44 @@ ip route add 10.5.0.0/16 via 99.9.9.9
 ip route replace 10.3.0.0/16 dev lo src 10.0.0.1
 ip route del 10.77.0.0/16
 ip -6 route add fd09::/64 dev lo
+ip route add blackhole 10.91.0.0/16
+ip route add unreachable 10.92.0.0/16 metric 5
+ip route add prohibit 10.93.0.0/16
+ip route add throw 10.94.0.0/16
+ip route add blackhole 10.95.0.0/16 dev lo
+ip -6 route add blackhole fd91::/64
+ip -6 route add prohibit fd92::/64 metric 7
+ip route get 10.91.0.1
+ip route get 10.92.0.1
+ip route get 10.93.0.1
+ip route get 10.94.0.1
+ip -6 route get fd91::1
+ip -6 route get fd92::1
+ip -6 route
+ip route add 10.96.0.0/16 dev lo table 100 proto static
+ip route add 10.96.0.0/16 dev lo table 1234
+ip route show table 100
+ip route show table 1234
+ip route show table all
+ip route show table 77
+ip route add 10.97.0.0/16 dev lo mtu 1200
+ip route add 10.98.0.0/16 dev lo scope link proto 77 metric 9
+ip route show proto 77
+ip route show type blackhole
+ip route show 10.96.0.0/12
+ip route get 10.97.0.1
+ip route get 10.97.0.1 oif lo
+ip route get 10.97.0.1 from 10.0.0.1
+ip route get 10.97.0.1 mark 7
+ip route get 10.97.0.1 from 99.9.9.9
+ip route get 10.97.0.1 oif nosuch
+ip route get fibmatch 10.97.0.1
+ip route del 10.98.0.0/16 proto 77
+ip route del prohibit 10.93.0.0/16
+ip route del throw 10.94.0.0/16
+ip route flush table 100
+ip route show table 100
+ip -j route show 10.97.0.0/16
 ip route
 ip addr show lo
 ip link set lo mtu 1400

@@ -26,5 +26,6 @@ func (s State) Clone() State {
 		s.Interfaces[i].Addrs = slices.Clone(s.Interfaces[i].Addrs)
 	}
 	s.Routes = slices.Clone(s.Routes)
+	s.Tables = slices.Clone(s.Tables)
 	return s
 }

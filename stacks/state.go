@@ -7,6 +7,8 @@ package stacks
 import (
 	"net"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 // State is a snapshot of a stack's configuration, in the order in which
@@ -14,7 +16,14 @@ import (
 type State struct {
 	Interfaces []Interface
 	Routes     []Route
+	Tables     []Table // that routes have made, beside main and local
 	DNS        DNS
+}
+
+// A Table is a routing table of a family. It stays when its last route goes.
+type Table struct {
+	Family int // AF_INET or AF_INET6
+	ID     int // RT_TABLE_*
 }
 
 // An Interface is a network interface of a stack.
@@ -46,14 +55,43 @@ type Counter interface {
 	Counters(index int) Counters
 }
 
-// A Route is an entry of the main routing table.
+// A Route is an entry of a routing table. Numbers are those of linux/rtnetlink.h.
+// Routes of other tables than main (RT_TABLE_MAIN, also 0) are kept and told, and
+// lead nowhere: no rule refers to them.
 type Route struct {
 	Dst     netip.Prefix
 	Gateway netip.Addr // zero: on link
 	Src     netip.Addr // preferred source, zero: any
-	IfIndex int
+	IfIndex int        // 0 if the type refuses packets
 	Metric  int
+	MTU     int // bytes; 0: that of the interface
+	Table   int // RT_TABLE_*
+	Type    int // RTN_*: UNICAST (also 0), BLACKHOLE, UNREACHABLE, PROHIBIT or THROW
+
+	// These change nothing. Proto is who made the route, RTPROT_*; with 0 that and
+	// Scope, RT_SCOPE_*, follow from the rest.
+	Proto  int
+	Scope  int
+	OnLink bool // RTNH_F_ONLINK: the gateway needs no route to it
 }
+
+// Refuses tells what packets along r fail with: 0 if they do not.
+func (r *Route) Refuses() unix.Errno {
+	switch r.Type {
+	case unix.RTN_BLACKHOLE:
+		return unix.EINVAL
+	case unix.RTN_UNREACHABLE:
+		return unix.EHOSTUNREACH
+	case unix.RTN_PROHIBIT:
+		return unix.EACCES
+	case unix.RTN_THROW:
+		return unix.ENETUNREACH // no other table has more to say
+	}
+	return 0
+}
+
+// Main tells whether r is of the table main.
+func (r *Route) Main() bool { return r.Table == 0 || r.Table == unix.RT_TABLE_MAIN }
 
 // DNS is where names are asked on this network.
 type DNS struct {

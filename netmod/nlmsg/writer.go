@@ -82,13 +82,21 @@ func (w *Writer) End() {
 
 // Done ends a dump. It shares the last datagram where there is room, as in the
 // kernel.
-func (w *Writer) Done() { w.DoneWith(0) }
+func (w *Writer) Done() { w.DoneWith(&Failure{}) }
 
-// DoneWith ends a dump that failed where there was no way back.
-func (w *Writer) DoneWith(errno unix.Errno) {
-	w.Begin(unix.NLMSG_DONE, unix.NLM_F_MULTI|w.Filtered)
+// DoneWith ends a dump that failed when it had begun.
+func (w *Writer) DoneWith(f *Failure) {
+	flags := unix.NLM_F_MULTI | w.Filtered
+	tell := f.Text != "" && w.opts.ExtAck
+	if tell {
+		flags |= ackTLVs
+	}
+	w.Begin(unix.NLMSG_DONE, flags)
 	w.Filtered = 0
-	w.U32(uint32(-int32(errno)))
+	w.U32(uint32(-int32(f.Errno)))
+	if tell {
+		w.AttrString(errAttrMsg, f.Text)
+	}
 	w.End()
 	w.flush()
 }
@@ -140,6 +148,13 @@ func (w *Writer) Attr(typ uint16, data []byte) {
 	w.U16(typ)
 	w.Bytes(data)
 	w.pad()
+}
+
+// AppendAttr appends an attribute to b, for those that are nested in another.
+func AppendAttr(b []byte, typ uint16, data []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(data)))
+	b = append(binary.NativeEndian.AppendUint16(b, typ), data...)
+	return append(b, make([]byte, Align(len(data))-len(data))...)
 }
 
 // AttrU8 adds a byte.

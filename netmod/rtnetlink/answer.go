@@ -96,10 +96,14 @@ func (r *request) serve(w *nlmsg.Writer) (dumped bool, _ *nlmsg.Failure) {
 	if w.Size() > maxDump {
 		return false, nlmsg.Fail(unix.EBUSY, "")
 	}
-	if f := r.dump(w); f != nil {
+	switch f := r.dump(w); {
+	case f == errNoDump:
 		return false, f
+	case f != nil:
+		w.DoneWith(f) // the dump has begun before it fails
+	default:
+		w.Done()
 	}
-	w.Done()
 	return true, nil
 }
 
@@ -140,10 +144,13 @@ func (r *request) dump(w *nlmsg.Writer) *nlmsg.Failure {
 		r.rules(w)
 	case unix.RTM_GETNEIGH:
 	default:
-		return nlmsg.Fail(unix.EOPNOTSUPP, "")
+		return errNoDump
 	}
 	return nil
 }
+
+// errNoDump fails requests for all objects of a kind that cannot be dumped.
+var errNoDump = nlmsg.Fail(unix.EOPNOTSUPP, "")
 
 // family is the address family that the request is about.
 func (r *request) family() int { return int(r.body[0]) }

@@ -78,7 +78,8 @@ func TestDecodedByOthers(t *testing.T) {
 	}
 	slices.Sort(addrs)
 	slices.Sort(wantAddrs)
-	wantRoutes := []string{"<nil>/0 10.7.0.1 2", "10.7.0.0/24 <nil> 2", "192.0.2.0/24 <nil> 3",
+	wantRoutes := []string{"<nil>/0 10.7.0.1 2", "10.7.0.0/24 <nil> 2",
+		"10.66.0.0/24 <nil> 0", "10.66.1.0/24 <nil> 0", "10.66.2.0/24 <nil> 0", "10.66.3.0/24 <nil> 0", "10.66.5.0/24 <nil> 2", "10.66.6.0/24 99.9.9.9 2", "192.0.2.0/24 <nil> 3",
 		"203.0.113.0/25 192.0.2.1 3", "203.0.113.0/24 192.0.2.1 3", "203.0.113.0/24 <nil> 2"}
 	for _, d := range []string{cmp.Diff(wantNames, names), cmp.Diff(wantAddrs, addrs), cmp.Diff(wantRoutes, routes)} {
 		if d != "" {
@@ -294,6 +295,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(routeReq(unix.RTM_NEWROUTE, add, "10.2.0.0/16", hop{via: "10.7.0.1", metric: 3}))
 	f.Add(routeReq(unix.RTM_NEWROUTE, replace, "::/0", hop{oif: 2}))
 	f.Add(routeReq(unix.RTM_DELROUTE, plain, "0.0.0.0/0", hop{}))
+	f.Add(routeReq(unix.RTM_NEWROUTE, add, "10.2.0.0/16", hop{kind: unix.RTN_BLACKHOLE, table: 100}))
+	f.Add(routeReq(unix.RTM_NEWROUTE, appended, "fd02::/64", hop{oif: 2, mtu: 1300, flags: unix.RTNH_F_ONLINK}))
 	f.Add(down(2))
 	f.Add(mtu(2, 1200))
 	f.Fuzz(func(t *testing.T, req []byte) {
@@ -310,7 +313,7 @@ func FuzzServe(f *testing.F) {
 				}
 			}
 			for _, r := range next.Routes {
-				if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || byIndex(next, r.IfIndex) == nil {
+				if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || byIndex(next, r.IfIndex) == nil && r.Refuses() == 0 {
 					t.Fatalf("route %+v", r)
 				}
 			}

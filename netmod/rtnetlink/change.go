@@ -8,7 +8,6 @@ package rtnetlink
 import (
 	"bytes"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -193,56 +192,4 @@ func (e *editor) rename(ifc *stacks.Interface, name string) unix.Errno {
 func attrString(a []byte) string {
 	s, _, _ := bytes.Cut(a, []byte{0})
 	return string(s)
-}
-
-// changeRoute adds or removes a route of the main table.
-func (r *request) changeRoute(e *editor) *nlmsg.Failure {
-	if len(r.body) < unix.SizeofRtMsg {
-		return nlmsg.Fail(unix.EINVAL, "")
-	}
-	family := r.family()
-	if family != unix.AF_INET && family != unix.AF_INET6 {
-		return nlmsg.Fail(unix.EOPNOTSUPP, "")
-	}
-	attrs := r.attrs(unix.SizeofRtMsg)
-	w := wanted{bits: int(r.body[1]), oif: int(int32(attrU32(attrs[unix.RTA_OIF]))),
-		metric: attrU32(attrs[unix.RTA_PRIORITY]), proto: r.body[5], onLink: attrU32(r.body[8:])&unix.RTNH_F_ONLINK != 0}
-	var ok [3]bool
-	var dst netip.Addr
-	dst, ok[0] = attrAddr(attrs[unix.RTA_DST], family)
-	w.gateway, ok[1] = attrAddr(attrs[unix.RTA_GATEWAY], family)
-	w.src, ok[2] = attrAddr(attrs[unix.RTA_PREFSRC], family)
-	if !dst.IsValid() {
-		dst = netip.IPv4Unspecified()
-		if family == unix.AF_INET6 {
-			dst = netip.IPv6Unspecified()
-		}
-	}
-	if slices.Contains(ok[:], false) || w.bits > dst.BitLen() {
-		return nlmsg.Fail(unix.EINVAL, "")
-	}
-	if w.gateway.IsValid() && w.gateway.IsUnspecified() {
-		w.gateway = netip.Addr{}
-	}
-	w.dst = netip.PrefixFrom(dst, w.bits).Masked()
-	if w.dst.Addr() != dst && family == unix.AF_INET {
-		return nlmsg.Fail(unix.EINVAL, "Invalid prefix for given prefix length")
-	}
-	table := attrU32(attrs[unix.RTA_TABLE])
-	if table == 0 {
-		table = uint32(r.body[4])
-	}
-	del := r.typ == unix.RTM_DELROUTE
-	switch {
-	case table != unix.RT_TABLE_UNSPEC && table != unix.RT_TABLE_MAIN && del:
-		return nlmsg.Fail(unix.ESRCH, "")
-	case table != unix.RT_TABLE_UNSPEC && table != unix.RT_TABLE_MAIN:
-		return nlmsg.Fail(unix.EOPNOTSUPP, "there is only the table main")
-	case del:
-		return e.removeRoute(w)
-	case r.body[7] != unix.RTN_UNICAST && r.body[7] != unix.RTN_UNSPEC,
-		attrs[unix.RTA_MULTIPATH] != nil, attrs[unix.RTA_VIA] != nil, attrs[unix.RTA_ENCAP] != nil:
-		return nlmsg.Fail(unix.EOPNOTSUPP, "only unicast routes with one next hop are supported")
-	}
-	return e.addRoute(w, r.flags)
 }

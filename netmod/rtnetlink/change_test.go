@@ -80,6 +80,9 @@ type hop struct {
 	oif         int
 	metric      uint32
 	table, kind uint8 // main and unicast if 0
+	mtu         uint32
+	flags       uint32
+	scope       uint8 // as ip(8) has it if 0
 }
 
 func routeReq(typ, flags uint16, dst string, h hop) []byte {
@@ -98,7 +101,13 @@ func routeReq(typ, flags uint16, dst string, h hop) []byte {
 	case h.via == "" && p.Addr().Is4():
 		scope = unix.RT_SCOPE_LINK
 	}
-	parts := [][]byte{{byte(familyOf(p.Addr())), byte(p.Bits()), 0, 0, h.table, proto, scope, h.kind}, u32(0)}
+	if h.kind != unix.RTN_UNICAST && h.kind != 0 {
+		scope = unix.RT_SCOPE_UNIVERSE
+	}
+	if h.scope != 0 {
+		scope = h.scope
+	}
+	parts := [][]byte{{byte(familyOf(p.Addr())), byte(p.Bits()), 0, 0, h.table, proto, scope, h.kind}, u32(h.flags)}
 	if p.Bits() > 0 {
 		parts = append(parts, attribute(unix.RTA_DST, p.Addr().AsSlice()))
 	}
@@ -109,6 +118,9 @@ func routeReq(typ, flags uint16, dst string, h hop) []byte {
 	}
 	if h.oif != 0 {
 		parts = append(parts, attribute(unix.RTA_OIF, u32(uint32(h.oif))))
+	}
+	if h.mtu != 0 {
+		parts = append(parts, attribute(unix.RTA_METRICS, attribute(unix.RTAX_MTU, u32(h.mtu))))
 	}
 	if h.metric != 0 {
 		parts = append(parts, attribute(unix.RTA_PRIORITY, u32(h.metric)))
@@ -182,6 +194,44 @@ func TestKernelChanges(t *testing.T) {
 		{"delete by metric", routeReq(delR, plain, "10.2.0.0/16", hop{metric: 5})},
 		{"delete the first", routeReq(delR, plain, "10.2.0.0/16", hop{})},
 		{"delete in another table", routeReq(delR, plain, "10.2.0.0/16", hop{table: 100})},
+		{"blackhole", routeReq(newR, add, "10.91.0.0/16", hop{kind: unix.RTN_BLACKHOLE})},
+		{"blackhole again", routeReq(newR, add, "10.91.0.0/16", hop{kind: unix.RTN_BLACKHOLE})},
+		{"unreachable appended", routeReq(newR, appended, "10.91.0.0/16", hop{kind: unix.RTN_UNREACHABLE})},
+		{"unreachable instead", routeReq(newR, replace, "10.91.0.0/16", hop{kind: unix.RTN_UNREACHABLE, metric: 9})},
+		{"prohibit", routeReq(newR, add, "10.92.0.1/32", hop{kind: unix.RTN_PROHIBIT, metric: 7})},
+		{"throw", routeReq(newR, add, "10.93.0.0/16", hop{kind: unix.RTN_THROW})},
+		{"blackhole by a device", routeReq(newR, add, "10.94.0.0/16", hop{kind: unix.RTN_BLACKHOLE, oif: tun})},
+		{"NAT", routeReq(newR, add, "10.94.0.0/16", hop{kind: unix.RTN_NAT})},
+		{"no such type", routeReq(newR, add, "10.94.0.0/16", hop{kind: 77})},
+		{"delete prohibit", routeReq(delR, plain, "10.92.0.1/32", hop{})},
+		{"IPv6 blackhole", routeReq(newR, add, "fd91::/64", hop{kind: unix.RTN_BLACKHOLE})},
+		{"IPv6 blackhole again", routeReq(newR, add, "fd91::/64", hop{kind: unix.RTN_BLACKHOLE})},
+		{"IPv6 unreachable beside", routeReq(newR, add, "fd91::/64", hop{kind: unix.RTN_UNREACHABLE, metric: 5})},
+		{"IPv6 prohibit", routeReq(newR, add, "fd92::/64", hop{kind: unix.RTN_PROHIBIT, oif: tun})},
+		{"IPv6 throw", routeReq(newR, add, "fd93::/64", hop{kind: unix.RTN_THROW})},
+		{"IPv6 delete prohibit", routeReq(delR, plain, "fd92::/64", hop{})},
+		{"IPv6 blackhole default", routeReq(newR, add, "::/0", hop{kind: unix.RTN_BLACKHOLE, metric: 4000})},
+		{"another table", routeReq(newR, add, "10.95.0.0/16", hop{oif: tun, table: 100})},
+		{"another table again", routeReq(newR, add, "10.95.0.0/16", hop{oif: tun, table: 100})},
+		{"another table, via", routeReq(newR, add, "10.96.0.0/16", hop{via: "10.95.0.1", table: 100})},
+		{"main by another table", routeReq(newR, add, "10.97.0.0/16", hop{via: "10.95.0.1"})},
+		{"another table, default", routeReq(newR, add, "0.0.0.0/0", hop{via: "10.1.0.1", table: 100})},
+		{"delete from another table", routeReq(delR, plain, "10.96.0.0/16", hop{table: 100})},
+		{"IPv6 another table", routeReq(newR, add, "fd95::/64", hop{oif: tun, table: 100})},
+		{"host route", routeReq(newR, add, "10.98.0.1/32", hop{oif: tun})},
+		{"IPv6 host route", routeReq(newR, add, "fd98::1/128", hop{oif: tun})},
+		{"MTU of a route", routeReq(newR, add, "10.99.0.0/16", hop{oif: tun, mtu: 1300})},
+		{"MTU of a route again", routeReq(newR, add, "10.99.0.0/16", hop{oif: tun, mtu: 1300})},
+		{"other MTU of a route", routeReq(newR, prepend, "10.99.0.0/16", hop{oif: tun, mtu: 1200})},
+		{"IPv6 MTU of a route", routeReq(newR, add, "fd99::/64", hop{oif: tun, mtu: 1300})},
+		{"on link", routeReq(newR, add, "10.100.0.0/16", hop{via: "99.1.1.1", oif: tun, flags: unix.RTNH_F_ONLINK})},
+		{"on link, no interface", routeReq(newR, add, "10.101.0.0/16", hop{via: "99.1.1.1", flags: unix.RTNH_F_ONLINK})},
+		{"dead", routeReq(newR, add, "10.101.0.0/16", hop{oif: tun, flags: unix.RTNH_F_DEAD})},
+		{"host scope, gateway", routeReq(newR, add, "10.103.0.0/16", hop{via: "10.1.0.1", scope: unix.RT_SCOPE_HOST})},
+		{"link scope, gateway", routeReq(newR, add, "10.103.0.0/16", hop{via: "10.1.0.1", scope: unix.RT_SCOPE_LINK})},
+		{"no scope", routeReq(newR, add, "10.103.0.0/16", hop{oif: tun, scope: unix.RT_SCOPE_NOWHERE})},
+		{"twin of a connected route", routeReq(newR, appended, "10.1.0.0/24", hop{oif: tun})},
+
 		{"IPv6 route", routeReq(newR, add, "fd02::/64", hop{via: "fd01::1"})},
 		{"IPv6 route again", routeReq(newR, add, "fd02::/64", hop{via: "fd01::1"})},
 		{"IPv6 host bits", routeReq(newR, add, "fd07::1/64", hop{oif: tun})},
@@ -275,7 +325,7 @@ func seen(t *testing.T, datagrams [][]byte) (out []string) {
 			if m.Attrs[unix.RTA_DST] == multicast {
 				continue // the kernel has it with or without addresses
 			}
-			out = append(out, fmt.Sprint("route ", m.Fixed, m.Attrs[unix.RTA_DST], " via ", m.Attrs[unix.RTA_GATEWAY], " ", m.Attrs[unix.RTA_OIF], m.Attrs[unix.RTA_PRIORITY], " src ", m.Attrs[unix.RTA_PREFSRC]))
+			out = append(out, fmt.Sprint("route ", m.Fixed, m.Attrs[unix.RTA_DST], " via ", m.Attrs[unix.RTA_GATEWAY], " ", m.Attrs[unix.RTA_OIF], m.Attrs[unix.RTA_PRIORITY], " src ", m.Attrs[unix.RTA_PREFSRC], " table ", m.Attrs[unix.RTA_TABLE], " metrics ", m.Attrs[unix.RTA_METRICS]))
 		}
 	}
 	if len(out) > 0 && strings.HasPrefix(out[0], "route") {

@@ -3,14 +3,14 @@
 // Package rtnetlink tells programs what network they are on: it answers
 // rtnetlink(7) requests and the netdevice(7) ioctls from a [stacks.State], as
 // the kernel would for interfaces of that configuration. Everything in it is a
-// pure function; it holds no state, starts no goroutine and is safe for
+// pure function of what it is given (and of the user, who owns it all); it holds no state, starts no goroutine and is safe for
 // concurrent use.
 //
 // # What is answered
 //
 //	RTM_GETLINK    dump; one by index or name
 //	RTM_GETADDR    dump; IPv6: one by address
-//	RTM_GETROUTE   dump of the tables main and local; the route to an address
+//	RTM_GETROUTE   dump of all tables; the route to an address
 //	RTM_GETRULE    dump: the kernel's default rules
 //	RTM_GETNEIGH   dump: always empty, a State does not list neighbours
 //
@@ -23,7 +23,7 @@
 //
 //	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
 //	RTM_NEWLINK, SETLINK     up or down, MTU, name
-//	RTM_NEWROUTE, DELROUTE   unicast routes of the table main, with one next hop
+//	RTM_NEWROUTE, DELROUTE   unicast routes with one next hop, and those that refuse packets
 //	SIOCSIFADDR, NETMASK, FLAGS, MTU, NAME
 //
 // A change is a function too: from a State to the next ([Options.Serve], [Ioctl]),

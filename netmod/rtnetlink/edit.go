@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"umrun/stacks"
 )
 
@@ -65,15 +67,20 @@ func scopeOrder(a netip.Addr) int {
 // connect adds the route to the network of an address, unless there is one or the
 // interface is down.
 func (e *editor) connect(ifc *stacks.Interface, p netip.Prefix) {
-	if ifc.Loop || !ifc.Up || p.IsSingleIP() {
+	if ifc.Loop && p.Addr().Is4() || !ifc.Up || p.IsSingleIP() {
 		return
 	}
 	r := stacks.Route{Dst: p.Masked(), Src: p.Addr(), IfIndex: ifc.Index}
 	if !slices.ContainsFunc(e.Routes, func(o stacks.Route) bool {
-		return o.Dst == r.Dst && o.IfIndex == r.IfIndex && !o.Gateway.IsValid() && o.Metric == 0
+		return o.Dst == r.Dst && o.IfIndex == r.IfIndex && connected(o)
 	}) {
 		e.Routes = append(e.Routes, r)
 	}
+}
+
+// connected tells whether a route is one that the kernel makes for an address.
+func connected(r stacks.Route) bool {
+	return r.Main() && r.Refuses() == 0 && !r.Gateway.IsValid() && r.Metric == 0 && (r.Proto == 0 || r.Proto == unix.RTPROT_KERNEL)
 }
 
 // removeAddr removes the n-th address and what hangs on it: secondary addresses of
@@ -105,7 +112,7 @@ func (e *editor) removeAddr(ifc *stacks.Interface, n int) {
 		switch {
 		case r.IfIndex == ifc.Index && !any4 && p.Addr().Is4() && r.Dst.Addr().Is4():
 			return true
-		case r.IfIndex == ifc.Index && r.Dst == subnet && !r.Gateway.IsValid() && r.Metric == 0:
+		case r.IfIndex == ifc.Index && r.Dst == subnet && connected(r):
 			return !still
 		}
 		return gone[r.Src]
@@ -119,7 +126,7 @@ func (e *editor) removeAddr(ifc *stacks.Interface, n int) {
 func (e *editor) source(ifc *stacks.Interface, subnet netip.Prefix) {
 	for i := range e.Routes {
 		r := &e.Routes[i]
-		if r.IfIndex != ifc.Index || r.Dst != subnet || r.Gateway.IsValid() {
+		if r.IfIndex != ifc.Index || r.Dst != subnet || !connected(*r) {
 			continue
 		}
 		for _, q := range ifc.Addrs {
@@ -164,6 +171,6 @@ func (e *editor) setMTU(ifc *stacks.Interface, mtu int) {
 func (e *editor) dropIPv6(ifc *stacks.Interface) {
 	ifc.Addrs = slices.DeleteFunc(ifc.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 	e.Routes = slices.DeleteFunc(e.Routes, func(r stacks.Route) bool {
-		return r.IfIndex == ifc.Index && r.Dst.Addr().Is6()
+		return r.Dst.Addr().Is6() && (r.IfIndex == ifc.Index || ifc.Loop && r.Refuses() != 0)
 	})
 }

@@ -170,7 +170,7 @@ func compare(t *testing.T, opts Options, req []byte, order bool) {
 	got := norm(decode(t, opts.Answer(twin(), req, k.port)))
 	if !order {
 		key := func(m decoded) string {
-			return fmt.Sprint(m.Type, m.Fixed, m.Attrs[unix.RTA_DST], m.Attrs[unix.RTA_OIF], m.Attrs[unix.RTA_PRIORITY])
+			return fmt.Sprint(m.Type, m.Fixed, m.Attrs[unix.RTA_DST], m.Attrs[unix.RTA_OIF], m.Attrs[unix.RTA_PRIORITY], m.Attrs[unix.RTA_TABLE])
 		}
 		toMap := func(ms []decoded) map[string]decoded {
 			out := make(map[string]decoded)
@@ -223,6 +223,13 @@ func TestKernelDumps(t *testing.T) {
 		{"local table", Options{Strict: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 0), attribute(unix.RTA_TABLE, u32(255)))},
 		{"routes of one interface", Options{Strict: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2), attribute(unix.RTA_OIF, u32(3)))},
 		{"routes of the kernel", Options{Strict: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 0, unix.RTPROT_KERNEL))},
+		{"another table", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 100))},
+		{"a large table", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2), attribute(unix.RTA_TABLE, u32(1000)))},
+		{"no such table", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 77))},
+		{"no such table, IPv6", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(10, 0, 0, 0, 77))},
+		{"no such table, any family", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(0, 0, 0, 0, 77))},
+		{"routes of no interface", Options{Strict: true, ExtAck: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2), attribute(unix.RTA_OIF, u32(99)))},
+		{"blackholes", Options{Strict: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 0, 0, 0, unix.RTN_BLACKHOLE))},
 		{"filters that are not strict", Options{}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, unix.RT_TABLE_MAIN))},
 		{"route cache", Options{Strict: true}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 0, 0, 0, 0, 0, 2))},
 		{"route cache, not strict", Options{}, message(unix.RTM_GETROUTE, requestD, 1, rtm(2, 0, 0, 0, 0, 0, 0, 0, 0, 2))},
@@ -293,6 +300,9 @@ func TestKernelRouteGet(t *testing.T) {
 		{"2001:db8::1", "", 0}, {"2001:db8:1::1", "", 0}, {"fd00:7::9", "", 0}, {"fd00:7::2", "", 0}, {"::1", "", 0},
 		{"fe80::9", "", 3}, {"fe80::9", "", 4}, {"2001:db8::1", "", 2}, {"2001:db8::1", "", 3}, {"2001:db8::1", "", 99},
 		{"ff02::fb", "", 3}, {"::", "", 0},
+		{"10.66.0.1", "", 0}, {"10.66.1.1", "", 0}, {"10.66.2.1", "", 0}, {"10.66.3.1", "", 0}, {"10.66.0.1", "", 2}, {"10.66.4.1", "", 0},
+		{"10.66.5.1", "", 0}, {"10.66.6.1", "", 0}, {"fd66::1", "", 0}, {"fd66:0:0:1::1", "", 0}, {"fd66:0:0:2::1", "", 0}, {"fd66:0:0:3::1", "", 0},
+		{"fd66:0:0:1::1", "", 2}, {"fd66:0:0:4::1", "", 0}, {"fd66:0:0:5::1", "", 0}, {"2001:db8::1", "fd00:7::2", 0}, {"2001:db8::1", "fd00:7::9", 0},
 	}
 	for _, tt := range tests {
 		for _, flags := range []uint32{0, fullTable, fibMatch} {

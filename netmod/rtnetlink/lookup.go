@@ -6,6 +6,7 @@ package rtnetlink
 
 import (
 	"net/netip"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,11 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 		return nil
 	}
 	if dst.Is4() {
-		e.resolved4(w, r.state, dst, src, flags&fullTable != 0)
+		uid := uint32(os.Getuid())
+		if v := attrs[unix.RTA_UID]; len(v) >= 4 {
+			uid = attrU32(v)
+		}
+		e.resolved4(w, r.state, dst, src, flags&fullTable != 0, attrU32(attrs[unix.RTA_MARK]), uid)
 	} else {
 		e.resolved6(w, r.state, dst, src)
 	}
@@ -93,17 +98,23 @@ func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *nlmsg.Failure
 	}
 	var best entry
 	for _, e := range entries(s) {
-		if !e.dst.Contains(dst) || oif != 0 && e.oif != oif && e.typ != unix.RTN_LOCAL {
+		if e.table != unix.RT_TABLE_MAIN && e.table != unix.RT_TABLE_LOCAL {
+			continue // no rule leads there
+		}
+		if !e.dst.Contains(dst) || oif != 0 && e.oif != oif && e.typ != unix.RTN_LOCAL && (dst.Is6() || e.refuses() == 0) {
 			continue
 		}
 		if !best.dst.IsValid() || better(e, best) {
 			best = e
 		}
 	}
+	refused := best.refuses()
 	switch {
-	case best.dst.IsValid():
+	case best.dst.IsValid() && refused == 0:
+	case refused != 0 && (dst.Is6() || oif == 0):
+		return entry{}, nlmsg.Fail(refused, "")
 	case dst.Is4() && oif != 0:
-		// With a device and without a route the kernel takes the destination
+		// With a device and without a route, or with one that refuses, the kernel takes the destination
 		// for a neighbour.
 		best = entry{dst: netip.PrefixFrom(dst, 0).Masked(), oif: oif,
 			typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_LINK}
@@ -193,7 +204,7 @@ func typeOf(typ uint8, dst netip.Addr) uint8 {
 }
 
 // resolved4 writes the answer of net/ipv4/route.c:rt_fill_info.
-func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, tellTable bool) {
+func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, tellTable bool, mark, uid uint32) {
 	// Without rules of the administrator both tables are one (fib_unmerge), which
 	// goes by the name of main.
 	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), typeOf(e.typ, dst), uint32(cloned), e.oif
@@ -201,6 +212,9 @@ func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, 
 	gateway := e.gateway
 	if tellTable && e.proto == unix.RTPROT_UNSPEC {
 		table = unix.RT_TABLE_UNSPEC
+	}
+	if ifc := byIndex(s, oif); ifc != nil && ifc.Loop {
+		flags |= rtcfLocal
 	}
 	switch typ {
 	case unix.RTN_LOCAL:
@@ -235,7 +249,11 @@ func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, 
 	if gateway.IsValid() {
 		w.AttrAddr(unix.RTA_GATEWAY, gateway)
 	}
-	w.AttrU32(unix.RTA_UID, 0)
+	e.metrics(w)
+	if mark != 0 {
+		w.AttrU32(unix.RTA_MARK, mark)
+	}
+	w.AttrU32(unix.RTA_UID, uid)
 	w.AttrZero(unix.RTA_CACHEINFO, 32)
 	w.End()
 }
@@ -251,15 +269,16 @@ func (e *entry) resolved6(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr) 
 		src = netip.IPv6Unspecified()
 	}
 	w.Begin(unix.RTM_NEWROUTE, 0)
-	w.U8(unix.AF_INET6, 128, 128, 0, e.table, e.proto, e.scope, e.typ)
+	w.U8(unix.AF_INET6, 128, 128, 0, shortTable(e.table), e.proto, e.scope, e.typ)
 	w.U32(0)
-	w.AttrU32(unix.RTA_TABLE, uint32(e.table))
+	w.AttrU32(unix.RTA_TABLE, e.table)
 	w.AttrAddr(unix.RTA_DST, dst)
 	w.AttrAddr(unix.RTA_SRC, src)
 	if prefsrc.IsValid() {
 		w.AttrAddr(unix.RTA_PREFSRC, prefsrc)
 	}
 	w.AttrU32(unix.RTA_PRIORITY, e.metric)
+	e.metrics(w)
 	if e.gateway.IsValid() {
 		w.AttrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
 	}

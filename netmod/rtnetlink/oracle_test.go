@@ -81,6 +81,7 @@ func twin() stacks.State {
 		return r
 	}
 	return stacks.State{
+		Tables: []stacks.Table{{Family: unix.AF_INET, ID: 100}, {Family: unix.AF_INET, ID: 1000}, {Family: unix.AF_INET6, ID: 100}},
 		Interfaces: []stacks.Interface{
 			{Index: 1, Name: "lo", Loop: true, Up: true, MTU: 65536, Addrs: prefixes("127.0.0.1/8", "::1/128")},
 			{Index: 2, Name: "tun0", Up: true, MTU: 1420, Addrs: prefixes("10.7.0.2/24", "10.7.0.3/24", "fd00:7::2/64")},
@@ -99,6 +100,20 @@ func twin() stacks.State {
 			route("203.0.113.0/24", "", 2, 50),
 			route("203.0.113.0/25", "192.0.2.1", 3, 0),
 			route("203.0.113.0/24", "192.0.2.1", 3, 20),
+			{Dst: netip.MustParsePrefix("10.66.0.0/24"), Type: unix.RTN_BLACKHOLE},
+			{Dst: netip.MustParsePrefix("10.66.1.0/24"), Type: unix.RTN_UNREACHABLE},
+			{Dst: netip.MustParsePrefix("10.66.2.0/24"), Type: unix.RTN_PROHIBIT, Metric: 7},
+			{Dst: netip.MustParsePrefix("10.66.3.0/24"), Type: unix.RTN_THROW},
+			{Dst: netip.MustParsePrefix("10.66.4.0/24"), IfIndex: 2, Table: 100},
+			{Dst: netip.MustParsePrefix("10.66.4.0/24"), IfIndex: 2, Table: 1000, MTU: 1400},
+			{Dst: netip.MustParsePrefix("10.66.5.0/24"), IfIndex: 2, MTU: 1300},
+			{Dst: netip.MustParsePrefix("10.66.6.0/24"), IfIndex: 2, Gateway: netip.MustParseAddr("99.9.9.9"), OnLink: true},
+			{Dst: netip.MustParsePrefix("fd66::/64"), Type: unix.RTN_BLACKHOLE},
+			{Dst: netip.MustParsePrefix("fd66:0:0:1::/64"), Type: unix.RTN_UNREACHABLE},
+			{Dst: netip.MustParsePrefix("fd66:0:0:2::/64"), Type: unix.RTN_PROHIBIT, Metric: 7},
+			{Dst: netip.MustParsePrefix("fd66:0:0:3::/64"), Type: unix.RTN_THROW},
+			{Dst: netip.MustParsePrefix("fd66:0:0:4::/64"), IfIndex: 2, Table: 100},
+			{Dst: netip.MustParsePrefix("fd66:0:0:5::/64"), IfIndex: 2, MTU: 1300},
 			route("::/0", "", 2, 0),
 			route("2001:db8:1::/48", "fd00:7::1", 2, 7),
 			route("fd00:7::/64", "", 2, 0),
@@ -168,6 +183,20 @@ func oracle(t *testing.T) {
 		route add 203.0.113.0/24 dev tun0 metric 50
 		route add 203.0.113.0/25 via 192.0.2.1
 		route add 203.0.113.0/24 via 192.0.2.1 metric 20
+		route add blackhole 10.66.0.0/24
+		route add unreachable 10.66.1.0/24
+		route add prohibit 10.66.2.0/24 metric 7
+		route add throw 10.66.3.0/24
+		route add 10.66.4.0/24 dev tun0 table 100
+		route add 10.66.4.0/24 dev tun0 table 1000 mtu 1400
+		route add 10.66.5.0/24 dev tun0 mtu 1300
+		route add 10.66.6.0/24 via 99.9.9.9 dev tun0 onlink
+		-6 route add blackhole fd66::/64
+		-6 route add unreachable fd66:0:0:1::/64
+		-6 route add prohibit fd66:0:0:2::/64 metric 7
+		-6 route add throw fd66:0:0:3::/64
+		-6 route add fd66:0:0:4::/64 dev tun0 table 100
+		-6 route add fd66:0:0:5::/64 dev tun0 mtu 1300
 		-6 route add default dev tun0
 		-6 route add 2001:db8:1::/48 via fd00:7::1 metric 7
 	`) {

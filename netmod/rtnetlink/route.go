@@ -6,6 +6,7 @@ package rtnetlink
 
 import (
 	"cmp"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -30,18 +31,26 @@ type entry struct {
 	src     netip.Addr
 	oif     int
 	metric  uint32
-	table   uint8
-	typ     uint8 // RTN_*
+	table   uint32
+	mtu     uint32 // 0: that of the interface
+	flags   uint32 // RTNH_F_*
+	typ     uint8  // RTN_*
 	proto   uint8
 	scope   uint8
 }
 
-// entries builds both tables, in the order of a dump: IPv4 before IPv6, main
-// before local.
+// refuses is the errno that packets along e fail with, or 0.
+func (e *entry) refuses() unix.Errno {
+	r := stacks.Route{Type: int(e.typ)}
+	return r.Refuses()
+}
+
+// entries builds all tables, in the order of a dump: IPv4 before IPv6, and by the
+// number of the table.
 func entries(s stacks.State) []entry {
 	var main, local []entry
 	for _, route := range s.Routes {
-		if e, ok := mainEntry(s, route); ok {
+		if e, ok := tableEntry(s, route); ok {
 			main = append(main, e)
 		}
 	}
@@ -52,7 +61,8 @@ func entries(s stacks.State) []entry {
 	slices.SortStableFunc(all, func(a, b entry) int {
 		return cmp.Or(
 			cmp.Compare(a.dst.Addr().BitLen(), b.dst.Addr().BitLen()),
-			cmp.Compare(a.table, b.table), // main is 254, local 255
+			cmp.Compare(a.table&255, b.table&255), // FIB_TABLE_HASHSZ; main is 254, local 255
+			cmp.Compare(a.table, b.table),
 			a.dst.Addr().Compare(b.dst.Addr()),
 			cmp.Compare(b.dst.Bits(), a.dst.Bits()), // the longest first
 			cmp.Compare(a.metric, b.metric),
@@ -61,59 +71,91 @@ func entries(s stacks.State) []entry {
 	// A stack may list a route twice, as connected and as configured; a table
 	// holds it once (EEXIST).
 	return slices.CompactFunc(all, func(a, b entry) bool {
-		return a.dst == b.dst && a.table == b.table && a.metric == b.metric && a.oif == b.oif && a.gateway == b.gateway
+		return a.dst == b.dst && a.table == b.table && a.metric == b.metric && a.oif == b.oif && a.gateway == b.gateway &&
+			(a.typ == b.typ && a.proto == b.proto && a.scope == b.scope && a.mtu == b.mtu || a.table == unix.RT_TABLE_LOCAL)
 	})
 }
 
-// mainEntry is an entry of the main table; !ok: it belongs to the table local,
-// which localEntries makes.
-func mainEntry(s stacks.State, r stacks.Route) (entry, bool) {
+// tableEntry is the entry that a route makes; !ok: it belongs to the table local,
+// which localEntries makes, or its interface is down.
+func tableEntry(s stacks.State, r stacks.Route) (entry, bool) {
 	e := entry{
-		dst: r.Dst.Masked(), gateway: r.Gateway, src: r.Src, oif: r.IfIndex, metric: uint32(r.Metric),
+		dst: r.Dst.Masked(), gateway: r.Gateway, src: r.Src, oif: r.IfIndex, metric: uint32(r.Metric), mtu: uint32(r.MTU),
 		table: unix.RT_TABLE_MAIN, typ: unix.RTN_UNICAST, proto: unix.RTPROT_BOOT, scope: unix.RT_SCOPE_UNIVERSE,
+	}
+	six := e.dst.Addr().Is6()
+	if r.Table != 0 {
+		e.table = uint32(r.Table)
+	}
+	if r.Type != 0 {
+		e.typ = uint8(r.Type)
+	}
+	if r.OnLink {
+		e.flags = unix.RTNH_F_ONLINK
+	}
+	if r.Proto != 0 {
+		e.proto = uint8(r.Proto)
+	}
+	if six && e.metric == 0 {
+		e.metric = metricUser
+	}
+	if e.refuses() != 0 {
+		if six {
+			e.oif = 1 // the null device of IPv6
+		}
+		return e, true
 	}
 	ifc := byIndex(s, r.IfIndex)
 	if ifc == nil || !ifc.Up {
 		return e, false // the kernel removes them when the interface goes down
 	}
-	connected := false
+	switch {
+	case !r.Main():
+	case e.dst == multicast6:
+		return e, false
+	default:
+		if own := e.follow(ifc, r); own {
+			return e, false
+		}
+	}
+	switch {
+	case six:
+	case r.Proto != 0:
+		e.scope = uint8(r.Scope)
+	case !e.gateway.IsValid():
+		e.scope = unix.RT_SCOPE_LINK
+	}
+	return e, true
+}
+
+// follow sets what follows from the addresses of the interface; own: the route
+// leads to one of them.
+func (e *entry) follow(ifc *stacks.Interface, r stacks.Route) (own bool) {
 	for n, p := range ifc.Addrs {
 		if p.Addr().BitLen() != e.dst.Addr().BitLen() {
 			continue
 		}
-		if e.dst.IsSingleIP() && p.Addr() == e.dst.Addr() {
-			return e, false
+		if e.dst.IsSingleIP() && p.Addr() == e.dst.Addr() && r.Proto == 0 {
+			return true
 		}
-		if !e.gateway.IsValid() && p.Masked() == e.dst {
-			if ifc.Loop {
-				return e, false
-			}
-			connected = true
-			switch {
-			case e.dst.Addr().Is6():
-				e.src = netip.Addr{} // IPv6 selects a source by RFC 6724 instead
-			case !e.src.IsValid():
-				e.src = primary(ifc, n)
-			}
+		if e.gateway.IsValid() || p.Masked() != e.dst || r.Proto != 0 {
+			continue
 		}
-	}
-	if e.dst == multicast6 {
-		return e, false
-	}
-	if connected {
+		if ifc.Loop && p.Addr().Is4() {
+			return true
+		}
 		e.proto = unix.RTPROT_KERNEL
-	}
-	switch {
-	case e.dst.Addr().Is4():
-		if !e.gateway.IsValid() {
-			e.scope = unix.RT_SCOPE_LINK
+		switch {
+		case e.dst.Addr().Is6():
+			e.src = netip.Addr{} // IPv6 selects a source by RFC 6724 instead
+			if r.Metric == 0 {
+				e.metric = metricAddrconf
+			}
+		case !e.src.IsValid():
+			e.src = primary(ifc, n)
 		}
-	case e.metric == 0 && connected:
-		e.metric = metricAddrconf
-	case e.metric == 0:
-		e.metric = metricUser
 	}
-	return e, true
+	return false
 }
 
 // localEntries are the routes that follow from the addresses of an interface:
@@ -190,9 +232,12 @@ func (r *request) routes(w *nlmsg.Writer) *nlmsg.Failure {
 	if table != 0 || proto != 0 || typ != 0 || oif != 0 {
 		w.Filtered = unix.NLM_F_DUMP_FILTERED
 	}
+	if f := r.noTable(int(table)); f != nil {
+		return f
+	}
 	for _, e := range entries(r.state) {
 		if !r.wants(familyOf(e.dst.Addr())) ||
-			table != 0 && table != uint32(e.table) || proto != 0 && proto != e.proto ||
+			table != 0 && table != e.table || proto != 0 && proto != e.proto ||
 			typ != 0 && typ != e.typ || oif != 0 && int(oif) != e.oif {
 			continue
 		}
@@ -201,29 +246,62 @@ func (r *request) routes(w *nlmsg.Writer) *nlmsg.Failure {
 	return nil
 }
 
+// noTable fails a dump of a table that does not exist.
+func (r *request) noTable(table int) *nlmsg.Failure {
+	family := r.family()
+	switch {
+	case table == 0 || table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_LOCAL,
+		slices.Contains(r.state.Tables, stacks.Table{Family: family, ID: table}):
+		return nil
+	case family == unix.AF_INET:
+		return nlmsg.Fail(unix.ENOENT, "ipv4: FIB table does not exist")
+	case family == unix.AF_INET6:
+		return nlmsg.Fail(unix.ENOENT, "ipv6: FIB table does not exist")
+	}
+	return nil
+}
+
 // write writes the entry, in a message of type typ.
 func (e *entry) write(w *nlmsg.Writer, typ, flags uint16) {
 	a := e.dst.Addr()
 	w.Begin(typ, flags)
-	w.U8(uint8(familyOf(a)), uint8(e.dst.Bits()), 0, 0, e.table, e.proto, e.scope, e.typ)
-	w.U32(0)
-	w.AttrU32(unix.RTA_TABLE, uint32(e.table))
+	w.U8(uint8(familyOf(a)), uint8(e.dst.Bits()), 0, 0, shortTable(e.table), e.proto, e.scope, e.typ)
+	w.U32(e.flags)
+	w.AttrU32(unix.RTA_TABLE, e.table)
 	if e.dst.Bits() > 0 {
 		w.AttrAddr(unix.RTA_DST, a)
 	}
 	if a.Is6() || e.metric != 0 {
 		w.AttrU32(unix.RTA_PRIORITY, e.metric)
 	}
+	e.metrics(w)
 	if e.src.IsValid() {
 		w.AttrAddr(unix.RTA_PREFSRC, e.src)
 	}
 	if e.gateway.IsValid() {
 		w.AttrAddr(unix.RTA_GATEWAY, e.gateway.WithZone(""))
 	}
-	w.AttrU32(unix.RTA_OIF, uint32(e.oif))
+	if e.oif != 0 {
+		w.AttrU32(unix.RTA_OIF, uint32(e.oif))
+	}
 	if a.Is6() {
 		w.AttrZero(unix.RTA_CACHEINFO, 32)
 		w.AttrU8(unix.RTA_PREF, 0) // medium, RFC 4191
 	}
 	w.End()
+}
+
+// metrics writes RTA_METRICS if the route has any.
+func (e *entry) metrics(w *nlmsg.Writer) {
+	if e.mtu != 0 {
+		w.Attr(unix.RTA_METRICS, nlmsg.AppendAttr(nil, unix.RTAX_MTU, binary.NativeEndian.AppendUint32(nil, e.mtu)))
+	}
+}
+
+// shortTable is the table as the header of a message has room for it.
+func shortTable(table uint32) uint8 {
+	if table < 256 {
+		return uint8(table)
+	}
+	return unix.RT_TABLE_COMPAT
 }

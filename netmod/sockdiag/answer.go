@@ -118,7 +118,7 @@ func serve(list func() []Socket, m nlmsg.Message, w *nlmsg.Writer) (dumped bool,
 		w.Done()
 		return true, 0
 	default:
-		w.DoneWith(unix.ENOENT) // the dump has begun before the module is missed
+		w.DoneWith(nlmsg.Fail(unix.ENOENT, "")) // the dump has begun before the module is missed
 		return true, 0
 	}
 	q.all(list(), code, w)

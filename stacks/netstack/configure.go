@@ -7,7 +7,6 @@ package netstack
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -50,7 +49,7 @@ func (s *Stack) SetState(next stacks.State) error {
 			s.log.Error("change interface", "link", next.Interfaces[i].Name, "err", err)
 		}
 	}
-	s.gv.SetRouteTable(routeTable(next))
+	s.setRoutes(next)
 	s.state.Store(&next)
 	return nil
 }
@@ -146,33 +145,17 @@ func (s *Stack) addAddress(id tcpip.NICID, p netip.Prefix) error {
 	return nil
 }
 
-// routeTable is gVisor's table: it takes the first that matches of the longest
-// prefixes, so routes go in by metric.
-func routeTable(st stacks.State) []tcpip.Route {
-	routes := slices.Clone(st.Routes)
-	slices.SortStableFunc(routes, func(a, b stacks.Route) int { return a.Metric - b.Metric })
-	var table []tcpip.Route
-	for _, r := range routes {
-		table = append(table, gvRoute(r))
-	}
-	// Loopback routes are answered by HandleLocal; the table needs them for
-	// addresses of 127/8 that nobody bound.
-	for _, ifc := range st.Interfaces {
-		if !ifc.Loop || !ifc.Up {
-			continue
-		}
-		for _, p := range ifc.Addrs {
-			table = append(table, gvRoute(stacks.Route{Dst: p.Masked(), IfIndex: ifc.Index}))
-		}
-	}
-	return table
-}
-
-// minMTU is the smallest MTU of all interfaces, bytes.
+// minMTU is the smallest MTU of all interfaces and routes, bytes.
 func (s *Stack) minMTU() int {
 	least := loopbackMTU
-	for _, ifc := range s.state.Load().Interfaces {
-		least = min(least, ifc.MTU)
+	st := s.state.Load()
+	for i := range st.Interfaces {
+		least = min(least, st.Interfaces[i].MTU)
+	}
+	for i := range st.Routes {
+		if mtu := st.Routes[i].MTU; mtu != 0 {
+			least = min(least, mtu)
+		}
 	}
 	return least
 }

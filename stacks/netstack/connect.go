@@ -59,6 +59,9 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if to := a.Addr().Unmap(); to.IsMulticast() || s.st.broadcast(f) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}
+	if err := s.st.refused(a.Addr()); err != nil {
+		return err
+	}
 	gerr := s.endpoint().Connect(f)
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
 		return connectErrno(gerr)

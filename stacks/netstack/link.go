@@ -52,6 +52,8 @@ type endpoint struct {
 	maxMTU  int // what the link carries, and receive buffers hold
 	log     *slog.Logger
 
+	refusing *atomic.Pointer[refusal] // the stack's
+
 	// rxValid says whether the checksums of the packet that inbound is
 	// delivering were verified. gVisor asks for it per endpoint, by
 	// Capabilities, in the call that delivers a packet; since one packet is
@@ -82,8 +84,8 @@ var (
 	_ stack.GSOEndpoint  = (*endpoint)(nil)
 )
 
-func newEndpoint(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log}
+func (s *Stack) newLink(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
+	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing}
 	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
@@ -106,7 +108,12 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
+	refusing := e.refusing.Load()
 	for _, p := range pkts.AsSlice() {
+		if refusing.refuses(p) {
+			n++
+			continue
+		}
 		if p.TransportProtocolNumber == header.TCPProtocolNumber && p.Data().Size() > 0 {
 			for !e.closed && e.fullLocked() {
 				e.notEmpty.Signal()

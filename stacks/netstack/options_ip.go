@@ -291,6 +291,13 @@ func (s *sock) pathMTU(to *tcpip.FullAddress) (int, bool) {
 	// gVisor's MTU of a route is that of its interface less the IP header.
 	for _, i := range s.st.State().Interfaces {
 		if i.Index == int(r.OutgoingNIC()) {
+			hdr := header.IPv4MinimumSize
+			if a.Is6() {
+				hdr = header.IPv6MinimumSize
+			}
+			if n := int(r.MTU()) + hdr; !i.Loop && n < i.MTU {
+				return n, true // the route has one of its own
+			}
 			return i.MTU, true
 		}
 	}

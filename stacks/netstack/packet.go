@@ -88,6 +88,9 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if err := s.st.refused(a.Addr()); err != nil {
+		return err
+	}
 	ep := s.endpoint()
 	if s.proto == unix.IPPROTO_UDP && !ep.SocketOptions().GetBroadcast() && s.st.broadcast(f) {
 		// The port is chosen first (net/ipv4/af_inet.c:inet_dgram_connect).
@@ -196,8 +199,14 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		o.To = &f
 		v4 = v4 || m.Peer.Addr().Unmap().Is4()
+		if err := s.st.refused(m.Peer.Addr()); err != nil {
+			return err
+		}
 	} else if _, peer := s.Names(); peer.IsValid() {
 		v4 = v4 || peer.Addr().Unmap().Is4()
+		if err := s.st.refused(peer.Addr()); err != nil {
+			return err
+		}
 	}
 	if err := s.checkSize(len(p), v4, o.To); err != nil {
 		return err

@@ -90,6 +90,8 @@ type Stack struct {
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
 
+	refusing atomic.Pointer[refusal] // nil: no route refuses anything
+
 	closed    atomic.Bool
 	closeOnce sync.Once
 }
@@ -217,7 +219,7 @@ func (s *Stack) configure(c Config) error {
 		return err
 	}
 	for i, l := range c.Links {
-		e := newEndpoint(l.Link, l.mtu(), s.log.With("link", l.Name))
+		e := s.newLink(l.Link, l.mtu(), s.log.With("link", l.Name))
 		s.links = append(s.links, e)
 		if err := s.addInterface(&st, stacks.Interface{
 			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: l.mtu(), Addrs: l.Addrs,
@@ -225,7 +227,7 @@ func (s *Stack) configure(c Config) error {
 			return err
 		}
 	}
-	s.gv.SetRouteTable(routeTable(st))
+	s.setRoutes(st)
 	s.state.Store(&st)
 	return nil
 }
@@ -249,22 +251,6 @@ func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.Li
 	}
 	st.Interfaces = append(st.Interfaces, ifc)
 	return nil
-}
-
-func gvRoute(r stacks.Route) tcpip.Route {
-	sub, err := tcpip.NewSubnet(gvAddr(r.Dst.Addr()), tcpip.MaskFromBytes(maskOf(r.Dst)))
-	if err != nil {
-		// The prefix was masked, and masks of prefixes have the right length.
-		panic(fmt.Sprintf("netstack: subnet of %s: %v", r.Dst, err))
-	}
-	t := tcpip.Route{Destination: sub, NIC: tcpip.NICID(r.IfIndex)}
-	if r.Gateway.IsValid() {
-		t.Gateway = gvAddr(r.Gateway)
-	}
-	if r.Src.IsValid() {
-		t.SourceHint = gvAddr(r.Src)
-	}
-	return t
 }
 
 // Socket makes a socket, socket(2).
