@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"umrun/intercept"
 	"umrun/stacks"
 )
 
@@ -152,28 +151,44 @@ func fitControl(b []byte, room int) (fitting []byte, whole bool) {
 	return b[:min(len(b), room)], true
 }
 
-// readControl decodes the control messages of a datagram that is sent. What the
-// module does not know is EINVAL, as in ip_cmsg_send, so that a program (a QUIC
-// stack that tries UDP_SEGMENT, say) falls back.
-func readControl(c *intercept.Call, x *transfer) (stacks.Message, error) {
+// controlMax is net.core.optmem_max, which bounds what one call may pass.
+const controlMax = 128 << 10
+
+// readControl decodes the control messages of a datagram to dst that s sends, the
+// zero AddrPort being an unknown one. As in the kernel (net/ipv4/ip_sockglue.c:
+// ip_cmsg_send, net/ipv6/datagram.c:ip6_datagram_send_ctl, v6.18) messages of other
+// protocols are ignored, and unknown ones of the socket's own are EINVAL. So is what
+// the module does not model, so that a program (a QUIC stack that tries
+// UDP_SEGMENT, say) falls back.
+func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, error) {
 	m := noMessage
-	if x.hdr == 0 || x.controlLen == 0 {
-		return m, nil
-	}
-	if x.controlLen > 20480 { // net.core.optmem_max
-		return m, unix.ENOBUFS
-	}
-	b := make([]byte, x.controlLen)
-	if err := c.ReadMem(x.control, b); err != nil {
-		return m, err
-	}
+	ip6 := s.family == unix.AF_INET6
 	for len(b) >= unix.SizeofCmsghdr {
 		n := native.Uint64(b)
 		if n < unix.SizeofCmsghdr || n > uint64(len(b)) {
 			return m, unix.EINVAL
 		}
 		level, typ := int(int32(native.Uint32(b[8:]))), int(int32(native.Uint32(b[12:])))
-		if err := controlMessage(&m, level, typ, b[unix.CmsgLen(0):n]); err != nil {
+		v := b[unix.CmsgLen(0):n]
+		var err error
+		switch {
+		case level == unix.SOL_SOCKET:
+			err = controlOfSocket(typ)
+		case level == unix.IPPROTO_UDP && s.isUDP():
+			err = unix.EINVAL
+		case level == unix.IPPROTO_IPV6 && ip6 && dst.Addr().Is4In6():
+			if typ == unix.IPV6_PKTINFO {
+				err = controlOfIPv6(&m, typ, v)
+				if err == nil && !m.Local.Is4In6() {
+					err = unix.EINVAL
+				}
+			}
+		case level == unix.IPPROTO_IPV6 && ip6:
+			err = controlOfIPv6(&m, typ, v)
+		case level == unix.IPPROTO_IP && (!ip6 || dst.Addr().Is4In6()):
+			err = controlOfIP(&m, typ, v)
+		}
+		if err != nil {
 			return m, err
 		}
 		b = b[min(unix.CmsgSpace(int(n)-unix.CmsgLen(0)), len(b)):]
@@ -181,44 +196,79 @@ func readControl(c *intercept.Call, x *transfer) (stacks.Message, error) {
 	return m, nil
 }
 
-func controlMessage(m *stacks.Message, level, typ int, v []byte) error {
-	word := func() (int, error) {
-		if len(v) < 4 {
-			return 0, unix.EINVAL
-		}
-		return int(int32(native.Uint32(v))), nil
+// controlOfSocket is net/core/sock.c:__sock_cmsg_send.
+func controlOfSocket(typ int) error {
+	switch typ {
+	case unix.SCM_RIGHTS, unix.SCM_CREDENTIALS:
+		return nil // of AF_UNIX: ignored
+	case unix.SO_MARK:
+		return unix.EPERM
 	}
-	var err error
-	switch (optionKey{level, typ}) {
-	case optionKey{unix.IPPROTO_IP, unix.IP_PKTINFO}:
-		if len(v) < 12 {
+	return unix.EINVAL
+}
+
+// controlWord is an int whose values go from least to most.
+func controlWord(v []byte, least, most int) (int, error) {
+	if len(v) != 4 {
+		return 0, unix.EINVAL
+	}
+	n := int(int32(native.Uint32(v)))
+	if n < least || n > most {
+		return 0, unix.EINVAL
+	}
+	return n, nil
+}
+
+func controlOfIP(m *stacks.Message, typ int, v []byte) (err error) {
+	switch typ {
+	case unix.IP_PKTINFO:
+		if len(v) != unix.SizeofInet4Pktinfo {
 			return unix.EINVAL
 		}
-		m.IfIndex = int(int32(native.Uint32(v)))
+		if i := int(int32(native.Uint32(v))); i != 0 {
+			m.IfIndex = i
+		}
+		m.Local = netip.Addr{}
 		if a := netip.AddrFrom4([4]byte(v[4:8])); !a.IsUnspecified() { // ipi_spec_dst
 			m.Local = a
 		}
-	case optionKey{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:
-		if len(v) < 20 {
-			return unix.EINVAL
-		}
-		m.IfIndex = int(int32(native.Uint32(v[16:])))
-		if a := netip.AddrFrom16([16]byte(v[:16])); !a.IsUnspecified() {
-			m.Local = a
-			if m.IfIndex != 0 && a.IsLinkLocalUnicast() {
-				m.Local = a.WithZone(strconv.Itoa(m.IfIndex))
-			}
-		}
-	case optionKey{unix.IPPROTO_IP, unix.IP_TTL}, optionKey{unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT}:
-		m.TTL, err = word()
-	case optionKey{unix.IPPROTO_IP, unix.IP_TOS}:
+	case unix.IP_TTL:
+		m.TTL, err = controlWord(v, 1, 255)
+	case unix.IP_TOS:
 		if len(v) == 1 {
 			m.TOS = int(v[0])
 			return nil
 		}
-		m.TOS, err = word()
-	case optionKey{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}:
-		m.TOS, err = word()
+		m.TOS, err = controlWord(v, 0, 255)
+	default:
+		return unix.EINVAL
+	}
+	return err
+}
+
+func controlOfIPv6(m *stacks.Message, typ int, v []byte) (err error) {
+	switch typ {
+	case unix.IPV6_PKTINFO:
+		if len(v) < unix.SizeofInet6Pktinfo {
+			return unix.EINVAL
+		}
+		i := int(int32(native.Uint32(v[16:])))
+		if i != 0 {
+			if m.IfIndex != 0 && m.IfIndex != i {
+				return unix.EINVAL
+			}
+			m.IfIndex = i
+		}
+		if a := netip.AddrFrom16([16]byte(v[:16])); !a.IsUnspecified() {
+			m.Local = a
+			if i != 0 && a.IsLinkLocalUnicast() {
+				m.Local = a.WithZone(strconv.Itoa(i))
+			}
+		}
+	case unix.IPV6_HOPLIMIT:
+		m.TTL, err = controlWord(v, -1, 255)
+	case unix.IPV6_TCLASS:
+		m.TOS, err = controlWord(v, -1, 255)
 	default:
 		return unix.EINVAL
 	}

@@ -91,7 +91,7 @@ type world struct {
 	log   *bytes.Buffer
 }
 
-func newWorld(t *testing.T, change func(*netmod.Config)) *world {
+func newWorld(t testing.TB, change func(*netmod.Config)) *world {
 	t.Helper()
 	w := &world{log: new(bytes.Buffer)}
 	log := slog.New(slog.NewTextHandler(&lockedWriter{w: w.log}, nil))

@@ -31,6 +31,7 @@ type transfer struct {
 	to         []byte         // the copied destination when sending
 	control    intercept.Addr
 	controlLen int
+	ancillary  []byte         // the copied control messages when sending
 	hdr        intercept.Addr // struct msghdr; 0 for sendto and recvfrom
 }
 
@@ -79,8 +80,9 @@ func send(fd int, p []byte) error {
 	}
 }
 
-// readMsghdr decodes struct msghdr at addr.
-func readMsghdr(c *intercept.Call, addr intercept.Addr) (*transfer, error) {
+// readMsghdr decodes struct msghdr at addr and copies the address and the control
+// messages of one that is sent. The order is that of net/socket.c:copy_msghdr_from_user.
+func readMsghdr(c *intercept.Call, addr intercept.Addr, sending bool) (*transfer, error) {
 	var h [sizeofMsghdr]byte
 	if err := c.ReadMem(addr, h[:]); err != nil {
 		return nil, err
@@ -92,15 +94,22 @@ func readMsghdr(c *intercept.Call, addr intercept.Addr) (*transfer, error) {
 		control:    intercept.Addr(native.Uint64(h[32:])),
 		controlLen: int(min(native.Uint64(h[40:]), 1<<20)),
 	}
-	n := native.Uint64(h[24:])
-	if n > iovMax {
-		return nil, unix.EMSGSIZE
+	if x.name == 0 {
+		x.room = 0
 	}
 	if x.room < 0 {
 		return nil, unix.EINVAL
 	}
-	if x.name == 0 {
-		x.room = 0
+	x.room = min(x.room, sockaddrMax)
+	if sending {
+		var err error
+		if x.to, err = readSockaddr(c, x.name, int32(x.room)); err != nil {
+			return nil, err
+		}
+	}
+	n := native.Uint64(h[24:])
+	if n > iovMax {
+		return nil, unix.EMSGSIZE
 	}
 	if n > 0 {
 		b := make([]byte, n*16)
@@ -111,6 +120,15 @@ func readMsghdr(c *intercept.Call, addr intercept.Addr) (*transfer, error) {
 			if err := x.span(native.Uint64(b[i*16:]), native.Uint64(b[i*16+8:])); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if sending && x.controlLen > 0 {
+		if x.controlLen > controlMax {
+			return nil, unix.ENOBUFS
+		}
+		x.ancillary = make([]byte, x.controlLen)
+		if err := c.ReadMem(x.control, x.ancillary); err != nil {
+			return nil, err
 		}
 	}
 	return x, nil
@@ -199,16 +217,11 @@ func (m *Module) handleSendmsg(c *intercept.Call) intercept.Action {
 }
 
 func readSend(c *intercept.Call, hdr intercept.Addr, flags int) (*transfer, error) {
-	x, err := readMsghdr(c, hdr)
+	x, err := readMsghdr(c, hdr, true)
 	if err != nil {
 		return nil, err
 	}
 	x.flags = flags
-	if x.name != 0 && x.room > 0 {
-		if x.to, err = readSockaddr(c, x.name, int32(x.room)); err != nil {
-			return nil, err
-		}
-	}
 	return x, nil
 }
 
@@ -258,16 +271,47 @@ func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 	return s.park(&s.writers, c, x, s.sndTimeo)
 }
 
-// sendOne sends one trapped datagram.
+// sendOne sends one trapped datagram. The order in which mistakes are found is that
+// of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg.
 func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
-	if x.flags&unix.MSG_OOB != 0 {
-		return 0, unix.EOPNOTSUPP
+	if s.family != unix.AF_INET6 {
+		if x.size >= datagramMax {
+			return 0, unix.EMSGSIZE
+		}
+		if x.flags&unix.MSG_OOB != 0 {
+			return 0, unix.EOPNOTSUPP
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return 0, unix.EBADF
 	}
 	to, err := s.destination(x)
+	if to.Addr().Is4In6() && err != unix.ENETUNREACH { // goes on in udp_sendmsg
+		switch {
+		case x.size >= datagramMax:
+			err = unix.EMSGSIZE
+		case x.flags&unix.MSG_OOB != 0:
+			err = unix.EOPNOTSUPP
+		}
+	}
 	if err != nil {
 		return 0, err
 	}
-	if x.size > datagramMax {
+	if !to.IsValid() && !s.connected && s.isUDP() {
+		return 0, unix.EDESTADDRREQ
+	}
+	dst := to
+	if !dst.IsValid() {
+		dst = s.peerMessage().Peer
+	}
+	msg, err := s.readControl(x.ancillary, dst)
+	if err != nil {
+		return 0, err
+	}
+	msg.Peer = to
+	if x.size > s.payloadMax(dst) {
 		return 0, unix.EMSGSIZE
 	}
 	buf := getBuffer()
@@ -275,11 +319,6 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	n, err := x.gather(c, *buf)
 	if err != nil {
 		return 0, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return 0, unix.EBADF
 	}
 	if nl, ok := s.ep.(*netlink); ok {
 		nl.request((*buf)[:n], c.Task.TGID())
@@ -292,18 +331,9 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 		s.soErr = 0
 		return 0, e
 	}
-	msg, err := readControl(c, x)
-	if err != nil {
-		return 0, err
-	}
-	msg.Peer = to
 	s.settleLocked()
 	if s.heldSet { // what was written before is still waiting
 		return 0, unix.EAGAIN
-	}
-	dst := to
-	if !dst.IsValid() {
-		dst = s.stubPeer
 	}
 	if dst.IsValid() && s.isUDP() && s.m.stub.owns(dst) {
 		s.m.stub.ask(s, (*buf)[:n], dst)
@@ -315,25 +345,65 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	return n, s.pkt.SendMsg((*buf)[:n], msg)
 }
 
+// payloadMax is the most that one datagram to dst can carry: for UDP what the length
+// field of IPv4 or IPv6 leaves (RFC 768, RFC 8200 section 3).
+func (s *packet) payloadMax(dst netip.AddrPort) int {
+	switch {
+	case !s.isUDP():
+		return datagramMax
+	case s.family == unix.AF_INET || dst.Addr().Is4In6():
+		return 65535 - 20 - 8
+	}
+	return 65535 - 8
+}
+
 // destination decodes the address that a message is sent to; the zero AddrPort is
-// none.
+// none. The mutex is held.
 func (s *packet) destination(x *transfer) (netip.AddrPort, error) {
 	if len(x.to) == 0 || s.family == unix.AF_NETLINK {
 		return netip.AddrPort{}, nil
 	}
-	if sockaddrFamily(x.to) == unix.AF_UNSPEC && s.family == unix.AF_INET && len(x.to) >= unix.SizeofSockaddrInet4 {
+	switch f := sockaddrFamily(x.to); {
+	case s.family == unix.AF_INET && len(x.to) < unix.SizeofSockaddrInet4:
+		return netip.AddrPort{}, unix.EINVAL
+	case s.family == unix.AF_INET && f == unix.AF_UNSPEC:
 		native.PutUint16(x.to, unix.AF_INET) // net/ipv4/udp.c:udp_sendmsg takes it so
+	case s.family == unix.AF_INET6 && s.isUDP():
+		switch f {
+		case unix.AF_INET:
+			if s.only6() {
+				return netip.AddrPort{}, unix.ENETUNREACH
+			}
+		case unix.AF_INET6, unix.AF_UNSPEC:
+		default:
+			return netip.AddrPort{}, unix.EINVAL
+		}
 	}
 	to, err := parseSockaddr(s.family, x.to)
-	if err != nil && !to.IsValid() {
+	switch {
+	case err != nil && !to.IsValid():
 		return to, err
-	}
-	if to.IsValid() && to.Port() == 0 && s.isUDP() {
+	case !to.IsValid() || !s.isUDP():
+		return to, nil
+	case s.family == unix.AF_INET6 && to.Addr().Is4In6() && s.only6():
+		return to, unix.ENETUNREACH
+	case to.Port() == 0:
 		return to, unix.EINVAL
 	}
 	return to, nil
 }
 
+// only6 tells whether an IPv6 socket sends no IPv4: it was told so, or has an IPv6
+// address of its own (net/ipv6/af_inet6.c:__inet6_bind). The mutex is held.
+func (s *packet) only6() bool {
+	if a, _ := s.ep.Names(); a.Addr().Is6() && !a.Addr().Is4In6() && !a.Addr().IsUnspecified() {
+		return true
+	}
+	var v [4]byte
+	_, err := s.ep.Option(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, v[:])
+	return err == nil && native.Uint32(v[:]) != 0
+}
+
 func (s *packet) isUDP() bool {
-	return s.typ == unix.SOCK_DGRAM && (s.proto == 0 || s.proto == unix.IPPROTO_UDP)
+	return s.family != unix.AF_NETLINK && s.typ == unix.SOCK_DGRAM && (s.proto == 0 || s.proto == unix.IPPROTO_UDP)
 }

@@ -26,7 +26,7 @@ func (m *Module) handleRecvfrom(c *intercept.Call) intercept.Action {
 func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
 		flags := int(int32(c.Args[2]))
-		x, err := readMsghdr(c, intercept.Addr(c.Args[1]))
+		x, err := readMsghdr(c, intercept.Addr(c.Args[1]), false)
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
 		}
@@ -49,7 +49,7 @@ func (m *Module) handleRecvmmsg(c *intercept.Call) intercept.Action {
 		n := min(int(uint32(c.Args[2])), iovMax)
 		for i := range n {
 			hdr := intercept.Addr(c.Args[1] + uint64(i)*sizeofMmsghdr)
-			x, err := readMsghdr(c, hdr)
+			x, err := readMsghdr(c, hdr, false)
 			if err != nil {
 				if i > 0 {
 					return intercept.Return(int64(i))
@@ -64,6 +64,9 @@ func (m *Module) handleRecvmmsg(c *intercept.Call) intercept.Action {
 			if err != nil {
 				if i > 0 {
 					return intercept.Return(int64(i))
+				}
+				if e := intercept.Errno(err); e != unix.EAGAIN {
+					return intercept.Fail(e) // the datagram is gone
 				}
 				return p.recv(c, d, x)
 			}
@@ -159,7 +162,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 	} else {
 		name = encodeSockaddr(s.family, m.Peer)
 	}
-	out := 0
+	out := x.flags & unix.MSG_CMSG_CLOEXEC // net/socket.c:____sys_recvmsg
 	if n < size {
 		out |= unix.MSG_TRUNC
 	}
@@ -196,6 +199,9 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 		}
 		if x.nameLen != 0 { // recvmmsg's msg_len
 			native.PutUint32(tail[:], uint32(n))
+			if x.flags&unix.MSG_TRUNC != 0 {
+				native.PutUint32(tail[:], uint32(size))
+			}
 			if err := c.WriteMem(x.nameLen, tail[:4]); err != nil {
 				return 0, err
 			}
