@@ -21,31 +21,45 @@ type optionKey struct{ level, name int }
 // An optionRule says what the module does with an option of an inet socket
 // itself. What has no rule goes to the stack.
 type optionRule struct {
-	get func(s socket) []byte                  // nil: the stack; the mutex is held
+	get func(s socket, d int) ([]byte, error)  // nil: the stack; the mutex is held
 	set func(s socket, d held, v []byte) error // nil: the stack
 }
 
 // optionRules is the table of options that concern the placeholder or the module.
 var optionRules = map[optionKey]optionRule{
-	{unix.SOL_SOCKET, unix.SO_DOMAIN}:     {get: func(s socket) []byte { return int32Value(s.common().family) }, set: noSet},
-	{unix.SOL_SOCKET, unix.SO_TYPE}:       {get: func(s socket) []byte { return int32Value(s.common().typ) }, set: noSet},
+	{unix.SOL_SOCKET, unix.SO_DOMAIN}:     {get: number(func(b *base) int { return b.family }), set: noSet},
+	{unix.SOL_SOCKET, unix.SO_TYPE}:       {get: number(func(b *base) int { return b.typ }), set: noSet},
 	{unix.SOL_SOCKET, unix.SO_PROTOCOL}:   {get: getProtocol, set: noSet},
 	{unix.SOL_SOCKET, unix.SO_ACCEPTCONN}: {get: getAcceptConn, set: noSet},
 	{unix.SOL_SOCKET, unix.SO_ERROR}:      {set: noSet}, // see getOption
-
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO}:     {get: func(s socket) []byte { return timeval(s.common().rcvTimeo) }, set: setRcvTimeo},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO}:     {get: func(s socket) []byte { return timeval(s.common().sndTimeo) }, set: setSndTimeo},
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW}: {get: func(s socket) []byte { return timeval(s.common().rcvTimeo) }, set: setRcvTimeo},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW}: {get: func(s socket) []byte { return timeval(s.common().sndTimeo) }, set: setSndTimeo},
+	{unix.SOL_SOCKET, unix.SO_PEERNAME}:   {get: getPeerName, set: noSet},
 
 	// These live in the placeholder too: it is the one that is read and that
-	// signals.
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}: {set: setNative},
-	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}: {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}: {set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_PASSCRED}: {get: func(socket) []byte { return int32Value(0) }, set: func(socket, held, []byte) error { return unix.EOPNOTSUPP }},
-	{unix.SOL_SOCKET, unix.SO_PEERCRED}: {get: noPeerCred, set: noSet},
-	{unix.SOL_SOCKET, unix.SO_PEERSEC}:  {set: noSet},
+	// signals. Their values are as its kernel rounds them.
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO}:     {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO}:     {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW}: {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW}: {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo},
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}:     {get: getNative(unix.SO_RCVLOWAT), set: setRcvLowat},
+	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}:     {get: onStreams(getNative(unix.SO_PEEK_OFF)), set: setPeekOff},
+
+	// Of AF_UNIX, and not of TCP and UDP.
+	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}:   {get: func(socket, int) ([]byte, error) { return int32Value(0), nil }, set: noSupport},
+	{unix.SOL_SOCKET, unix.SO_PASSCRED}:   {get: noGet(unix.EOPNOTSUPP), set: noSupport},
+	{unix.SOL_SOCKET, unix.SO_PASSSEC}:    {get: noGet(unix.EOPNOTSUPP), set: noSupport},
+	{unix.SOL_SOCKET, unix.SO_PEERCRED}:   {get: noPeerCred, set: noSet},
+	{unix.SOL_SOCKET, unix.SO_PEERGROUPS}: {get: noGet(unix.ENODATA), set: noSet},
+	{unix.SOL_SOCKET, unix.SO_PEERSEC}:    {get: noGet(unix.ENOPROTOOPT), set: noSet},
+}
+
+func noSupport(socket, held, []byte) error { return unix.EOPNOTSUPP }
+
+func noGet(e unix.Errno) func(socket, int) ([]byte, error) {
+	return func(socket, int) ([]byte, error) { return nil, e }
+}
+
+func number(f func(*base) int) func(socket, int) ([]byte, error) {
+	return func(s socket, _ int) ([]byte, error) { return int32Value(f(s.common())), nil }
 }
 
 func noSet(socket, held, []byte) error { return unix.ENOPROTOOPT }
@@ -56,7 +70,7 @@ func int32Value(v int) []byte {
 	return b
 }
 
-func getProtocol(s socket) []byte {
+func getProtocol(s socket, _ int) ([]byte, error) {
 	b := s.common()
 	proto := b.proto
 	if proto == 0 && b.family != unix.AF_NETLINK {
@@ -65,30 +79,37 @@ func getProtocol(s socket) []byte {
 			proto = unix.IPPROTO_TCP
 		}
 	}
-	return int32Value(proto)
+	return int32Value(proto), nil
 }
 
-func getAcceptConn(s socket) []byte {
+func getAcceptConn(s socket, _ int) ([]byte, error) {
 	st, ok := s.(*stream)
 	if ok && st.state == listening {
-		return int32Value(1)
+		return int32Value(1), nil
 	}
-	return int32Value(0)
+	return int32Value(0), nil
 }
 
 // noPeerCred is what an inet socket has: no pid, nobody (net/core/sock.c).
-func noPeerCred(socket) []byte {
+func noPeerCred(socket, int) ([]byte, error) {
 	b := make([]byte, 12)
 	native.PutUint32(b[4:], ^uint32(0))
 	native.PutUint32(b[8:], ^uint32(0))
-	return b
+	return b, nil
 }
 
-func timeval(d time.Duration) []byte {
-	b := make([]byte, 16)
-	native.PutUint64(b, uint64(d/time.Second))
-	native.PutUint64(b[8:], uint64(d%time.Second/time.Microsecond))
-	return b
+// getTimeo reads a struct timeval of the placeholder.
+func getTimeo(name int) func(socket, int) ([]byte, error) {
+	return func(_ socket, d int) ([]byte, error) {
+		tv, err := unix.GetsockoptTimeval(d, unix.SOL_SOCKET, name)
+		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, 16)
+		native.PutUint64(b, uint64(tv.Sec))
+		native.PutUint64(b[8:], uint64(tv.Usec))
+		return b, nil
+	}
 }
 
 // setTimeo stores a struct timeval and applies it to the placeholder as well,
@@ -119,11 +140,53 @@ func setSndTimeo(s socket, d held, v []byte) error {
 	return setTimeo(&s.common().sndTimeo, unix.SO_SNDTIMEO, d, v)
 }
 
-func setNative(s socket, d held, v []byte) error {
-	if len(v) < 4 {
-		return unix.EINVAL
+// setNative and getNative are for an int of the placeholder.
+func setNative(name int) func(socket, held, []byte) error {
+	return func(_ socket, d held, v []byte) error {
+		return unix.SetsockoptInt(d.N, unix.SOL_SOCKET, name, int(int32(native.Uint32(v))))
 	}
-	return unix.SetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_RCVLOWAT, int(int32(native.Uint32(v))))
+}
+
+func getNative(name int) func(socket, int) ([]byte, error) {
+	return func(_ socket, d int) ([]byte, error) {
+		v, err := unix.GetsockoptInt(d, unix.SOL_SOCKET, name)
+		return int32Value(v), err
+	}
+}
+
+// rcvLowatMax bounds SO_RCVLOWAT of a stream, bytes: Linux takes half of the largest
+// receive buffer, the last number of net.ipv4.tcp_rmem.
+const rcvLowatMax = 8 << 20
+
+func setRcvLowat(s socket, d held, v []byte) error {
+	n := int32(native.Uint32(v))
+	if _, ok := s.(*stream); ok && (n < 0 || n > rcvLowatMax) {
+		n = rcvLowatMax
+	}
+	return unix.SetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_RCVLOWAT, int(n))
+}
+
+// onStreams is for what only the placeholder of a stream can do: a datagram need
+// not be in it.
+func onStreams(get func(socket, int) ([]byte, error)) func(socket, int) ([]byte, error) {
+	return func(s socket, d int) ([]byte, error) {
+		if _, ok := s.(*stream); !ok {
+			return nil, unix.EOPNOTSUPP
+		}
+		return get(s, d)
+	}
+}
+
+func setPeekOff(s socket, d held, v []byte) error {
+	if _, ok := s.(*stream); !ok {
+		return unix.EOPNOTSUPP
+	}
+	return setNative(unix.SO_PEEK_OFF)(s, d, v)
+}
+
+// getPeerName is getpeername(2) as an option.
+func getPeerName(s socket, _ int) ([]byte, error) {
+	return remoteName(s)
 }
 
 // handleSetsockopt answers setsockopt(2).
@@ -138,6 +201,9 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 			if err := c.ReadMem(intercept.Addr(c.Args[3]), v); err != nil {
 				return intercept.Fail(intercept.Errno(err))
 			}
+		}
+		if level == unix.SOL_SOCKET && name != unix.SO_BINDTODEVICE && n < 4 {
+			return intercept.Fail(unix.EINVAL) // sk_setsockopt reads an int before it looks
 		}
 		s.settle()
 		b := s.common()
@@ -172,7 +238,10 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 		}
 		room := int32(native.Uint32(l[:]))
 		if room < 0 {
-			return intercept.Fail(unix.EINVAL)
+			if level != unix.IPPROTO_IPV6 || s.common().family != unix.AF_INET6 {
+				return intercept.Fail(unix.EINVAL)
+			}
+			room = optionMax // do_ipv6_getsockopt compares it as unsigned
 		}
 		v, err := m.getOption(s, d.N, level, name, int(min(room, optionMax)))
 		if err != nil {
@@ -196,12 +265,12 @@ func (m *Module) getOption(s socket, d, level, name, room int) ([]byte, error) {
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
 		return int32Value(int(b.takeError(d))), nil
 	}
-	if level == unix.SOL_SOCKET && name == unix.SO_RCVLOWAT {
-		v, err := unix.GetsockoptInt(d, level, name)
-		return int32Value(v), err
-	}
 	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil {
-		return rule.get(s), nil
+		v, err := rule.get(s, d)
+		if name == unix.SO_PEERNAME && err == nil && room > len(v) {
+			err = unix.EINVAL // sk_getsockopt
+		}
+		return v, err
 	}
 	v := make([]byte, room)
 	n, err := b.ep.Option(level, name, v)

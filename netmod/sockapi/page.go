@@ -21,7 +21,8 @@ with the errno that is said. An option that is not in a table gives ENOPROTOOPT.
 
 Every option is tried on every kind of socket that has it, step by step, on the
 kernel's stack and under umrun: defaults, values, lengths and pointers, right and
-wrong ones. [TestIntegrationTranscripts] Why things differ is told in
+wrong ones. [TestIntegrationTranscripts] A value that cannot be read gives EFAULT
+before any other error. Why things differ is told in
 [limits.md](limits.md).
 `
 
@@ -58,9 +59,17 @@ func Page() string {
 
 func support(s Support, e unix.Errno) string {
 	if s == Refused {
-		return s.String() + ", " + unix.ErrnoName(e)
+		return s.String() + ", " + ErrnoName(e)
 	}
 	return s.String()
+}
+
+// ErrnoName is the constant's name of an errno, EOPNOTSUPP of the two that are one.
+func ErrnoName(e unix.Errno) string {
+	if e == unix.EOPNOTSUPP {
+		return "EOPNOTSUPP"
+	}
+	return unix.ErrnoName(e)
 }
 
 func (a Access) String() string {

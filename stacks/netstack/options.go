@@ -6,6 +6,7 @@ package netstack
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,13 @@ type option struct {
 
 	// get returns the value; nil: ENOPROTOOPT. It runs with s.mu held.
 	get func(s *sock, ep tcpip.Endpoint) ([]byte, error)
+
+	// bytes says that the value is no int.
+	bytes bool
+
+	// wide says that the value is a long, or an int where there is room for no more
+	// (sk_getsockopt).
+	wide bool
 
 	// gap says what a program may miss of the effect that the option has on
 	// Linux; it is logged once. Empty: nothing.
@@ -59,6 +67,9 @@ func (s *sock) SetOption(level, name int, value []byte) error {
 	k := optKey{level, name}
 	o, ok := s.option(k)
 	if !ok || o.set == nil {
+		if ok && len(value) < 4 && wantsWord(level) {
+			return unix.EINVAL
+		}
 		return unix.ENOPROTOOPT
 	}
 	if s.typ == unix.SOCK_STREAM {
@@ -96,7 +107,22 @@ func (s *sock) Option(level, name int, value []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if n := len(value); level == ip4 && !o.bytes && len(v) == 4 && 0 < n && n < 4 {
+		// Values of one byte fit into one (do_ip_getsockopt).
+		if w := binary.NativeEndian.Uint32(v); w < 256 {
+			v = []byte{byte(w)}
+		}
+	}
+	if o.wide && len(value) < len(v) {
+		v = bytesOf(int(min(binary.NativeEndian.Uint64(v), math.MaxUint32)))
+	}
 	return copy(value, v), nil
+}
+
+// wantsWord tells whether setsockopt(2) looks for the int of a value before it
+// looks at the option (sk_setsockopt, do_tcp_setsockopt, udp_lib_setsockopt).
+func wantsWord(level int) bool {
+	return level == unix.SOL_SOCKET || level == unix.IPPROTO_TCP || level == unix.IPPROTO_UDP
 }
 
 // knownLevel tells whether getsockopt(2) has options of a level. It makes no
@@ -177,6 +203,15 @@ func ipInt(v []byte) (int, error) {
 	return 0, unix.EINVAL
 }
 
+// ipIntOrNone is ipInt for the options that take nothing for 0
+// (net/ipv4/ip_sockglue.c:do_ip_setsockopt).
+func ipIntOrNone(v []byte) (int, error) {
+	if len(v) == 0 {
+		return 0, nil
+	}
+	return ipInt(v)
+}
+
 func bytesOf(v int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(int32(v))) }
 
 func boolBytes(b bool) []byte {
@@ -193,9 +228,26 @@ func constant(name string, f func(*sock) int) option {
 
 // refused is an option that cannot be set, and reads as 0 if readable.
 func refused(name string, e unix.Errno, readable bool) option {
-	o := option{name: name, set: func(*sock, tcpip.Endpoint, []byte) error { return e }}
+	o := option{name: name, set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if len(v) < 4 {
+			return unix.EINVAL
+		}
+		return e
+	}}
 	if readable {
 		o.get = func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }
+	}
+	return o
+}
+
+// zeroOnly is an option that can be set to 0 only.
+func zeroOnly(name string, e unix.Errno, readable bool) option {
+	o := refused(name, e, readable)
+	o.set = func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if n, err := intOf(v); err != nil || n == 0 {
+			return err
+		}
+		return e
 	}
 	return o
 }
@@ -238,23 +290,30 @@ func kept(level, nr int, name string, def, min, max int, decode func([]byte) (in
 
 // keptBool is kept for a boolean: any non-zero int is 1.
 func keptBool(level, nr int, name string, def int, gap string) option {
-	decode := func(v []byte) (int, error) {
-		n, err := ipInt(v)
+	decode := intOf
+	if level == unix.IPPROTO_IP {
+		decode = ipIntOrNone
+	}
+	return kept(level, nr, name, def, 0, 1, truth(decode), gap)
+}
+
+// intOrNone is intOf for the options of IPv6 that take a short value for 0.
+func intOrNone(v []byte) (int, error) {
+	if len(v) < 4 {
+		return 0, nil
+	}
+	return intOf(v)
+}
+
+// truth makes 1 of every other int than 0.
+func truth(decode func([]byte) (int, error)) func([]byte) (int, error) {
+	return func(v []byte) (int, error) {
+		n, err := decode(v)
 		if n != 0 {
 			n = 1
 		}
 		return n, err
 	}
-	if level == unix.SOL_SOCKET || level == unix.IPPROTO_TCP || level == unix.IPPROTO_IPV6 {
-		inner := decode
-		decode = func(v []byte) (int, error) {
-			if len(v) < 4 {
-				return 0, unix.EINVAL
-			}
-			return inner(v)
-		}
-	}
-	return kept(level, nr, name, def, 0, 1, decode, gap)
 }
 
 // gvInt is an int that gVisor has. check returns the value for gVisor.
@@ -283,6 +342,24 @@ func optErrno(err tcpip.Error) error {
 		return nil
 	}
 	return errno(err)
+}
+
+// streamsOnly is an option of TCP at level SOL_SOCKET.
+func streamsOnly(o option) option {
+	set, get := o.set, o.get
+	o.set = func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		if s.typ != unix.SOCK_STREAM {
+			return unix.EOPNOTSUPP
+		}
+		return set(s, ep, v)
+	}
+	o.get = func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+		if s.typ != unix.SOCK_STREAM {
+			return nil, unix.EOPNOTSUPP
+		}
+		return get(s, ep)
+	}
+	return o
 }
 
 // within returns a check for gvInt.

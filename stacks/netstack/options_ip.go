@@ -17,11 +17,13 @@ import (
 const (
 	ip4 = unix.IPPROTO_IP
 	ip6 = unix.IPPROTO_IPV6
+
+	ipIPsecPolicy = 16 // IP_IPSEC_POLICY of linux/in.h
 )
 
 var solIP = map[optKey]option{
 	{ip4, unix.IP_TOS}: {name: "IP_TOS", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		n, err := ipInt(v)
+		n, err := ipIntOrNone(v)
 		if err != nil {
 			return err
 		}
@@ -48,7 +50,7 @@ var solIP = map[optKey]option{
 		}
 		return bytesOf(n), optErrno(err)
 	}},
-	{ip4, unix.IP_MTU_DISCOVER}: mtuDiscover("IP_MTU_DISCOVER"),
+	{ip4, unix.IP_MTU_DISCOVER}: mtuDiscover("IP_MTU_DISCOVER", ipIntOrNone),
 	{ip4, unix.IP_MTU}:          {name: "IP_MTU", get: getMTU},
 
 	// netmod turns these into control messages; every datagram carries the
@@ -72,8 +74,22 @@ var solIP = map[optKey]option{
 		}
 		return unix.ENOPROTOOPT
 	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
-	{ip4, unix.IP_TRANSPARENT}: refused("IP_TRANSPARENT", unix.EPERM, true),
-	{ip4, unix.IP_FREEBIND}:    keptBool(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, "only own addresses can be bound"),
+	{ip4, unix.IP_TRANSPARENT}: {name: "IP_TRANSPARENT", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if n, err := ipInt(v); err != nil || n == 0 {
+			return err
+		}
+		return unix.EPERM
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{ip4, unix.IP_FREEBIND}: kept(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, 0, 1, truth(ipInt), "only own addresses can be bound"),
+	{ip4, unix.IP_PASSSEC}:  keptBool(ip4, unix.IP_PASSSEC, "IP_PASSSEC", 0, ""),
+	{ip4, unix.IP_PROTOCOL}: constant("IP_PROTOCOL", func(s *sock) int {
+		if s.typ == unix.SOCK_RAW {
+			return s.proto
+		}
+		return 0
+	}),
+	{ip4, unix.IP_XFRM_POLICY}: {name: "IP_XFRM_POLICY", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM }},
+	{ip4, ipIPsecPolicy}:       {name: "IP_IPSEC_POLICY", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM }},
 
 	{ip4, unix.IP_MULTICAST_TTL}: {name: "IP_MULTICAST_TTL", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := ipInt(v)
@@ -87,8 +103,8 @@ var solIP = map[optKey]option{
 		}
 		return optErrno(ep.SetSockOptInt(tcpip.MulticastTTLOption, n))
 	}, get: getIPInt(tcpip.MulticastTTLOption)},
-	{ip4, unix.IP_MULTICAST_LOOP}: multicastLoop("IP_MULTICAST_LOOP"),
-	{ip4, unix.IP_MULTICAST_ALL}:  keptBool(ip4, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", 1, ""),
+	{ip4, unix.IP_MULTICAST_LOOP}: multicastLoop("IP_MULTICAST_LOOP", ipInt),
+	{ip4, unix.IP_MULTICAST_ALL}:  multicastAll4,
 	{ip4, unix.IP_MULTICAST_IF}: {name: "IP_MULTICAST_IF", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		o := tcpip.MulticastInterfaceOption{}
 		switch {
@@ -102,9 +118,16 @@ var solIP = map[optKey]option{
 		default:
 			return unix.EINVAL
 		}
-		return multicastErrno(ep.SetSockOpt(&o))
-	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		err := ep.SetSockOpt(&o)
+		if _, ok := err.(*tcpip.ErrHostUnreachable); ok {
+			return unix.EADDRNOTAVAIL // no interface has it
+		}
+		return multicastErrno(err)
+	}, bytes: true, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
 		var o tcpip.MulticastInterfaceOption
+		if s.typ == unix.SOCK_STREAM { // gVisor's streams have none
+			return make([]byte, 4), nil
+		}
 		if err := ep.GetSockOpt(&o); err != nil {
 			return nil, errno(err)
 		}
@@ -113,8 +136,8 @@ var solIP = map[optKey]option{
 		}
 		return make([]byte, 4), nil
 	}},
-	{ip4, unix.MCAST_JOIN_GROUP}:  groupReq("MCAST_JOIN_GROUP", true),
-	{ip4, unix.MCAST_LEAVE_GROUP}: groupReq("MCAST_LEAVE_GROUP", false),
+	{ip4, unix.MCAST_JOIN_GROUP}:  groupReq(ip4, "MCAST_JOIN_GROUP", true),
+	{ip4, unix.MCAST_LEAVE_GROUP}: groupReq(ip4, "MCAST_LEAVE_GROUP", false),
 	{ip4, unix.IP_ADD_MEMBERSHIP}: {name: "IP_ADD_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		m, err := mreq(v)
 		if err != nil {
@@ -128,10 +151,26 @@ var solIP = map[optKey]option{
 		if err != nil {
 			return err
 		}
+		if !header.IsV4MulticastAddress(m.MulticastAddr) {
+			return unix.EADDRNOTAVAIL // not a member
+		}
 		o := tcpip.RemoveMembershipOption(m)
 		return multicastErrno(ep.SetSockOpt(&o))
 	}},
 }
+
+// multicastAll4 is on from the start, but in IPv6 sockets (inet_create, inet6_create).
+var multicastAll4 = func() option {
+	o := kept(ip4, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", 1, 0, 1, ipInt, "")
+	o.get = func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		initial := 1
+		if s.family == unix.AF_INET6 {
+			initial = 0
+		}
+		return bytesOf(s.val(optKey{ip4, unix.IP_MULTICAST_ALL}, initial)), nil
+	}
+	return o
+}()
 
 var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_V6ONLY}: {name: "IPV6_V6ONLY", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
@@ -178,8 +217,14 @@ var solIPv6 = map[optKey]option{
 		}
 		return bytesOf(n), optErrno(err)
 	}},
-	{ip6, unix.IPV6_MTU_DISCOVER}: mtuDiscover("IPV6_MTU_DISCOVER"),
-	{ip6, unix.IPV6_MTU}:          {name: "IPV6_MTU", get: getMTU},
+	{ip6, unix.IPV6_MTU_DISCOVER}: mtuDiscover("IPV6_MTU_DISCOVER", intOf),
+	{ip6, unix.IPV6_MTU}: {name: "IPV6_MTU", get: getMTU, set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err == nil && n != 0 && n < header.IPv6MinimumMTU {
+			err = unix.EINVAL
+		}
+		return err
+	}, gap: "datagrams are fragmented by the interface's MTU"},
 
 	{ip6, unix.IPV6_RECVPKTINFO}:  keptBool(ip6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", 0, ""),
 	{ip6, unix.IPV6_RECVTCLASS}:   keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
@@ -187,11 +232,11 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_RECVPATHMTU}:  keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
 	{ip6, unix.IPV6_RECVERR}:      keptBool(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR", 0, ""),
 
-	{ip6, unix.IPV6_DONTFRAG}:         keptBool(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, ""),
-	{ip6, unix.IPV6_AUTOFLOWLABEL}:    keptBool(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, ""),
-	{ip6, unix.IPV6_ADDR_PREFERENCES}: kept(ip6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", 0, 0, 0xffff, intOf, "source addresses are chosen by the route"),
+	{ip6, unix.IPV6_DONTFRAG}:         kept(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, 0, 1, truth(intOrNone), ""),
+	{ip6, unix.IPV6_AUTOFLOWLABEL}:    kept(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, 0, 1, truth(intOrNone), ""),
+	{ip6, unix.IPV6_ADDR_PREFERENCES}: kept(ip6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", preferPublicOrTemporary|preferHome, 0, math.MaxInt32, preferences, "source addresses are chosen by the route"),
 	{ip6, unix.IPV6_MINHOPCOUNT}:      kept(ip6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", 0, 0, 255, intOf, "packets with a lower hop limit are taken"),
-	{ip6, unix.IPV6_TRANSPARENT}:      refused("IPV6_TRANSPARENT", unix.EPERM, true),
+	{ip6, unix.IPV6_TRANSPARENT}:      zeroOnly("IPV6_TRANSPARENT", unix.EPERM, true),
 
 	{ip6, unix.IPV6_MULTICAST_HOPS}: {name: "IPV6_MULTICAST_HOPS", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
@@ -205,22 +250,21 @@ var solIPv6 = map[optKey]option{
 		}
 		return optErrno(ep.SetSockOptInt(tcpip.MulticastTTLOption, n))
 	}, get: getIPInt(tcpip.MulticastTTLOption)},
-	{ip6, unix.IPV6_MULTICAST_LOOP}: multicastLoop("IPV6_MULTICAST_LOOP"),
+	{ip6, unix.IPV6_MULTICAST_LOOP}: multicastLoop("IPV6_MULTICAST_LOOP", zeroOrOne),
 	{ip6, unix.IPV6_MULTICAST_ALL}:  keptBool(ip6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", 1, ""),
-	{ip6, unix.IPV6_MULTICAST_IF}: gvInt("IPV6_MULTICAST_IF", tcpip.IPv6MulticastInterfaceOption, intOf,
-		within(0, math.MaxInt32)),
-	{ip6, unix.MCAST_JOIN_GROUP}:  groupReq("MCAST_JOIN_GROUP", true),
-	{ip6, unix.MCAST_LEAVE_GROUP}: groupReq("MCAST_LEAVE_GROUP", false),
-	{ip6, unix.IPV6_JOIN_GROUP}: {name: "IPV6_JOIN_GROUP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := mreq6(v)
+	{ip6, unix.IPV6_MULTICAST_IF}:   multicastIf6,
+	{ip6, unix.MCAST_JOIN_GROUP}:    groupReq(ip6, "MCAST_JOIN_GROUP", true),
+	{ip6, unix.MCAST_LEAVE_GROUP}:   groupReq(ip6, "MCAST_LEAVE_GROUP", false),
+	{ip6, unix.IPV6_JOIN_GROUP}: {name: "IPV6_JOIN_GROUP", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := s.mreq6(v)
 		if err != nil {
 			return err
 		}
 		o := tcpip.AddMembershipOption(m)
 		return multicastErrno(ep.SetSockOpt(&o))
 	}},
-	{ip6, unix.IPV6_LEAVE_GROUP}: {name: "IPV6_LEAVE_GROUP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := mreq6(v)
+	{ip6, unix.IPV6_LEAVE_GROUP}: {name: "IPV6_LEAVE_GROUP", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		m, err := s.mreq6(v)
 		if err != nil {
 			return err
 		}
@@ -228,6 +272,24 @@ var solIPv6 = map[optKey]option{
 		return multicastErrno(ep.SetSockOpt(&o))
 	}},
 }
+
+// multicastIf6 reads as 0 of streams, of which gVisor's have none.
+var multicastIf6 = func() option {
+	o := gvInt("IPV6_MULTICAST_IF", tcpip.IPv6MulticastInterfaceOption, intOf, func(n int) (int, error) {
+		if n < 0 {
+			return 0, unix.ENODEV
+		}
+		return n, nil
+	})
+	get := o.get
+	o.get = func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+		if s.typ == unix.SOCK_STREAM {
+			return bytesOf(0), nil
+		}
+		return get(s, ep)
+	}
+	return o
+}()
 
 // getIPInt reads an int that gVisor has.
 func getIPInt(o tcpip.SockOptInt) func(*sock, tcpip.Endpoint) ([]byte, error) {
@@ -239,13 +301,13 @@ func getIPInt(o tcpip.SockOptInt) func(*sock, tcpip.Endpoint) ([]byte, error) {
 
 // mtuDiscover is the path MTU strategy. gVisor has the values 0 to 3 of Linux;
 // INTERFACE and OMIT (4 and 5) are PROBE and DONT to it.
-func mtuDiscover(name string) option {
+func mtuDiscover(name string, decode func([]byte) (int, error)) option {
 	const iface, omit = unix.IP_PMTUDISC_INTERFACE, unix.IP_PMTUDISC_OMIT
 	k := optKey{ip4, unix.IP_MTU_DISCOVER} // both levels share it
 	return option{
 		name: name,
 		set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-			n, err := ipInt(v)
+			n, err := decode(v)
 			if err != nil {
 				return err
 			}
@@ -312,16 +374,25 @@ func getMTU(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 	return bytesOf(mtu), nil
 }
 
-func multicastLoop(name string) option {
+func multicastLoop(name string, decode func([]byte) (int, error)) option {
 	o := flag(name, (*tcpip.SocketOptions).GetMulticastLoop, (*tcpip.SocketOptions).SetMulticastLoop)
 	o.set = func(_ *sock, ep tcpip.Endpoint, v []byte) error {
-		n, err := ipInt(v)
+		n, err := decode(v)
 		if err == nil {
 			ep.SocketOptions().SetMulticastLoop(n != 0)
 		}
 		return err
 	}
 	return o
+}
+
+// zeroOrOne decodes an int that may be nothing else.
+func zeroOrOne(v []byte) (int, error) {
+	n, err := intOf(v)
+	if err == nil && n != 0 && n != 1 {
+		err = unix.EINVAL
+	}
+	return n, err
 }
 
 // inAddr decodes a struct in_addr; the unspecified address gives none.
@@ -346,11 +417,14 @@ func mreq(v []byte) (tcpip.MembershipOption, error) {
 	return m, nil
 }
 
-// mreq6 decodes struct ipv6_mreq.
-func mreq6(v []byte) (tcpip.MembershipOption, error) {
+// mreq6 decodes struct ipv6_mreq; streams are in no groups.
+func (s *sock) mreq6(v []byte) (tcpip.MembershipOption, error) {
 	var m tcpip.MembershipOption
-	if len(v) < 20 {
+	switch {
+	case len(v) < 20:
 		return m, unix.EINVAL
+	case s.typ == unix.SOCK_STREAM:
+		return m, unix.EPROTO
 	}
 	m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[:16]))
 	m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[16:]))
@@ -359,17 +433,19 @@ func mreq6(v []byte) (tcpip.MembershipOption, error) {
 
 // groupReq takes struct group_req: an interface index and, 8 bytes in, a
 // sockaddr.
-func groupReq(name string, join bool) option {
+func groupReq(level int, name string, join bool) option {
 	return option{name: name, set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		const index, family, addr4, addr6, size = 0, 8, 12, 16, 136
 		if len(v) < size {
 			return unix.EINVAL
 		}
 		m := tcpip.MembershipOption{NIC: tcpip.NICID(binary.NativeEndian.Uint32(v[index:]))}
-		switch int(binary.NativeEndian.Uint16(v[family:])) {
-		case unix.AF_INET:
+		switch f := int(binary.NativeEndian.Uint16(v[family:])); {
+		case level == ip4 && f != unix.AF_INET:
+			return unix.EINVAL
+		case f == unix.AF_INET:
 			m.MulticastAddr = inAddr(v[addr4:])
-		case unix.AF_INET6:
+		case f == unix.AF_INET6:
 			m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[addr6 : addr6+16]))
 		default:
 			return unix.EADDRNOTAVAIL

@@ -59,23 +59,15 @@ var solSocket = map[optKey]option{
 		if err != nil {
 			return err
 		}
-		if n < 0 {
-			return unix.EINVAL
-		}
-		return optErrno(ep.SocketOptions().SetBindToDevice(int32(n)))
+		return bindToDevice(ep, n)
 	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
 		return bytesOf(int(ep.SocketOptions().GetBindToDevice())), nil
 	}},
 
 	// What takes a capability that the program does not have on its network.
-	{sock0, unix.SO_MARK}:      refused("SO_MARK", unix.EPERM, true),
-	{sock0, unix.SO_BUSY_POLL}: refused("SO_BUSY_POLL", unix.EPERM, true),
-	{sock0, unix.SO_DEBUG}: {name: "SO_DEBUG", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
-		if n, err := intOf(v); err != nil || n == 0 {
-			return err
-		}
-		return unix.EACCES
-	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{sock0, unix.SO_MARK}:             refused("SO_MARK", unix.EPERM, true),
+	{sock0, unix.SO_PREFER_BUSY_POLL}: zeroOnly("SO_PREFER_BUSY_POLL", unix.EPERM, true),
+	{sock0, unix.SO_DEBUG}:            zeroOnly("SO_DEBUG", unix.EACCES, true),
 	{sock0, unix.SO_PRIORITY}: {name: "SO_PRIORITY", set: func(s *sock, _ tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		if err != nil {
@@ -100,10 +92,35 @@ var solSocket = map[optKey]option{
 	{sock0, unix.SO_SELECT_ERR_QUEUE}: keptBool(sock0, unix.SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE", 0, ""),
 
 	// No effect here, and none to be missed.
-	{sock0, unix.SO_DONTROUTE}:       keptBool(sock0, unix.SO_DONTROUTE, "SO_DONTROUTE", 0, "routes are used"),
-	{sock0, unix.SO_NO_CHECK}:        keptBool(sock0, unix.SO_NO_CHECK, "SO_NO_CHECK", 0, "checksums are sent all the same"),
-	{sock0, unix.SO_INCOMING_CPU}:    kept(sock0, unix.SO_INCOMING_CPU, "SO_INCOMING_CPU", -1, math.MinInt32, math.MaxInt32, intOf, ""),
-	{sock0, unix.SO_MAX_PACING_RATE}: kept(sock0, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", -1, math.MinInt32, math.MaxInt32, intOf, "there is no pacing"),
+	{sock0, unix.SO_DONTROUTE}:    keptBool(sock0, unix.SO_DONTROUTE, "SO_DONTROUTE", 0, "routes are used"),
+	{sock0, unix.SO_NO_CHECK}:     keptBool(sock0, unix.SO_NO_CHECK, "SO_NO_CHECK", 0, "checksums are sent all the same"),
+	{sock0, unix.SO_INCOMING_CPU}: kept(sock0, unix.SO_INCOMING_CPU, "SO_INCOMING_CPU", -1, math.MinInt32, math.MaxInt32, intOf, ""),
+	{sock0, unix.SO_MAX_PACING_RATE}: {name: "SO_MAX_PACING_RATE", set: setPacing, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		n := s.val(optKey{sock0, unix.SO_MAX_PACING_RATE}, -1)
+		return binary.NativeEndian.AppendUint64(nil, uint64(n)), nil
+	}, wide: true, gap: "there is no pacing"},
+	{sock0, unix.SO_BUSY_POLL}:        kept(sock0, unix.SO_BUSY_POLL, "SO_BUSY_POLL", 0, 0, math.MaxInt32, intOf, ""),
+	{sock0, unix.SO_INCOMING_NAPI_ID}: constant("SO_INCOMING_NAPI_ID", func(*sock) int { return 0 }),
+	{sock0, unix.SO_NOFCS}:            keptBool(sock0, unix.SO_NOFCS, "SO_NOFCS", 0, ""),
+	{sock0, unix.SO_WIFI_STATUS}:      keptBool(sock0, unix.SO_WIFI_STATUS, "SO_WIFI_STATUS", 0, ""),
+	{sock0, unix.SO_RCVMARK}:          keptBool(sock0, unix.SO_RCVMARK, "SO_RCVMARK", 0, ""),
+	{sock0, unix.SO_TXREHASH}:         streamsOnly(kept(sock0, unix.SO_TXREHASH, "SO_TXREHASH", 1, 0, 1, rehash, "")),
+	{sock0, unix.SO_BUF_LOCK}:         kept(sock0, unix.SO_BUF_LOCK, "SO_BUF_LOCK", 0, 0, 3, intOf, ""),
+	{sock0, unix.SO_CNX_ADVICE}: {name: "SO_CNX_ADVICE", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		_, err := intOf(v)
+		return err
+	}},
+	{sock0, unix.SO_RESERVE_MEM}: {name: "SO_RESERVE_MEM", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		switch {
+		case err != nil:
+			return err
+		case n < 0:
+			return unix.EINVAL
+		}
+		return unix.EOPNOTSUPP // no memory control group
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{sock0, unix.SO_MEMINFO}: {name: "SO_MEMINFO", get: memInfo},
 
 	// Without a local peer: pid 0, uid and gid -1 (net/core/sock.c).
 	{sock0, unix.SO_PEERCRED}: {name: "SO_PEERCRED", get: func(*sock, tcpip.Endpoint) ([]byte, error) {
@@ -157,15 +174,71 @@ func setRcvBuf(s *sock, ep tcpip.Endpoint, v []byte) error {
 	return nil
 }
 
+// setPacing takes an unsigned int, whose largest value means no limit, or a long
+// (net/core/sock.c).
+func setPacing(s *sock, _ tcpip.Endpoint, v []byte) error {
+	n, err := intOf(v)
+	if err != nil {
+		return err
+	}
+	if n != -1 {
+		n = int(uint32(n))
+	}
+	if len(v) == 8 {
+		n = int(binary.NativeEndian.Uint64(v))
+	}
+	s.setVal(optKey{sock0, unix.SO_MAX_PACING_RATE}, n)
+	return nil
+}
+
+// rehash takes 0, 1, and -1 for the system's setting, which is 1.
+func rehash(v []byte) (int, error) {
+	n, err := intOf(v)
+	if n == -1 {
+		n = 1
+	}
+	return n, err
+}
+
+// memInfo is SO_MEMINFO: the sizes of the buffers and what is in them, as
+// linux/sock_diag.h orders them.
+func memInfo(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+	const (
+		rmemAlloc = iota
+		rcvBuf
+		wmemAlloc
+		sndBuf
+		fwdAlloc
+		wmemQueued
+		optMem
+		backlog
+		drops
+		vars
+	)
+	var v [vars]int
+	v[rcvBuf] = s.val(optKey{sock0, unix.SO_RCVBUF}, int(ep.SocketOptions().GetReceiveBufferSize()))
+	v[sndBuf] = s.val(optKey{sock0, unix.SO_SNDBUF}, int(ep.SocketOptions().GetSendBufferSize()))
+	v[rmemAlloc], _ = ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption) // 0 where there is no such thing
+	v[wmemQueued], _ = ep.GetSockOptInt(tcpip.SendQueueSizeOption)
+	v[rmemAlloc], v[wmemQueued] = max(v[rmemAlloc], 0), max(v[wmemQueued], 0)
+	var b []byte
+	for _, n := range v {
+		b = append(b, bytesOf(n)...)
+	}
+	return b, nil
+}
+
 // setLinger takes struct linger: two ints, the second in seconds.
 func setLinger(_ *sock, ep tcpip.Endpoint, v []byte) error {
 	if len(v) < 8 {
 		return unix.EINVAL
 	}
 	on, sec := binary.NativeEndian.Uint32(v), int32(binary.NativeEndian.Uint32(v[4:]))
-	ep.SocketOptions().SetLinger(tcpip.LingerOption{
-		Enabled: on != 0, Timeout: time.Duration(max(sec, 0)) * time.Second,
-	})
+	l := ep.SocketOptions().GetLinger()
+	if l.Enabled = on != 0; l.Enabled { // else the time stays what it was
+		l.Timeout = time.Duration(max(sec, 0)) * time.Second
+	}
+	ep.SocketOptions().SetLinger(l)
 	return nil
 }
 
@@ -181,14 +254,27 @@ func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
 		name = name[:maxName]
 	}
 	if len(name) == 0 {
-		return optErrno(ep.SocketOptions().SetBindToDevice(0))
+		return bindToDevice(ep, 0)
 	}
 	for _, i := range s.st.State().Interfaces {
 		if i.Name == string(name) {
-			return optErrno(ep.SocketOptions().SetBindToDevice(int32(i.Index)))
+			return bindToDevice(ep, i.Index)
 		}
 	}
 	return unix.ENODEV
+}
+
+// bindToDevice binds to an interface, 0 to none. An ordinary user may do it once
+// (net/core/sock.c:sock_bindtoindex_locked).
+func bindToDevice(ep tcpip.Endpoint, index int) error {
+	o := ep.SocketOptions()
+	switch {
+	case o.GetBindToDevice() != 0:
+		return unix.EPERM
+	case index < 0:
+		return unix.EINVAL
+	}
+	return optErrno(o.SetBindToDevice(int32(index)))
 }
 
 func getDevice(s *sock, ep tcpip.Endpoint) ([]byte, error) {

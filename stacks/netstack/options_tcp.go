@@ -26,6 +26,7 @@ const (
 	minMSS      = 88
 	maxMSS      = 32767
 	caNameMax   = 16
+	tcpIsMPTCP  = 43 // TCP_IS_MPTCP of linux/tcp.h
 )
 
 var solTCP = map[optKey]option{
@@ -77,6 +78,9 @@ var solTCP = map[optKey]option{
 	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
 		var o tcpip.TCPLingerTimeoutOption
 		err := ep.GetSockOpt(&o)
+		if o < 0 {
+			return bytesOf(-1), optErrno(err)
+		}
 		return bytesOf(int(time.Duration(o) / time.Second)), optErrno(err)
 	}},
 	{ltcp, unix.TCP_DEFER_ACCEPT}: {name: "TCP_DEFER_ACCEPT", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
@@ -91,7 +95,9 @@ var solTCP = map[optKey]option{
 	}, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 		return bytesOf(s.val(optKey{ltcp, unix.TCP_DEFER_ACCEPT}, 0)), nil
 	}},
-	{ltcp, unix.TCP_WINDOW_CLAMP}: gvInt("TCP_WINDOW_CLAMP", tcpip.TCPWindowClampOption, intOf, within(0, math.MaxInt32)),
+	{ltcp, unix.TCP_WINDOW_CLAMP}: {name: "TCP_WINDOW_CLAMP", set: setWindowClamp, get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(s.val(optKey{ltcp, unix.TCP_WINDOW_CLAMP}, 0)), nil
+	}},
 	{ltcp, unix.TCP_MAXSEG}: {name: "TCP_MAXSEG", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		switch {
@@ -107,9 +113,12 @@ var solTCP = map[optKey]option{
 	}, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) { return bytesOf(s.mss(ep)), nil }},
 
 	{ltcp, unix.TCP_CONGESTION}: {name: "TCP_CONGESTION", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		if len(v) == 0 {
+			return unix.EINVAL
+		}
 		name, _, _ := bytes.Cut(v, []byte{0})
 		if len(name) == 0 {
-			return unix.EINVAL
+			return unix.ENOENT // gVisor takes it for the default
 		}
 		o := tcpip.CongestionControlOption(name[:min(len(name), caNameMax-1)])
 		return optErrno(ep.SetSockOpt(&o))
@@ -123,18 +132,42 @@ var solTCP = map[optKey]option{
 		return v, nil
 	}},
 	{ltcp, unix.TCP_INFO}: {name: "TCP_INFO", get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) { return s.tcpInfo(ep), nil }},
-	{ltcp, unix.TCP_TIMESTAMP}: {name: "TCP_TIMESTAMP", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM },
+	{ltcp, unix.TCP_TIMESTAMP}: {name: "TCP_TIMESTAMP", set: refused("TCP_TIMESTAMP", unix.EPERM, false).set,
 		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 			return bytesOf(int(uint32(time.Now().UnixMilli()))), nil
 		}},
 
 	{ltcp, unix.TCP_NOTSENT_LOWAT}:        kept(ltcp, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", 0, math.MinInt32, math.MaxInt32, intOf, ""),
-	{ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS}: keptBool(ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", 0, ""),
-	{ltcp, unix.TCP_THIN_DUPACK}:          keptBool(ltcp, unix.TCP_THIN_DUPACK, "TCP_THIN_DUPACK", 0, ""),
+	{ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS}: kept(ltcp, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", 0, 0, 1, intOf, ""),
+	{ltcp, unix.TCP_THIN_DUPACK}: {name: "TCP_THIN_DUPACK", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err == nil && n != 0 && n != 1 {
+			err = unix.EINVAL
+		}
+		return err // Linux forgets it
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{ltcp, tcpIsMPTCP}: constant("TCP_IS_MPTCP", func(*sock) int { return 0 }),
+	// Reno and cubic tell nothing.
+	{ltcp, unix.TCP_CC_INFO}: {name: "TCP_CC_INFO", get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
 
 	// Programs ask whether they may and go on without.
-	{ltcp, unix.TCP_ULP}:    refused("TCP_ULP", unix.ENOENT, false), // no such protocol is loaded
-	{ltcp, unix.TCP_REPAIR}: refused("TCP_REPAIR", unix.EPERM, false),
+	{ltcp, unix.TCP_ULP}: {name: "TCP_ULP", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
+		if len(v) == 0 {
+			return unix.EINVAL
+		}
+		return unix.ENOENT // no such protocol is loaded
+	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
+	{ltcp, unix.TCP_REPAIR}:        refused("TCP_REPAIR", unix.EPERM, true),
+	{ltcp, unix.TCP_REPAIR_QUEUE}:  repairOnly("TCP_REPAIR_QUEUE", unix.EPERM),
+	{ltcp, unix.TCP_QUEUE_SEQ}:     repairOnly("TCP_QUEUE_SEQ", unix.EINVAL),
+	{ltcp, unix.TCP_REPAIR_WINDOW}: repairOnly("TCP_REPAIR_WINDOW", unix.EPERM),
+}
+
+// repairOnly is an option of connections in repair, which takes a capability.
+func repairOnly(name string, e unix.Errno) option {
+	o := refused(name, e, false)
+	o.get = func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, unix.EINVAL }
+	return o
 }
 
 // duration is an option that counts units of time between min and max.
@@ -158,6 +191,31 @@ func duration(name string, unit time.Duration, min, max int,
 			return bytesOf(int(d / unit)), optErrno(err)
 		},
 	}
+}
+
+// setWindowClamp bounds the receive buffer, and so the window that it is for: gVisor
+// has a field of that name that it does not read. 0 lifts the bound, while there is
+// no connection.
+func setWindowClamp(s *sock, ep tcpip.Endpoint, v []byte) error {
+	const least = minRcvBuf / 2 // tcp_set_window_clamp
+	n, err := intOf(v)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		switch tcp.EndpointState(ep.State()) {
+		case tcp.StateInitial, tcp.StateBound, tcp.StateClose, tcp.StateError:
+		default:
+			return unix.EINVAL
+		}
+	} else {
+		n = max(n, least)
+		if o := ep.SocketOptions(); int64(n) < o.GetReceiveBufferSize() {
+			o.SetReceiveBufferSize(int64(n), true /* notify */)
+		}
+	}
+	s.setVal(optKey{ltcp, unix.TCP_WINDOW_CLAMP}, n)
+	return nil
 }
 
 // deferTime rounds TCP_DEFER_ACCEPT up to the time of whole retransmissions of

@@ -30,6 +30,4 @@ var notOnStreams = map[optKey]unix.Errno{
 	{ip4, unix.IP_DROP_MEMBERSHIP}:  unix.EPROTO,
 	{ip6, unix.IPV6_MULTICAST_HOPS}: unix.ENOPROTOOPT,
 	{ip6, unix.IPV6_MULTICAST_IF}:   unix.ENOPROTOOPT,
-	{ip6, unix.IPV6_JOIN_GROUP}:     unix.EPROTO,
-	{ip6, unix.IPV6_LEAVE_GROUP}:    unix.EPROTO,
 }

@@ -47,6 +47,11 @@ func newPacket(st *Stack, family, proto int) (*packetSocket, error) {
 		return nil, err
 	}
 	tellAll(ep)
+	if proto != unix.IPPROTO_UDP { // net/ipv4/ping.c:ping_init_sock
+		ep.SocketOptions().SetReuseAddress(true)
+		ep.SocketOptions().SetV6Only(family == unix.AF_INET6)
+		ep.SocketOptions().SetMulticastLoop(true)
+	}
 	s.ep.Store(&epBox{ep})
 	return s, nil
 }

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The walk over the options: what is refused must be refused as the tables say.
+
+package viewtest_test
+
+import (
+	"slices"
+	"strings"
+
+	"umrun/netmod/sockapi"
+)
+
+func init() {
+	for _, kind := range []string{"tcp4", "tcp6", "udp4", "udp6", "ping4", "ping6"} {
+		transcripts = append(transcripts, "sockopt "+kind)
+	}
+	const buffers = "the stack's buffers begin larger, and may be larger"
+	differences = append(differences,
+		difference{where: "sockopt/tcp?.SOL_SOCKET.SO_SNDBUF", native: "get*", umrun: "get*", reason: buffers},
+		difference{where: "sockopt/tcp?.SOL_SOCKET.SO_RCVBUF", native: "get*", umrun: "get*", reason: buffers},
+		difference{where: "sockopt/*.SOL_SOCKET.SO_???BUF", native: "  then: 4 bytes *", umrun: "  then: 4 bytes 8388608", sometimes: true, reason: buffers},
+		difference{where: "sockopt/tcp?.IPPROTO_TCP.TCP_CONGESTION", native: "get*r*", umrun: "get*c*", reason: "Linux has cubic too, unless the administrator has chosen another"},
+		difference{where: "sockopt/tcp?.IPPROTO_TCP.TCP_REPAIR_WINDOW", native: "get into 20 bytes: EPERM", umrun: "get into 20 bytes: EINVAL", reason: "the length is not looked at: it takes a connection in repair"},
+	)
+}
+
+// promised turns the kernel's transcript of a case into what umrun must say: of
+// an option that the tables refuse, each step that does not go as it does natively
+// gives their errno, and there is one. Everything else is as the kernel has it.
+func promised(name string, native, got []string) []string {
+	option, ok := strings.CutPrefix(name, "sockopt/")
+	if !ok {
+		return native
+	}
+	native = slices.Clone(native)
+	for i, line := range native {
+		// The value is read before anything is looked at.
+		if strings.HasPrefix(line, "set, no value: E") {
+			native[i] = "set, no value: EFAULT"
+		}
+	}
+	_, option, _ = strings.Cut(option, ".")
+	row, ok := refused[option]
+	if !ok {
+		return native
+	}
+	var want []string
+	told := false
+	for i := 0; i < len(native); i++ {
+		line, then := native[i], ""
+		if i+1 < len(native) && strings.HasPrefix(native[i+1], " ") { // what a set left
+			i++
+			then = native[i]
+		}
+		what, result, _ := strings.Cut(line, ": ")
+		at := slices.Index(got, line)
+		if at < 0 || then != "" && (at+1 == len(got) || got[at+1] != then) {
+			line, then, told = what+": "+sockapi.ErrnoName(row.Errno), "", true
+		}
+		told = told || result == sockapi.ErrnoName(row.Errno)
+		want = append(want, line)
+		if then != "" {
+			want = append(want, then)
+		}
+	}
+	if !told {
+		return []string{"to be refused with " + sockapi.ErrnoName(row.Errno)}
+	}
+	return want
+}
+
+// refused has the rows that refuse, by LEVEL.NAME.
+var refused = func() map[string]sockapi.Option {
+	m := map[string]sockapi.Option{}
+	for _, l := range sockapi.Levels() {
+		for _, o := range l.Options {
+			if o.Support == sockapi.Refused {
+				m[l.Name+"."+o.Name] = o
+			}
+		}
+	}
+	return m
+}()
