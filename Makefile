@@ -4,6 +4,7 @@
 # make demo    the main job on this machine alone
 # make test    install what is missing, then run every check and test
 # make suites  Go's and CPython's own network tests, natively and under umrun
+# make programs the table of docs/programs.md; needs root, installs servers and starts none
 # make bench   measure, side by side with the peers that are installed
 # make conform the conformance cases alone: programs natively and under umrun; needs root
 # make check   vet, staticcheck, format; no network namespaces, no root
@@ -19,10 +20,14 @@ BUILD_DEV   := libseccomp-dev
 TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dnsmasq-base nginx:nginx-light \
 	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
 	dig:bind9-dnsutils ping:iputils-ping ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
-	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux
+	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux rsync:rsync \
+	nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools
 TEST_DEV    := gcc-multilib python3
+PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
+	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh
+PROGRAM_DEV := postgresql-15 ruby-webrick
 
-.PHONY: all build test conform check bench suites demo deps-build deps-test clean
+.PHONY: all build test conform check bench suites programs demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -67,6 +72,13 @@ bench: build
 suites: build
 	@scripts/need.sh "" libpython3.11-testsuite
 	$(GO) run ./testdata/suites
+
+# All programs that people run on a network, as root since it makes namespaces;
+# the programs themselves run as an ordinary user.
+programs: deps-test build
+	@scripts/need.sh "$(PROGRAM_NEEDS)" "$(PROGRAM_DEV)"
+	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 UMRUN_PROGRAMS=$(CURDIR)/docs/programs.md \
+		$(GO) test -count=1 -timeout 40m -v -run '^TestPrograms$$' ./view/viewtest
 
 demo: deps-build
 	@scripts/need.sh "curl:curl" ""

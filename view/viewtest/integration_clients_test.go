@@ -26,7 +26,7 @@ type client struct {
 	args   []string // SELF4, SELF6, CA, KEY, HOME, DIR and BIN:name:linking are replaced
 	want   string   // whole stdout, or /regular expression/
 	status int
-	check  func(t *testing.T, w *viewtest.World)
+	check  func(t testing.TB, w *viewtest.World)
 	stdin  string
 }
 
@@ -63,10 +63,10 @@ var clients = []client{
 	{name: "ssh-stdin", needs: []string{"ssh"}, args: words("ssh " + sshOpts + " root@10.77.0.1 cat"), stdin: "through the tunnel and back\n", want: "through the tunnel and back\n"},
 	{name: "ssh-status", needs: []string{"ssh"}, args: words("ssh -n " + sshOpts + " root@fd77::1 exit 5"), status: 5},
 	{name: "scp-down", needs: []string{"scp"}, args: words("scp -q " + sshOpts + " root@10.77.0.1:DIR/peer0/www/big.bin HOME/scp"), check: sha("scp")},
-	{name: "scp-up", needs: []string{"scp"}, args: words("scp -q " + sshOpts + " HOME/scp root@[fd77::1]:DIR/peer0/upload/scp"), check: func(t *testing.T, w *viewtest.World) {
+	{name: "scp-up", needs: []string{"scp"}, args: words("scp -q " + sshOpts + " HOME/scp root@[fd77::1]:DIR/peer0/upload/scp"), check: func(t testing.TB, w *viewtest.World) {
 		sumFile(t, w.Peers[0].Uploaded("scp"))
 	}},
-	{name: "git", needs: []string{"git"}, args: words("git clone -q http://www.lab.test/repo.git HOME/repo"), check: func(t *testing.T, w *viewtest.World) {
+	{name: "git", needs: []string{"git"}, args: words("git clone -q http://www.lab.test/repo.git HOME/repo"), check: func(t testing.TB, w *viewtest.World) {
 		if b, err := os.ReadFile(filepath.Join(w.Home(), "repo", "README")); string(b) != viewtest.GitFile {
 			t.Errorf("cloned README is %q, %v", b, err)
 		}
@@ -163,51 +163,61 @@ func TestIntegrationClients(t *testing.T) {
 	if os.Getenv("LAB_NATIVE") != "" {
 		native = p.Native(t)
 	}
-	key, err := os.ReadFile(p.SSHKey())
+	id := identity(t, w)
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) { c.run(t, w, p, native, id) })
+	}
+}
+
+// identity is the ordinary user's copy of the key for the peer's sshd.
+func identity(t testing.TB, w *viewtest.World) string {
+	t.Helper()
+	key, err := os.ReadFile(w.Peers[0].SSHKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := w.File(t, "id", string(key))
-	for _, c := range clients {
-		t.Run(c.name, func(t *testing.T) {
-			viewtest.Need(t, c.needs...)
-			me := p.Client(t)
-			if native != nil {
-				me.IP4, me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
-			}
-			vars := strings.NewReplacer("SELF4", me.IP4.String(), "SELF6", me.IP6.String(), "CA", p.CA(),
-				"KEY", id, "HOME", w.Home(), "DIR", w.Dir(),
-				"SELF[46]", fmt.Sprintf("(?:%s|%s)", me.IP4, me.IP6))
-			args := make([]string, len(c.args))
-			for i, a := range c.args {
-				if rest, ok := strings.CutPrefix(a, "BIN:"); ok {
-					name, how, _ := strings.Cut(rest, ":")
-					args[i] = viewtest.Target(t, name, viewtest.Linking(how))
-				} else {
-					args[i] = vars.Replace(a)
-				}
-			}
-			var u *viewtest.Cmd
-			if native != nil {
-				u = native.Command(t.Context(), args...).AsUser(w.Home())
-			} else {
-				u = w.Umrun(t, me.Conf, args...)
-			}
-			u.Env = append(u.Env, labEnv(me.IP4.String(), me.IP6.String())...)
-			if c.stdin != "" {
-				u.Stdin = strings.NewReader(c.stdin)
-			}
-			w.ResetStrays()
-			r := u.Result()
-			if r.Status != c.status || !matches(r.Stdout, vars.Replace(c.want)) {
-				t.Errorf("want status %d and %q, got %v", c.status, vars.Replace(c.want), r)
-			}
-			if c.check != nil && !t.Failed() {
-				c.check(t, w)
-			}
-			w.NoStrays(t)
-		})
+	return w.File(t, "id", string(key))
+}
+
+// run runs the client in a view of its own, or in native if that is not nil.
+func (c client) run(t testing.TB, w *viewtest.World, p *viewtest.Peer, native *viewtest.NS, id string) {
+	t.Helper()
+	viewtest.Need(t, c.needs...)
+	me := p.Client(t)
+	if native != nil {
+		me.IP4, me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
 	}
+	vars := strings.NewReplacer("SELF4", me.IP4.String(), "SELF6", me.IP6.String(), "CA", p.CA(),
+		"KEY", id, "HOME", w.Home(), "DIR", w.Dir(),
+		"SELF[46]", fmt.Sprintf("(?:%s|%s)", me.IP4, me.IP6))
+	args := make([]string, len(c.args))
+	for i, a := range c.args {
+		if rest, ok := strings.CutPrefix(a, "BIN:"); ok {
+			name, how, _ := strings.Cut(rest, ":")
+			args[i] = viewtest.Target(t, name, viewtest.Linking(how))
+		} else {
+			args[i] = vars.Replace(a)
+		}
+	}
+	var u *viewtest.Cmd
+	if native != nil {
+		u = native.Command(t.Context(), args...).AsUser(w.Home())
+	} else {
+		u = w.Umrun(t, me.Conf, args...)
+	}
+	u.Env = append(u.Env, labEnv(me.IP4.String(), me.IP6.String())...)
+	if c.stdin != "" {
+		u.Stdin = strings.NewReader(c.stdin)
+	}
+	w.ResetStrays()
+	r := u.Result()
+	if r.Status != c.status || !matches(r.Stdout, vars.Replace(c.want)) {
+		t.Errorf("%s: want status %d and %q, got %v", c.name, c.status, vars.Replace(c.want), r)
+	}
+	if c.check != nil && !t.Failed() {
+		c.check(t, w)
+	}
+	w.NoStrays(t)
 }
 
 // matches compares output with what is wanted: "" is anything.
@@ -219,11 +229,11 @@ func matches(got, want string) bool {
 }
 
 // sha checks a file in the home directory against the peer's big file.
-func sha(name string) func(*testing.T, *viewtest.World) {
-	return func(t *testing.T, w *viewtest.World) { sumFile(t, filepath.Join(w.Home(), name)) }
+func sha(name string) func(testing.TB, *viewtest.World) {
+	return func(t testing.TB, w *viewtest.World) { sumFile(t, filepath.Join(w.Home(), name)) }
 }
 
-func sumFile(t *testing.T, path string) {
+func sumFile(t testing.TB, path string) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -233,28 +243,4 @@ func sumFile(t *testing.T, path string) {
 	if got := hex.EncodeToString(s[:]); got != viewtest.BigSum() {
 		t.Errorf("%s: %d bytes, SHA-256 %s, want %s", path, len(b), got, viewtest.BigSum())
 	}
-}
-
-// TestIntegrationJava runs the one client that make test does not install.
-func TestIntegrationJava(t *testing.T) {
-	viewtest.Optional(t, "java")
-	w := viewtest.New(t)
-	me := w.Peers[0].Client(t)
-	src := filepath.Join(w.Dir(), "Get.java")
-	if err := os.WriteFile(src, []byte(`
-import java.io.*; import java.net.*;
-public class Get { public static void main(String[] a) throws Exception {
-	for (String u : a) try (InputStream in = new URL(u).openStream()) { in.transferTo(System.out); } } }
-`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if r := w.HostCmd(t.Context(), "java", src).AsUser(w.Home()).Result(); r.Status != 0 {
-		t.Skipf("needs a Java that compiles source files (JDK): %s", r.Stderr)
-	}
-	w.ResetStrays()
-	r := w.Umrun(t, me.Conf, "java", src, "http://v4.lab.test/addr", "http://v6.lab.test/addr").Result()
-	if want := fmt.Sprintf("%v\n%v\n", me.IP4, me.IP6); r.Stdout != want || r.Status != 0 {
-		t.Errorf("want %q, got %v", want, r)
-	}
-	w.NoStrays(t)
 }

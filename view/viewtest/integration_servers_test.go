@@ -42,7 +42,7 @@ func lab(t *testing.T) (*viewtest.World, *viewtest.Peer, *viewtest.Client) {
 }
 
 // start starts a command that is stopped with the test.
-func start(t *testing.T, c *viewtest.Cmd) *viewtest.Cmd {
+func start(t testing.TB, c *viewtest.Cmd) *viewtest.Cmd {
 	t.Helper()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -159,25 +159,8 @@ func TestIntegrationGoServer(t *testing.T) {
 func TestIntegrationSSHServer(t *testing.T) {
 	viewtest.Need(t, "ssh", "ssh-keygen")
 	w, p, me := lab(t)
-	dir := filepath.Join(w.Home(), "sshd")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	conf, err := viewtest.SSHDConf(dir, 2222)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []string{"hostkey", "id"} {
-		if err := os.Chown(filepath.Join(dir, f), viewtest.UID, viewtest.GID); err != nil {
-			t.Fatal(err)
-		}
-	}
+	conf, mine := sshd(t, w)
 	start(t, w.Umrun(t, me.Conf, "/usr/sbin/sshd", "-D", "-e", "-f", conf))
-	key, _ := os.ReadFile(filepath.Join(dir, "id"))
-	mine := filepath.Join(w.Dir(), "rootid") // root's copy: ssh insists on the owner
-	if err := os.WriteFile(mine, key, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	args := append([]string{"ssh"}, words(strings.ReplaceAll(sshOpts, "KEY", mine)+" -p 2222 lab@"+me.IP4.String()+" id -u; echo $SSH_CONNECTION; cat")...)
 	viewtest.Eventually(t, 20*time.Second, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -192,6 +175,31 @@ func TestIntegrationSSHServer(t *testing.T) {
 		return nil
 	})
 	w.NoStrays(t)
+}
+
+// sshd writes what an ordinary user's sshd on port 2222 needs, and returns its
+// configuration and root's copy of the key that may log in.
+func sshd(t testing.TB, w *viewtest.World) (conf, key string) {
+	t.Helper()
+	dir := filepath.Join(w.Home(), "sshd")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	conf, err := viewtest.SSHDConf(dir, 2222)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"hostkey", "id"} {
+		if err := os.Chown(filepath.Join(dir, f), viewtest.UID, viewtest.GID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, _ := os.ReadFile(filepath.Join(dir, "id"))
+	key = filepath.Join(w.Dir(), "rootid") // ssh insists on the owner
+	if err := os.WriteFile(key, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return conf, key
 }
 
 // TestIntegrationUDPServer: datagrams to a server in the view.

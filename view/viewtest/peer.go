@@ -91,7 +91,7 @@ func (p *Peer) build() error {
 	p.Endpoint = fmt.Sprintf("%s:%d", self, wgPort)
 	key, pub := newKey()
 	p.PublicKey = pub
-	if err := errors.Join(p.quiet(),
+	if err := errors.Join(p.quiet(), p.w.account(p.NS),
 		p.w.Host.ip("link add "+link+" type veth peer name link0 netns "+p.path(),
 			"addr add "+host+"/30 dev "+link, "link set "+link+" up",
 			fmt.Sprintf("addr add 2001:db8:%d::2/64 dev %s nodad", p.Index, link)),

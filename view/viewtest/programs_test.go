@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The table of programs: each in a view as an ordinary user, against a native
+// counterpart behind the peer. A run of make programs does all of it and writes
+// docs/programs.md; make test does what is quick.
+
+package viewtest_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+
+	"golang.org/x/sys/unix"
+)
+
+// A program is one of the table.
+type program struct {
+	name    string
+	version []string // a command that prints it
+	needs   []string // commands besides
+	steps   []step
+}
+
+// A step is a line of the table.
+type step struct {
+	name string
+	did  string // what is done and checked, for the table
+	gaps string // what does not work in it and is left out, for the table
+	// quick steps run in make test too; those that exist there as a test of
+	// their own do not.
+	quick bool
+	// fails says why the step is known to fail: then it must.
+	fails string
+	do    func(x *try)
+}
+
+// programs are all of them, in the order of the table.
+func programs() []program {
+	var all []program
+	for _, list := range [][]program{fetchers, shells, pipes, servers, databases, languages, diagnostics, browsers} {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// TestPrograms runs the quick steps or, with UMRUN_PROGRAMS=FILE, every step,
+// and writes the table into FILE if it ran them all. With LAB_NATIVE=1 the
+// programs run over the kernel's stack instead: what fails there too is the
+// laboratory's fault.
+func TestPrograms(t *testing.T) {
+	file := os.Getenv("UMRUN_PROGRAMS")
+	var rows []row
+	steps := 0
+	for _, p := range programs() {
+		var due []step
+		for _, s := range p.steps {
+			if s.quick && s.fails == "" || file != "" {
+				due = append(due, s)
+			}
+		}
+		steps += len(due)
+		if len(due) == 0 {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			viewtest.Need(t, p.needs...)
+			version := p.read(t)
+			for _, s := range due {
+				t.Run(s.name, func(t *testing.T) {
+					start := time.Now()
+					x := &try{TB: t, fails: s.fails}
+					// Deferred: a step that fails does not return.
+					defer func() { rows = append(rows, row{p.name, version, s, x.failure, time.Since(start)}) }()
+					x.begin()
+					s.do(x)
+					x.w.NoStrays(x)
+					if s.fails != "" && x.failure == "" {
+						t.Errorf("is listed as failing, and works: %s", s.fails)
+					}
+				})
+			}
+		})
+	}
+	switch {
+	case file == "":
+	case len(rows) < steps || os.Getenv("LAB_NATIVE") != "":
+		t.Logf("%d of %d steps ran in views: the table is left as it is", len(rows), steps)
+	default:
+		if err := os.WriteFile(file, []byte(table(rows)), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// number finds a version in what a program says of itself.
+var number = regexp.MustCompile(`\d+(\.\d+)+[-+~.\w]*|\d{8}`)
+
+func (p program) read(t testing.TB) string {
+	if len(p.version) == 0 {
+		return "-"
+	}
+	viewtest.Need(t, p.version[0])
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	// Some print it on stderr, and some exit with 1 then.
+	out, err := exec.CommandContext(ctx, p.version[0], p.version[1:]...).CombinedOutput()
+	v := number.FindString(string(out))
+	if v == "" {
+		t.Errorf("no version in what %v says: %s%v", p.version, out, err)
+	}
+	return v
+}
+
+// A row is what became of a step.
+type row struct {
+	program, version string
+	step
+	failure string
+	took    time.Duration
+}
+
+// table writes docs/programs.md.
+func table(rows []row) string {
+	var u unix.Utsname
+	unix.Uname(&u)
+	failed := 0
+	for _, r := range rows {
+		if r.failure != "" {
+			failed++
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Programs in a view
+
+Written by `+"`make programs`"+`, which did everything that stands here: %s, Linux %s %s, %s, %d CPUs.
+%d of %d lines pass.
+
+Each program ran as an ordinary user under umrun, with its network in a WireGuard tunnel. The other end was wireguard-go on
+a kernel TUN device, in a network namespace of its own, and behind it the counterpart, which ran natively. "Client" and
+"server" say what was in the view. Every result was checked, every exit status too, and in every line not one packet
+left the host beside the tunnel. What passes here passes natively as well (`+"`LAB_NATIVE=1 make programs`"+`). The steps are in
+view/viewtest/programs_*_test.go.
+
+| Program | Version | What was done | Result | Gaps |
+|---|---|---|---|---|
+`, time.Now().Format(time.DateOnly), unix.ByteSliceToString(u.Release[:]), runtime.GOARCH, distribution(), runtime.NumCPU(), len(rows)-failed, len(rows))
+	last := ""
+	for _, r := range rows {
+		name, version := r.program, r.version
+		if name == last {
+			name, version = "", ""
+		}
+		last = r.program
+		result := "passes"
+		if r.failure != "" {
+			result = "**fails**: " + r.failure
+			if r.fails != "" {
+				result = "**fails**: " + r.fails
+			}
+		}
+		gaps := r.gaps
+		if gaps == "" {
+			gaps = "none known"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", name, version, r.did, cell(result), gaps)
+	}
+	return b.String()
+}
+
+// cell makes one short line of a message.
+func cell(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	if len(line) > 200 {
+		line = line[:200] + " ..."
+	}
+	return strings.ReplaceAll(line, "|", `\|`)
+}
+
+// distribution is the name of the system that the programs came from.
+func distribution() string {
+	b, _ := os.ReadFile("/etc/os-release")
+	if m := regexp.MustCompile(`(?m)^PRETTY_NAME="?([^"\n]*)`).FindSubmatch(b); m != nil {
+		return string(m[1])
+	}
+	return "unknown distribution"
+}
+
+// A try is one step under way, in a world of its own. It is a testing.TB that
+// remembers the first failure, for the table.
+type try struct {
+	testing.TB
+	w      *viewtest.World
+	p      *viewtest.Peer
+	me     *viewtest.Client // whose addresses the view has
+	native *viewtest.NS     // in place of the view, or nil
+
+	fails   string
+	failure string
+}
+
+func (x *try) begin() {
+	x.w = viewtest.New(x)
+	x.p = x.w.Peers[0]
+	x.me = x.p.Client(x)
+	if os.Getenv("LAB_NATIVE") != "" {
+		x.native = x.p.Native(x)
+		x.me.IP4, x.me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
+		// The peer learns where the tunnel's other end is when that speaks.
+		x.native.MustRun(x, words("ping -q -c1 -W5 10.77.0.1")...)
+	}
+}
+
+// note keeps the first failure. It is none of the test where the step is known
+// to fail.
+func (x *try) note(message string) {
+	x.Helper()
+	if x.failure == "" {
+		x.failure = strings.TrimSpace(message)
+	}
+	if x.fails != "" {
+		x.Log(message)
+		return
+	}
+	x.TB.Error(message)
+}
+
+func (x *try) stop() {
+	if x.fails != "" {
+		x.SkipNow()
+	}
+	x.FailNow()
+}
+
+func (x *try) Error(args ...any)                 { x.Helper(); x.note(fmt.Sprintln(args...)) }
+func (x *try) Errorf(format string, args ...any) { x.Helper(); x.note(fmt.Sprintf(format, args...)) }
+func (x *try) Fatal(args ...any)                 { x.Helper(); x.note(fmt.Sprintln(args...)); x.stop() }
+func (x *try) Fatalf(format string, args ...any) {
+	x.Helper()
+	x.note(fmt.Sprintf(format, args...))
+	x.stop()
+}
+
+// view prepares a command in a view: one at a time for a step, or the second
+// takes the tunnel from the first. The words of fill are replaced.
+func (x *try) view(args ...string) *viewtest.Cmd {
+	x.Helper()
+	args = x.fill(args)
+	if x.native != nil {
+		ctx, cancel := context.WithTimeout(x.Context(), x.w.Patience)
+		x.Cleanup(cancel)
+		return x.native.Command(ctx, args...).AsUser(x.w.Home())
+	}
+	return x.w.Umrun(x, x.me.Conf, args...)
+}
+
+// peer prepares a command behind the peer, as the same ordinary user.
+func (x *try) peer(args ...string) *viewtest.Cmd {
+	x.Helper()
+	ctx, cancel := context.WithTimeout(x.Context(), x.w.Patience)
+	x.Cleanup(cancel)
+	return x.p.Cmd(ctx, x.fill(args)...).AsUser(x.w.Home())
+}
+
+// here prepares a command that has nothing to do with the network.
+func (x *try) here(args ...string) *viewtest.Cmd {
+	return x.w.HostCmd(x.Context(), x.fill(args)...).AsUser(x.w.Home())
+}
+
+// fill replaces {self4} and {self6}, the addresses of the view; {home}; {ca},
+// the certificate of the peer's web server; {big}, a file that everyone may
+// read, and {bigsum}, its SHA-256.
+func (x *try) fill(args []string) []string {
+	r := strings.NewReplacer("{self4}", x.me.IP4.String(), "{self6}", x.me.IP6.String(), "{home}", x.w.Home(),
+		"{ca}", x.p.CA(), "{big}", filepath.Join(x.w.Dir(), "peer0", "www", "big.bin"), "{bigsum}", viewtest.BigSum())
+	out := make([]string, len(args))
+	for i, a := range args {
+		out[i] = r.Replace(a)
+	}
+	return out
+}
+
+// ok runs a command that has to exit with 0, and returns its stdout.
+func (x *try) ok(c *viewtest.Cmd) string {
+	x.Helper()
+	r := c.Result()
+	if r.Status != 0 {
+		x.Fatalf("%s exits with %d: %v", r.Args[0], r.Status, r)
+	}
+	return r.Stdout
+}
+
+// in sets the environment and the input of a command.
+func in(c *viewtest.Cmd, input string, env ...string) *viewtest.Cmd {
+	c.Stdin = strings.NewReader(input)
+	c.Env = append(c.Env, env...)
+	return c
+}
+
+// want compares what a command printed.
+func (x *try) want(got, want string) {
+	x.Helper()
+	if !matches(got, x.fill([]string{want})[0]) {
+		x.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// serve starts a server in the view and waits until the port answers the peer
+// on both addresses of the view.
+func (x *try) serve(port int, c *viewtest.Cmd) *viewtest.Cmd {
+	x.Helper()
+	return x.up(c, hostport(x.me.IP4, port), hostport(x.me.IP6, port))
+}
+
+// serve4 is serve for a server that has only IPv4.
+func (x *try) serve4(port int, c *viewtest.Cmd) *viewtest.Cmd {
+	x.Helper()
+	return x.up(c, hostport(x.me.IP4, port))
+}
+
+// answer starts a server behind the peer, and waits for it.
+func (x *try) answer(port int, c *viewtest.Cmd) *viewtest.Cmd {
+	x.Helper()
+	return x.up(c, hostport(viewtest.PeerIP4, port))
+}
+
+func (x *try) up(c *viewtest.Cmd, at ...string) *viewtest.Cmd {
+	x.Helper()
+	start(x, c)
+	for _, a := range at {
+		viewtest.Eventually(x, 30*time.Second, func() error {
+			conn, err := x.p.DialContext(x.Context(), "tcp", a)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+	}
+	return c
+}
+
+// file writes a file of the ordinary user into the home directory.
+func (x *try) file(name, content string) string {
+	x.Helper()
+	path := x.w.Home() + "/" + name
+	if err := os.WriteFile(path, []byte(x.fill([]string{content})[0]), 0o644); err != nil {
+		x.Fatal(err)
+	}
+	if err := os.Chown(path, viewtest.UID, viewtest.GID); err != nil {
+		x.Fatal(err)
+	}
+	return path
+}
+
+// same runs the entries of the table of clients whose names begin so.
+func same(prefix string) func(x *try) {
+	return func(x *try) {
+		id := identity(x, x.w)
+		ran := 0
+		for _, c := range clients {
+			if c.name == prefix || strings.HasPrefix(c.name, prefix+"-") {
+				ran++
+				c.run(x, x.w, x.p, x.native, id)
+			}
+		}
+		if ran == 0 {
+			x.Fatalf("no client is called %s", prefix)
+		}
+	}
+}
+
+// whole runs a test of make test, which makes its own world.
+func whole(name string, test func(*testing.T)) func(x *try) {
+	return func(x *try) {
+		if !x.TB.(*testing.T).Run(name, test) {
+			x.Errorf("%s failed", name)
+		}
+	}
+}
