@@ -14,7 +14,7 @@ import (
 
 // optionMax is the largest option value that is copied; the kernel's own limits
 // are below it for every option that a stack models.
-const optionMax = 4096
+const optionMax = 16 << 10
 
 type optionKey struct{ level, name int }
 
@@ -238,12 +238,18 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 		}
 		room := int32(native.Uint32(l[:]))
 		if room < 0 {
-			if level != unix.IPPROTO_IPV6 || s.common().family != unix.AF_INET6 {
+			if level != unix.IPPROTO_IPV6 || s.common().family != unix.AF_INET6 || asksByValue(level, name) {
 				return intercept.Fail(unix.EINVAL)
 			}
 			room = optionMax // do_ipv6_getsockopt compares it as unsigned
 		}
-		v, err := m.getOption(s, d.N, level, name, int(min(room, optionMax)))
+		v := make([]byte, min(room, optionMax))
+		if asksByValue(level, name) && len(v) > 0 {
+			if err := c.ReadMem(intercept.Addr(c.Args[3]), v); err != nil {
+				return intercept.Fail(intercept.Errno(err))
+			}
+		}
+		v, err := m.getOption(s, d.N, level, name, v)
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
 		}
@@ -258,7 +264,15 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 	})
 }
 
-func (m *Module) getOption(s socket, d, level, name, room int) ([]byte, error) {
+// asksByValue tells whether the program's buffer says what it asks for.
+func asksByValue(level, name int) bool {
+	return level == unix.IPPROTO_IP && (name == unix.IP_MSFILTER || name == unix.MCAST_MSFILTER) ||
+		level == unix.IPPROTO_IPV6 && name == unix.MCAST_MSFILTER
+}
+
+// getOption returns the value of an option, in v where there is none of the
+// module's own.
+func (m *Module) getOption(s socket, d, level, name int, v []byte) ([]byte, error) {
 	b := s.common()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -266,17 +280,17 @@ func (m *Module) getOption(s socket, d, level, name, room int) ([]byte, error) {
 		return int32Value(int(b.takeError(d))), nil
 	}
 	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil {
+		room := len(v)
 		v, err := rule.get(s, d)
 		if name == unix.SO_PEERNAME && err == nil && room > len(v) {
 			err = unix.EINVAL // sk_getsockopt
 		}
 		return v, err
 	}
-	v := make([]byte, room)
 	n, err := b.ep.Option(level, name, v)
 	if err != nil {
 		m.log.Debug("option not known", "level", level, "name", name, "errno", err)
 		return nil, err
 	}
-	return v[:min(n, room)], nil
+	return v[:min(n, len(v))], nil
 }

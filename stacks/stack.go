@@ -64,7 +64,8 @@ type Socket interface {
 
 	// Option is getsockopt(2): it fills value and returns how many bytes the
 	// option has (never more than len(value)). SO_ERROR is served here too and
-	// clears the error it reports.
+	// clears the error it reports. value holds what the program's buffer holds
+	// where that says what is asked for (IP_MSFILTER, MCAST_MSFILTER).
 	Option(level, name int, value []byte) (int, error)
 
 	// Poll returns the events that hold now, as poll(2) would report them.

@@ -8,7 +8,6 @@ import "golang.org/x/sys/unix"
 
 const (
 	noErrQueue  = "the error queue is always empty; errors come with the next call"
-	noSources   = "groups are joined for any source only"
 	noIPOptions = "no IP options are sent or shown"
 	noIPsec     = "no IPsec"
 )
@@ -45,18 +44,18 @@ var solIP = []Option{
 	{Name: "IP_MULTICAST_LOOP", Number: unix.IP_MULTICAST_LOOP, Access: Both, Support: Full},
 	{Name: "IP_ADD_MEMBERSHIP", Number: unix.IP_ADD_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full},
 	{Name: "IP_DROP_MEMBERSHIP", Number: unix.IP_DROP_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full},
-	no("IP_UNBLOCK_SOURCE", unix.IP_UNBLOCK_SOURCE, noSources),
-	no("IP_BLOCK_SOURCE", unix.IP_BLOCK_SOURCE, noSources),
-	no("IP_ADD_SOURCE_MEMBERSHIP", unix.IP_ADD_SOURCE_MEMBERSHIP, noSources),
-	no("IP_DROP_SOURCE_MEMBERSHIP", unix.IP_DROP_SOURCE_MEMBERSHIP, noSources),
-	no("IP_MSFILTER", unix.IP_MSFILTER, noSources),
+	{Name: "IP_UNBLOCK_SOURCE", Number: unix.IP_UNBLOCK_SOURCE, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "IP_BLOCK_SOURCE", Number: unix.IP_BLOCK_SOURCE, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "IP_ADD_SOURCE_MEMBERSHIP", Number: unix.IP_ADD_SOURCE_MEMBERSHIP, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "IP_DROP_SOURCE_MEMBERSHIP", Number: unix.IP_DROP_SOURCE_MEMBERSHIP, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "IP_MSFILTER", Number: unix.IP_MSFILTER, Access: Both, Shape: Opaque, Support: Full},
 	{Name: "MCAST_JOIN_GROUP", Number: unix.MCAST_JOIN_GROUP, Access: Set, Shape: Mreq, On: UDP | Ping | Raw, Support: Part, Gap: "on streams it does nothing"},
-	no("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, noSources),
-	no("MCAST_UNBLOCK_SOURCE", unix.MCAST_UNBLOCK_SOURCE, noSources),
+	{Name: "MCAST_BLOCK_SOURCE", Number: unix.MCAST_BLOCK_SOURCE, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "MCAST_UNBLOCK_SOURCE", Number: unix.MCAST_UNBLOCK_SOURCE, Access: Set, Shape: Opaque, Support: Full},
 	{Name: "MCAST_LEAVE_GROUP", Number: unix.MCAST_LEAVE_GROUP, Access: Set, Shape: Mreq, On: UDP | Ping | Raw, Support: Part, Gap: "on streams it does nothing"},
-	no("MCAST_JOIN_SOURCE_GROUP", unix.MCAST_JOIN_SOURCE_GROUP, noSources),
-	no("MCAST_LEAVE_SOURCE_GROUP", unix.MCAST_LEAVE_SOURCE_GROUP, noSources),
-	no("MCAST_MSFILTER", unix.MCAST_MSFILTER, noSources),
+	{Name: "MCAST_JOIN_SOURCE_GROUP", Number: unix.MCAST_JOIN_SOURCE_GROUP, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "MCAST_LEAVE_SOURCE_GROUP", Number: unix.MCAST_LEAVE_SOURCE_GROUP, Access: Set, Shape: Opaque, Support: Full},
+	{Name: "MCAST_MSFILTER", Number: unix.MCAST_MSFILTER, Access: Both, Shape: Opaque, Support: Full},
 	{Name: "IP_MULTICAST_ALL", Number: unix.IP_MULTICAST_ALL, Access: Both, Support: Full},
 	no("IP_UNICAST_IF", unix.IP_UNICAST_IF, "not modelled"),
 	no("IP_LOCAL_PORT_RANGE", unix.IP_LOCAL_PORT_RANGE, "not modelled"),

@@ -27,6 +27,9 @@ type option struct {
 	// get returns the value; nil: ENOPROTOOPT. It runs with s.mu held.
 	get func(s *sock, ep tcpip.Endpoint) ([]byte, error)
 
+	// ask is get for an option whose buffer says what is asked for.
+	ask func(s *sock, v []byte) ([]byte, error)
+
 	// bytes says that the value is no int.
 	bytes bool
 
@@ -41,7 +44,10 @@ type option struct {
 
 // options returns the row of a key for this kind of socket.
 func (s *sock) option(k optKey) (option, bool) {
-	tables := []map[optKey]option{solSocket, solIP}
+	if k.level == ip6 && s.family != unix.AF_INET6 {
+		return option{}, false
+	}
+	tables := []map[optKey]option{solSocket, solIP, groupOptions}
 	if s.family == unix.AF_INET6 {
 		tables = append(tables, solIPv6)
 	}
@@ -82,7 +88,9 @@ func (s *sock) SetOption(level, name int, value []byte) error {
 	if err := o.set(s, s.endpoint(), value); err != nil {
 		return err
 	}
-	s.opts.add(k, value)
+	if _, ok := groupOptions[k]; !ok {
+		s.opts.add(k, value)
+	}
 	if o.gap != "" {
 		s.st.warnOnce(o.name, "socket option without full effect", "option", o.name, "gap", o.gap)
 	}
@@ -95,6 +103,12 @@ func (s *sock) Option(level, name int, value []byte) (int, error) {
 		return 0, err
 	}
 	o, ok := s.option(optKey{level, name})
+	if ok && o.ask != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		v, err := o.ask(s, value)
+		return copy(value, v), err
+	}
 	if !ok || o.get == nil {
 		if !s.knownLevel(level) {
 			return 0, unix.EOPNOTSUPP // see knownLevel

@@ -105,25 +105,7 @@ var solIP = map[optKey]option{
 	}, get: getIPInt(tcpip.MulticastTTLOption)},
 	{ip4, unix.IP_MULTICAST_LOOP}: multicastLoop("IP_MULTICAST_LOOP", ipInt),
 	{ip4, unix.IP_MULTICAST_ALL}:  multicastAll4,
-	{ip4, unix.IP_MULTICAST_IF}: {name: "IP_MULTICAST_IF", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		o := tcpip.MulticastInterfaceOption{}
-		switch {
-		case len(v) >= 12: // struct ip_mreqn
-			o.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[8:]))
-			o.InterfaceAddr = inAddr(v[4:])
-		case len(v) >= 8: // struct ip_mreq
-			o.InterfaceAddr = inAddr(v[4:])
-		case len(v) >= 4:
-			o.InterfaceAddr = inAddr(v)
-		default:
-			return unix.EINVAL
-		}
-		err := ep.SetSockOpt(&o)
-		if _, ok := err.(*tcpip.ErrHostUnreachable); ok {
-			return unix.EADDRNOTAVAIL // no interface has it
-		}
-		return multicastErrno(err)
-	}, bytes: true, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+	{ip4, unix.IP_MULTICAST_IF}: {name: "IP_MULTICAST_IF", set: setMulticastIf, bytes: true, get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
 		var o tcpip.MulticastInterfaceOption
 		if s.typ == unix.SOCK_STREAM { // gVisor's streams have none
 			return make([]byte, 4), nil
@@ -135,27 +117,6 @@ var solIP = map[optKey]option{
 			return o.InterfaceAddr.AsSlice(), nil
 		}
 		return make([]byte, 4), nil
-	}},
-	{ip4, unix.MCAST_JOIN_GROUP}:  groupReq(ip4, "MCAST_JOIN_GROUP", true),
-	{ip4, unix.MCAST_LEAVE_GROUP}: groupReq(ip4, "MCAST_LEAVE_GROUP", false),
-	{ip4, unix.IP_ADD_MEMBERSHIP}: {name: "IP_ADD_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := mreq(v)
-		if err != nil {
-			return err
-		}
-		o := tcpip.AddMembershipOption(m)
-		return multicastErrno(ep.SetSockOpt(&o))
-	}},
-	{ip4, unix.IP_DROP_MEMBERSHIP}: {name: "IP_DROP_MEMBERSHIP", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := mreq(v)
-		if err != nil {
-			return err
-		}
-		if !header.IsV4MulticastAddress(m.MulticastAddr) {
-			return unix.EADDRNOTAVAIL // not a member
-		}
-		o := tcpip.RemoveMembershipOption(m)
-		return multicastErrno(ep.SetSockOpt(&o))
 	}},
 }
 
@@ -253,34 +214,11 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_MULTICAST_LOOP}: multicastLoop("IPV6_MULTICAST_LOOP", zeroOrOne),
 	{ip6, unix.IPV6_MULTICAST_ALL}:  keptBool(ip6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", 1, ""),
 	{ip6, unix.IPV6_MULTICAST_IF}:   multicastIf6,
-	{ip6, unix.MCAST_JOIN_GROUP}:    groupReq(ip6, "MCAST_JOIN_GROUP", true),
-	{ip6, unix.MCAST_LEAVE_GROUP}:   groupReq(ip6, "MCAST_LEAVE_GROUP", false),
-	{ip6, unix.IPV6_JOIN_GROUP}: {name: "IPV6_JOIN_GROUP", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := s.mreq6(v)
-		if err != nil {
-			return err
-		}
-		o := tcpip.AddMembershipOption(m)
-		return multicastErrno(ep.SetSockOpt(&o))
-	}},
-	{ip6, unix.IPV6_LEAVE_GROUP}: {name: "IPV6_LEAVE_GROUP", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		m, err := s.mreq6(v)
-		if err != nil {
-			return err
-		}
-		o := tcpip.RemoveMembershipOption(m)
-		return multicastErrno(ep.SetSockOpt(&o))
-	}},
 }
 
 // multicastIf6 reads as 0 of streams, of which gVisor's have none.
 var multicastIf6 = func() option {
-	o := gvInt("IPV6_MULTICAST_IF", tcpip.IPv6MulticastInterfaceOption, intOf, func(n int) (int, error) {
-		if n < 0 {
-			return 0, unix.ENODEV
-		}
-		return n, nil
-	})
+	o := option{name: "IPV6_MULTICAST_IF", set: setMulticastIf6, get: getIPInt(tcpip.IPv6MulticastInterfaceOption)}
 	get := o.get
 	o.get = func(s *sock, ep tcpip.Endpoint) ([]byte, error) {
 		if s.typ == unix.SOCK_STREAM {
@@ -395,6 +333,49 @@ func zeroOrOne(v []byte) (int, error) {
 	return n, err
 }
 
+// setMulticastIf takes an address, struct ip_mreq or struct ip_mreqn.
+func setMulticastIf(s *sock, ep tcpip.Endpoint, v []byte) error {
+	o := tcpip.MulticastInterfaceOption{}
+	switch {
+	case len(v) >= 12:
+		o.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[8:]))
+		o.InterfaceAddr = inAddr(v[4:])
+	case len(v) >= 8:
+		o.InterfaceAddr = inAddr(v[4:])
+	case len(v) >= 4:
+		o.InterfaceAddr = inAddr(v)
+	default:
+		return unix.EINVAL
+	}
+	switch nic := o.NIC; {
+	case nic != 0 && !s.st.gv.HasNIC(nic):
+		return unix.EADDRNOTAVAIL
+	case nic == 0 && o.InterfaceAddr.Len() > 0:
+		if o.NIC = s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, o.InterfaceAddr); o.NIC == 0 {
+			return unix.EADDRNOTAVAIL
+		}
+	}
+	if dev := ep.SocketOptions().GetBindToDevice(); o.NIC != 0 && dev != 0 && int32(o.NIC) != dev {
+		return unix.EINVAL
+	}
+	return multicastErrno(ep.SetSockOpt(&o))
+}
+
+// setMulticastIf6 takes the index of an interface.
+func setMulticastIf6(s *sock, ep tcpip.Endpoint, v []byte) error {
+	n, err := intOf(v)
+	if err != nil {
+		return err
+	}
+	if n != 0 && !s.st.gv.HasNIC(tcpip.NICID(n)) {
+		return unix.ENODEV
+	}
+	if dev := ep.SocketOptions().GetBindToDevice(); n != 0 && dev != 0 && int32(n) != dev {
+		return unix.EINVAL
+	}
+	return optErrno(ep.SetSockOptInt(tcpip.IPv6MulticastInterfaceOption, n))
+}
+
 // inAddr decodes a struct in_addr; the unspecified address gives none.
 func inAddr(v []byte) tcpip.Address {
 	a := netip.AddrFrom4([4]byte(v[:4]))
@@ -402,61 +383,6 @@ func inAddr(v []byte) tcpip.Address {
 		return tcpip.Address{}
 	}
 	return gvAddr(a)
-}
-
-// mreq decodes struct ip_mreq or ip_mreqn.
-func mreq(v []byte) (tcpip.MembershipOption, error) {
-	var m tcpip.MembershipOption
-	if len(v) < 8 {
-		return m, unix.EINVAL
-	}
-	m.MulticastAddr, m.InterfaceAddr = inAddr(v), inAddr(v[4:])
-	if len(v) >= 12 {
-		m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[8:]))
-	}
-	return m, nil
-}
-
-// mreq6 decodes struct ipv6_mreq; streams are in no groups.
-func (s *sock) mreq6(v []byte) (tcpip.MembershipOption, error) {
-	var m tcpip.MembershipOption
-	switch {
-	case len(v) < 20:
-		return m, unix.EINVAL
-	case s.typ == unix.SOCK_STREAM:
-		return m, unix.EPROTO
-	}
-	m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[:16]))
-	m.NIC = tcpip.NICID(binary.NativeEndian.Uint32(v[16:]))
-	return m, nil
-}
-
-// groupReq takes struct group_req: an interface index and, 8 bytes in, a
-// sockaddr.
-func groupReq(level int, name string, join bool) option {
-	return option{name: name, set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		const index, family, addr4, addr6, size = 0, 8, 12, 16, 136
-		if len(v) < size {
-			return unix.EINVAL
-		}
-		m := tcpip.MembershipOption{NIC: tcpip.NICID(binary.NativeEndian.Uint32(v[index:]))}
-		switch f := int(binary.NativeEndian.Uint16(v[family:])); {
-		case level == ip4 && f != unix.AF_INET:
-			return unix.EINVAL
-		case f == unix.AF_INET:
-			m.MulticastAddr = inAddr(v[addr4:])
-		case f == unix.AF_INET6:
-			m.MulticastAddr = tcpip.AddrFrom16([16]byte(v[addr6 : addr6+16]))
-		default:
-			return unix.EADDRNOTAVAIL
-		}
-		if join {
-			o := tcpip.AddMembershipOption(m)
-			return multicastErrno(ep.SetSockOpt(&o))
-		}
-		o := tcpip.RemoveMembershipOption(m)
-		return multicastErrno(ep.SetSockOpt(&o))
-	}}
 }
 
 // multicastErrno maps errors of group membership, ip(7).

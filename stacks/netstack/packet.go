@@ -97,6 +97,9 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 		return err
 	}
 	ep := s.endpoint()
+	if s.noGroups(f) {
+		return unix.ENETUNREACH
+	}
 	if s.proto == unix.IPPROTO_UDP && !ep.SocketOptions().GetBroadcast() && s.st.broadcast(f) {
 		// The port is chosen first (net/ipv4/af_inet.c:inet_dgram_connect).
 		if s.localName().Port() == 0 {
@@ -143,6 +146,7 @@ func (s *packetSocket) disconnectLocked() error {
 	old := s.ep.Swap(&epBox{ep})
 	old.Close()
 	s.opts.replay(&s.sock, ep)
+	s.rejoin(ep)
 	if s.bound.IsValid() {
 		f, err := full(s.family, s.bound)
 		if err != nil {
@@ -201,6 +205,12 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		if m.IfIndex != 0 && f.NIC == 0 {
 			f.NIC = tcpip.NICID(m.IfIndex)
+		}
+		s.mu.Lock()
+		unreachable := s.noGroups(f)
+		s.mu.Unlock()
+		if unreachable {
+			return unix.ENETUNREACH
 		}
 		o.To = &f
 		v4 = v4 || m.Peer.Addr().Unmap().Is4()
@@ -356,16 +366,24 @@ func (s *packetSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Messa
 	if err := s.down(); err != nil {
 		return 0, 0, m, err
 	}
-	w := cutWriter{p: p}
-	r, gerr := s.endpoint().Read(&w, tcpip.ReadOptions{Peek: peek, NeedRemoteAddr: true})
-	switch gerr.(type) {
-	case nil:
-	case *tcpip.ErrClosedForReceive:
-		return 0, 0, m, io.EOF
-	default:
-		return 0, 0, m, errno(gerr)
+	for {
+		w := cutWriter{p: p}
+		r, gerr := s.endpoint().Read(&w, tcpip.ReadOptions{Peek: peek, NeedRemoteAddr: true})
+		switch gerr.(type) {
+		case nil:
+		case *tcpip.ErrClosedForReceive:
+			return 0, 0, m, io.EOF
+		default:
+			return 0, 0, m, errno(gerr)
+		}
+		m = s.message(&r)
+		if s.hears(&m) {
+			return w.n, r.Total, m, nil
+		}
+		if peek { // look at the one behind it
+			s.endpoint().Read(&cutWriter{}, tcpip.ReadOptions{})
+		}
 	}
-	return w.n, r.Total, s.message(&r), nil
 }
 
 // A cutWriter keeps what fits and swallows the rest, as a short recv(2) does.

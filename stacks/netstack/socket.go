@@ -38,6 +38,8 @@ type sock struct {
 	err  unix.Errno // what SO_ERROR will report; +checklocks:mu
 	opts optionLog  // what SetOption did, for new endpoints; +checklocks:mu
 	vals optionVals // values that only we keep; +checklocks:mu
+
+	groups []membership // joined; +checklocks:mu
 }
 
 // An epBox makes an interface fit an atomic pointer.

@@ -249,6 +249,12 @@ func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.Li
 	for _, r := range routes {
 		st.Routes = append(st.Routes, stacks.Route{Dst: r.Dst.Masked(), Gateway: r.Gateway, Src: r.Src, IfIndex: ifc.Index})
 	}
+	// gVisor is in the group of all nodes of a link, Linux in that of an
+	// interface's own too (net/ipv6/mcast.c:ipv6_mc_init_dev).
+	own := tcpip.AddrFrom16(netip.MustParseAddr("ff01::1").As16())
+	if err := s.gv.JoinGroup(ipv6.ProtocolNumber, id, own); err != nil {
+		return fmt.Errorf("interface %s: join its own group: %s", ifc.Name, err)
+	}
 	st.Interfaces = append(st.Interfaces, ifc)
 	return nil
 }
