@@ -14,6 +14,7 @@ import (
 
 	"umrun/stacks"
 	"umrun/stacks/pipe"
+	"umrun/stacks/stacktest"
 )
 
 // A blocker waits for events of a stream, as the pump does.
@@ -57,9 +58,18 @@ func (b *blocker) recvSome(w io.Writer, n int) (int, error) {
 	}
 }
 
-// benchPair returns a listener of B and a function that connects to it.
+// connectPair joins two stacks by wrap of a pipe and connects them.
+func connectPair(t testing.TB, c pipe.Config, wrap func(a, b stacks.Link) (stacks.Link, stacks.Link)) (client, server *blocker) {
+	return dialPair(t, newPair(t, c, wrap))()
+}
+
+// benchPair returns a function that connects two stacks.
 func benchPair(b *testing.B, c pipe.Config) (dial func() (client, server *blocker)) {
-	p := newPair(b, c, nil)
+	return dialPair(b, newPair(b, c, nil))
+}
+
+// dialPair makes a listener of B and returns a function that connects A to it.
+func dialPair(b testing.TB, p stacktest.Pair) (dial func() (client, server *blocker)) {
 	s, err := p.B.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		b.Fatal(err)

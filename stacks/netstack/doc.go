@@ -19,7 +19,8 @@
 // Over an offloading link TCP travels in super-segments of up to 56 KiB with
 // unfinished checksums; without offload every packet leaves complete. Checksums
 // of incoming packets are verified in software, unless the link says that it did
-// so itself.
+// so itself. Acknowledgements that go alone are held back for a moment (ack.go), as
+// gVisor itself does not do it.
 //
 // A stream (stream.go) or packet socket (packet.go) wraps one gVisor endpoint
 // and adds what Linux does and gVisor does not: the states of connect(2), errors

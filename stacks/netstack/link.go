@@ -68,6 +68,7 @@ type endpoint struct {
 
 	try     stacks.TryWriter        // nil: the link has none
 	direct  [1][]byte               // scratch of sendLocked; +checklocks:mu
+	acks    acks                    // what is held back; +checklocks:mu
 	queue   []*stack.PacketBuffer   // +checklocks:mu
 	bytes   int                     // of queue; +checklocks:mu
 	busy    bool                    // outbound is in Link.Write; +checklocks:mu
@@ -92,6 +93,13 @@ func (s *Stack) newLink(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
 	}
 	e.try, _ = l.(stacks.TryWriter)
 	e.notEmpty.L, e.notFull.L, e.idle.L = &e.mu, &e.mu, &e.mu
+	e.acks.init(func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !e.closed {
+			e.expireLocked(false)
+		}
+	})
 	return e
 }
 
@@ -123,17 +131,14 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 		if e.closed {
 			return n, &tcpip.ErrClosedForSend{}
 		}
-		if e.sendLocked(p) {
+		before, kept := e.acks.admit(p, int(e.mtu.Load()))
+		if before != nil {
+			e.emitLocked(before)
+			before.DecRef()
+		}
+		if kept || e.emitLocked(p) {
 			n++
-			continue
 		}
-		if len(e.queue) >= hardPackets {
-			e.dropped.Add(1)
-			continue
-		}
-		e.queue = append(e.queue, p.IncRef())
-		e.bytes += p.Size()
-		n++
 	}
 	if !e.busy && len(e.queue) > 0 {
 		e.notEmpty.Signal()
@@ -142,6 +147,36 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 		return 0, &tcpip.ErrNoBufferSpace{}
 	}
 	return n, nil
+}
+
+// emitLocked sends p or queues it; false if there is no room.
+//
+// +checklocks:e.mu
+func (e *endpoint) emitLocked(p *stack.PacketBuffer) bool {
+	if e.sendLocked(p) {
+		return true
+	}
+	if len(e.queue) >= hardPackets {
+		e.dropped.Add(1)
+		return false
+	}
+	e.queue = append(e.queue, p.IncRef())
+	e.bytes += p.Size()
+	return true
+}
+
+// expireLocked sends the acknowledgements that have waited long enough; all of them, if
+// all is set.
+//
+// +checklocks:e.mu
+func (e *endpoint) expireLocked(all bool) {
+	for _, p := range e.acks.expired(all) {
+		e.emitLocked(p)
+		p.DecRef()
+	}
+	if !e.busy && len(e.queue) > 0 {
+		e.notEmpty.Signal()
+	}
 }
 
 // sendLocked gives p to the link at once, if it is the next one and the link need
@@ -326,6 +361,7 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 func (e *endpoint) close() {
 	e.mu.Lock()
 	if e.started && !e.closed {
+		e.expireLocked(true)
 		expired := false
 		t := time.AfterFunc(flushTime, func() {
 			e.mu.Lock()
@@ -339,6 +375,10 @@ func (e *endpoint) close() {
 		t.Stop()
 	}
 	e.closed = true
+	for _, p := range e.acks.expired(true) {
+		p.DecRef()
+	}
+	e.acks.stop()
 	for _, p := range e.queue {
 		p.DecRef()
 	}
