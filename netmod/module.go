@@ -44,6 +44,10 @@ type Config struct {
 
 	Doors Doorkeeper // nil: every AF_UNIX address is allowed
 	Log   *slog.Logger
+
+	// Active, if set, is called whenever the program has written or read what others
+	// wait for; it must be quick.
+	Active func()
 }
 
 // A Module serves the socket calls of one target.
@@ -92,7 +96,7 @@ func New(conf Config) (*Module, error) {
 	if m.meet, err = newRendezvous(); err != nil {
 		return nil, fmt.Errorf("rendezvous of placeholders: %w", err)
 	}
-	if m.pump, err = newPump(); err != nil {
+	if m.pump, err = newPump(conf.Active); err != nil {
 		m.meet.close()
 		return nil, err
 	}

@@ -50,9 +50,10 @@ const (
 // that the last turn made runnable; one that parks runs them next. They are what
 // carries the turn's bytes on, so that this halves the time to the wire.
 type pump struct {
-	epfd int
-	set  *os.File        // owns epfd
-	conn syscall.RawConn // of set
+	epfd   int
+	set    *os.File        // owns epfd
+	conn   syscall.RawConn // of set
+	active func()
 
 	mu     sync.Mutex // guards what follows
 	cond   sync.Cond
@@ -64,7 +65,11 @@ type pump struct {
 	wg sync.WaitGroup // poller and workers
 }
 
-func newPump() (*pump, error) {
+// newPump starts a pump. active, if not nil, is called at each event.
+func newPump(active func()) (*pump, error) {
+	if active == nil {
+		active = func() {}
+	}
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create: %w", err)
@@ -79,7 +84,7 @@ func newPump() (*pump, error) {
 		set.Close()
 		return nil, fmt.Errorf("epoll set: %w", err)
 	}
-	p := &pump{epfd: epfd, set: set, conn: conn, jobs: make(map[uint64]*job), next: 1}
+	p := &pump{epfd: epfd, set: set, conn: conn, jobs: make(map[uint64]*job), next: 1, active: active}
 	p.cond.L = &p.mu
 	workers := runtime.GOMAXPROCS(0)
 	p.wg.Add(1 + workers)
@@ -204,6 +209,7 @@ func (p *pump) poll() {
 		if err != nil {
 			return // closed
 		}
+		p.active()
 		for _, ev := range events[:n] {
 			id := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
 			p.mu.Lock()

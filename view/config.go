@@ -50,6 +50,10 @@ type Config struct {
 	// time nothing of what it wrote was acknowledged by its peers.
 	Pending func(bytes, sockets int)
 
+	// Active, if set, is called whenever the program has written or read what others
+	// wait for; it must be quick.
+	Active func()
+
 	Log *slog.Logger
 }
 

@@ -197,6 +197,7 @@ func (p *Plan) netmod(st stacks.Stack) netmod.Config {
 		Resolver: dns.New(c),
 		Doors:    leak.New(leak.Config{DBus: p.conf.DBus, Log: p.conf.Log}),
 		Log:      p.conf.Log,
+		Active:   p.conf.Active,
 	}
 	for _, a := range p.listen {
 		conf.ResolverAddrs = append(conf.ResolverAddrs, a.Addr())

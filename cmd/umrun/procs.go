@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Processors that follow the load.
+
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A round trip of the program goes through half a dozen goroutines, one after the
+// other. If Go may use a second processor, each hand-over wakes a thread there that
+// finds nothing to do, for some microseconds on both sides; that is a third of the
+// time that umrun takes for a short connection. A download wants every processor
+// that there is. So umrun begins with all, and keeps one while that is enough.
+const (
+	procsTick = 20 * time.Millisecond
+
+	// Goroutines that have waited for a processor for longer than procsWait, of all
+	// that ran: round trips have less than one in two hundred on a single one,
+	// bulk transfers one in thirty and more.
+	procsWait  = 64 * time.Microsecond
+	procsWiden = 0.02 // from here on one is too few
+
+	// procsNarrow is the share of one processor's time that may be used by what is
+	// to be put on a single one.
+	procsNarrow = 0.9
+
+	// A change for the worse is taken back after a tick, and tried again later each
+	// time.
+	procsPatience   = 5 // ticks of light load before the first attempt
+	procsImpatience = 32 * procsPatience
+
+	// After procsIdle ticks of less than procsBusy processors they stop, until the
+	// program moves something.
+	procsIdle = 50
+	procsBusy = 0.02
+)
+
+// procs decides how many processors (GOMAXPROCS) umrun uses.
+type procs struct {
+	asleep atomic.Bool
+	wake   chan struct{}
+}
+
+// startProcs begins to look after the processors. What the user says in GOMAXPROCS
+// stays.
+func startProcs() *procs {
+	p := &procs{wake: make(chan struct{}, 1)}
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 1 {
+		p.asleep.Store(true)
+		go p.follow() // as long as the process lives
+	}
+	return p
+}
+
+// active says that something moves; it costs nothing.
+func (p *procs) active() {
+	if p.asleep.Load() && p.asleep.CompareAndSwap(true, false) {
+		p.wake <- struct{}{} // has room: it is sent once for each sleep
+	}
+}
+
+// follow is the loop.
+func (p *procs) follow() {
+	var l load
+	c := choice{patience: procsPatience}
+	t := time.NewTicker(procsTick)
+	t.Stop()
+	for idle := procsIdle; ; {
+		if idle >= procsIdle {
+			idle = 0
+			t.Stop()
+			p.asleep.Store(true)
+			<-p.wake
+			t.Reset(procsTick)
+			l.measure()
+		}
+		<-t.C
+		used, late := l.measure()
+		idle++
+		if used >= procsBusy {
+			idle = 0
+		}
+		if c.step(used, late) {
+			if c.narrow {
+				runtime.GOMAXPROCS(1)
+			} else {
+				runtime.SetDefaultGOMAXPROCS()
+			}
+		}
+	}
+}
+
+// A choice is between one processor and all.
+type choice struct {
+	narrow   bool // one
+	light    int  // ticks that one would have been, or was, enough for
+	patience int  // of these until the next change of mind
+}
+
+// step looks at the last tick, see [load.measure], and tells whether narrow changed.
+func (c *choice) step(used, late float64) bool {
+	switch {
+	case c.narrow && late >= procsWiden:
+		c.narrow, c.light, c.patience = false, 0, min(2*c.patience, procsImpatience)
+		return true
+	case late >= procsWiden || used > procsNarrow:
+		c.light = 0
+	case c.light < c.patience:
+		c.light++
+	case !c.narrow:
+		c.narrow, c.light = true, 0
+		return true
+	default: // long enough on one: it was the right number
+		c.light, c.patience = 0, max(c.patience/2, procsPatience)
+	}
+	return false
+}
+
+// load measures the process since the last time it was asked.
+type load struct {
+	at     time.Time
+	cpu    time.Duration
+	sample [1]metrics.Sample
+	counts []uint64
+}
+
+// measure returns the processor time used, in processors, and the share of
+// goroutines that had to wait for long until they ran (see package
+// runtime/metrics). Neither stops anything.
+func (l *load) measure() (used, late float64) {
+	now := time.Now()
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) // cannot fail
+	cpu := time.Duration(ts.Nano())
+	used = float64(cpu-l.cpu) / float64(max(now.Sub(l.at), 1))
+	l.at, l.cpu = now, cpu
+
+	l.sample[0].Name = "/sched/latencies:seconds"
+	metrics.Read(l.sample[:])
+	if l.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return used, 0
+	}
+	h := l.sample[0].Value.Float64Histogram()
+	if len(l.counts) != len(h.Counts) {
+		l.counts = make([]uint64, len(h.Counts))
+	}
+	all, long := uint64(0), uint64(0)
+	for i, n := range h.Counts {
+		n, l.counts[i] = n-l.counts[i], n
+		all += n
+		if h.Buckets[i] >= procsWait.Seconds() {
+			long += n
+		}
+	}
+	if long < 2 {
+		long = 0 // chance
+	}
+	return used, float64(long) / float64(max(all, 1))
+}
