@@ -23,6 +23,7 @@ import (
 
 func init() {
 	targets["ip"] = ipTarget
+	targets["expiring"] = expiring
 	targets["groups"] = groups
 }
 
@@ -117,6 +118,26 @@ ip route show table 100
 ip -j route show 10.97.0.0/16
 ip route
 ip addr show lo
+ip addr add 10.40.0.1/24 brd + label lo:1 dev lo
+ip addr add 10.41.0.1 peer 10.41.0.2 dev lo
+ip addr add 10.42.0.1/24 scope link dev lo valid_lft 5000 preferred_lft 4000
+ip addr add fd42::1/64 dev lo nodad valid_lft 5000 preferred_lft 0
+ip addr add fd43::1/64 dev lo noprefixroute
+ip addr add fd44::1 peer fd44::2 dev lo
+ip addr change 10.42.0.1/24 dev lo
+ip addr replace 10.43.0.1/24 dev lo metric 7
+ip addr change 10.43.0.1/24 dev lo preferred_lft 9 valid_lft 5
+ip addr show label lo:1
+ip addr show to 10.41.0.0/16
+ip -6 addr show deprecated
+ip -6 addr show permanent
+ip -j addr show to 10.40.0.0/16
+ip addr show scope link
+ip route show table all
+ip addr del 10.41.0.1 peer 10.41.0.2 dev lo
+ip addr del 10.42.0.1/24 dev lo
+ip addr del fd44::1 peer fd44::2 dev lo
+ip addr flush dev lo deprecated
 ip link set lo mtu 1400
 ip link set lo down
 ip addr show lo
@@ -185,16 +206,58 @@ func (w *transcript) monitor() {
 	_ = cmd.Wait()
 }
 
+// expiring sees addresses end their lives: one by itself, one with the first of its
+// network.
+func expiring(w *transcript) {
+	for line := range strings.Lines(`ip addr add 10.50.0.1/24 dev lo valid_lft 1 preferred_lft 1
+		ip addr add 10.50.0.2/24 dev lo
+		ip addr add 10.51.0.1/24 dev lo valid_lft 100 preferred_lft 1
+		ip addr add fd50::1/64 dev lo valid_lft 1 preferred_lft 1
+		ip addr add fd51::1/64 dev lo valid_lft 100 preferred_lft 1`) {
+		f := strings.Fields(line)
+		out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
+		w.say("$ %s: %s%v", line, out, err)
+	}
+	// Linux leaves a route of IPv6 for a while when its address has ended.
+	w.await("end of life", func() bool {
+		out, err := exec.Command("ip", "addr", "show", "dev", "lo").Output()
+		w.must("ip", err)
+		return !strings.Contains(string(out), "10.50.0") && !strings.Contains(string(out), "fd50::") && strings.Count(string(out), "deprecated") == 2
+	})
+	for _, args := range []string{"-o addr show dev lo", "route", "-6 route show fd51::/64"} {
+		out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+		w.say("ip %s: %s%v", args, lifetime.ReplaceAllString(string(out), "valid_lft N"), err)
+	}
+}
+
+// lifetime is what is left, when it is less than for ever.
+var lifetime = regexp.MustCompile(`valid_lft \d+sec`)
+
+func TestExpiry(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip is not installed")
+	}
+	t.Parallel()
+	compareChanges(t, "expiring")
+}
+
 func TestChanges(t *testing.T) {
 	for _, tool := range []string{"ip", "busybox"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(tool + " is not installed")
 		}
 	}
+	compareChanges(t, "ip")
+}
+
+// compareChanges runs a target in a network namespace of its own, with lo up, and
+// under umrun.
+func compareChanges(t *testing.T, target string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", "ip link set lo up && exec /proc/$PPID/exe")
-	cmd.Env = append(os.Environ(), targetEnv+"=ip", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), targetEnv+"="+target, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
@@ -205,7 +268,7 @@ func TestChanges(t *testing.T) {
 		t.Skipf("no network namespace can be made here: %v: %s", err, want)
 	}
 	w := newWorld(t, nil)
-	got, _ := w.run(t, "ip")
+	got, _ := w.run(t, target)
 	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); d != "" {
 		t.Errorf("transcript differs from the kernel's (-kernel +umrun):\n%s\n%s", d, w.log)
 	}

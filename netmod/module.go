@@ -64,7 +64,8 @@ type Module struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines of single answers
 
-	changing sync.Mutex // one request to rtnetlink at a time
+	changing sync.Mutex  // one request to rtnetlink at a time
+	expiry   *time.Timer // when the life of an address ends; +checklocks:changing
 
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
@@ -295,6 +296,7 @@ func (m *Module) Close() error {
 	}
 	m.mu.Unlock()
 	m.cancel()
+	m.stopExpiry()
 	m.live.close()
 	m.pump.close()
 	for _, s := range socks {

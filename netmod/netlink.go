@@ -149,24 +149,6 @@ func (m *Module) counted() stacks.State {
 	return s
 }
 
-// setState returns what makes the stack's configuration another one and tells the
-// multicast groups; nil if the stack has a fixed one. Module.changing is held when
-// it is called, and when what it returns is.
-func (m *Module) setState() func(stacks.State) error {
-	conf, ok := m.stack.(stacks.Configurer)
-	if !ok {
-		return nil
-	}
-	return func(next stacks.State) error {
-		old := m.stack.State()
-		if err := conf.SetState(next); err != nil {
-			return err
-		}
-		m.announce(rtnetlink.Changes(old, next))
-		return nil
-	}
-}
-
 // announce sends notifications to the sockets that are members of their groups.
 func (m *Module) announce(all []rtnetlink.Notification) {
 	m.mu.Lock()

@@ -4,7 +4,10 @@
 
 package stacks
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // A Configurer is implemented by stacks whose interfaces, addresses and routes a
 // program may change, as it could change those of a network namespace of its own.
@@ -24,6 +27,7 @@ func (s State) Clone() State {
 	s.Interfaces = slices.Clone(s.Interfaces)
 	for i := range s.Interfaces {
 		s.Interfaces[i].Addrs = slices.Clone(s.Interfaces[i].Addrs)
+		s.Interfaces[i].Info = maps.Clone(s.Interfaces[i].Info)
 	}
 	s.Routes = slices.Clone(s.Routes)
 	s.Tables = slices.Clone(s.Tables)

@@ -7,6 +7,7 @@ package stacks
 import (
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +38,38 @@ type Interface struct {
 	MAC   net.HardwareAddr // nil without a link header
 	Addrs []netip.Prefix   // address with the length of its on-link prefix
 
+	// Info says more of those addresses that programs have added or changed.
+	Info map[netip.Prefix]AddrInfo
+
 	// Counters is for those who tell of interfaces. It is no part of the
 	// configuration: State leaves it zero, see [Counter].
 	Counters Counters
+}
+
+// AddrInfo is what is known of an address beside its prefix. Flags and numbers are
+// those of linux/if_addr.h and linux/rtnetlink.h.
+type AddrInfo struct {
+	Peer      netip.Addr // the other end of a point-to-point link; the on-link prefix of IPv4 is then its
+	Broadcast netip.Addr // IPv4, zero: none; only told
+	Label     string     // IPv4; empty: the name of the interface
+	Flags     uint32     // IFA_F_NODAD, NOPREFIXROUTE, DEPRECATED
+	Told      bool       // Scope and Proto are as a program said, and do not follow from the address
+	Scope     uint8      // RT_SCOPE_*
+	Proto     uint8      // IFAPROT_*
+	Metric    int        // of the route to the prefix; 0: as usual
+
+	// Until when it is to be used for new connections, and at all; zero: for ever.
+	Preferred, Valid time.Time
+	// When it was added and last changed; zero: with the stack.
+	Added, Changed time.Time
+}
+
+// Network is the on-link prefix of p, which is one of i.Addrs.
+func (i *Interface) Network(p netip.Prefix) netip.Prefix {
+	if peer := i.Info[p].Peer; peer.Is4() {
+		return netip.PrefixFrom(peer, p.Bits()).Masked()
+	}
+	return p.Masked()
 }
 
 // Counters count what passed an interface since the stack was made.

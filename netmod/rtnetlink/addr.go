@@ -6,6 +6,7 @@ package rtnetlink
 
 import (
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -97,43 +98,104 @@ func (r *request) oneAddr(w *nlmsg.Writer) *nlmsg.Failure {
 	return nlmsg.Fail(unix.EADDRNOTAVAIL, "")
 }
 
-// address writes the n-th address of an interface, in a message of type typ.
+// address writes the n-th address of an interface, in a message of type typ:
+// inet_fill_ifaddr and inet6_fill_ifaddr.
 func address(w *nlmsg.Writer, typ uint16, ifc *stacks.Interface, n int, flags uint16) {
 	p := ifc.Addrs[n]
-	a := p.Addr()
-	ifaFlags := uint32(unix.IFA_F_PERMANENT)
+	a, info := p.Addr(), ifc.Info[p]
+	ifaFlags := info.Flags
+	if info.Valid.IsZero() {
+		ifaFlags |= unix.IFA_F_PERMANENT
+	}
 	if a.Is4() && secondary(ifc, n) {
 		ifaFlags |= unix.IFA_F_SECONDARY
 	}
 	w.Begin(typ, flags)
-	w.U8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), scopeOf(a))
+	w.U8(uint8(familyOf(a)), uint8(p.Bits()), uint8(ifaFlags), addrScope(ifc, p))
 	w.U32(uint32(ifc.Index))
-	w.AttrAddr(unix.IFA_ADDRESS, a)
-	if a.Is4() {
+	if info.Peer.IsValid() {
+		w.AttrAddr(unix.IFA_ADDRESS, info.Peer)
+	} else {
+		w.AttrAddr(unix.IFA_ADDRESS, a)
+	}
+	if a.Is4() || info.Peer.IsValid() {
 		w.AttrAddr(unix.IFA_LOCAL, a)
-		w.AttrString(unix.IFA_LABEL, ifc.Name)
+	}
+	if info.Broadcast.IsValid() {
+		w.AttrAddr(unix.IFA_BROADCAST, info.Broadcast)
+	}
+	if a.Is4() {
+		w.AttrString(unix.IFA_LABEL, labelOf(ifc, p))
+	}
+	if info.Metric != 0 {
+		w.AttrU32(unix.IFA_RT_PRIORITY, uint32(info.Metric))
 	}
 	w.AttrU32(unix.IFA_FLAGS, ifaFlags)
 	switch {
+	case info.Proto != 0:
+		w.AttrU8(ifaProto, info.Proto)
+	case info.Told:
 	case a.Is6() && a.IsLoopback():
 		w.AttrU8(ifaProto, protoLo)
 	case a.Is6() && a.IsLinkLocalUnicast():
 		w.AttrU8(ifaProto, protoLL)
 	}
-	// struct ifa_cacheinfo: valid and preferred for ever, the stamps since boot.
+	cacheInfo(w, info)
+	w.End()
+}
+
+// cacheInfo writes struct ifa_cacheinfo: seconds that are left, and when the address
+// was added and changed, in hundredths of a second since the machine has started.
+func cacheInfo(w *nlmsg.Writer, info stacks.AddrInfo) {
+	var up unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &up) // cannot fail
+	now := time.Now()
+	left := func(t time.Time) uint32 {
+		if t.IsZero() {
+			return ^uint32(0)
+		}
+		return uint32((max(0, t.Sub(now)) + time.Second - 1) / time.Second)
+	}
+	since := func(t time.Time) uint32 {
+		if t.IsZero() {
+			return 0
+		}
+		return uint32((time.Duration(up.Nano()) - now.Sub(t)) / (10 * time.Millisecond))
+	}
+	preferred := left(info.Preferred)
+	if info.Flags&unix.IFA_F_DEPRECATED != 0 {
+		preferred = 0
+	}
 	w.U16(unix.SizeofRtAttr + 16)
 	w.U16(unix.IFA_CACHEINFO)
-	w.U32(^uint32(0))
-	w.U32(^uint32(0))
-	w.Zero(8)
-	w.End()
+	w.U32(preferred)
+	w.U32(left(info.Valid))
+	w.U32(since(info.Added))
+	w.U32(since(info.Changed))
+}
+
+// addrScope is the scope of an address of ifc.
+func addrScope(ifc *stacks.Interface, p netip.Prefix) uint8 {
+	if info := ifc.Info[p]; info.Told && p.Addr().Is4() {
+		return info.Scope
+	}
+	return scopeOf(p.Addr())
+}
+
+// labelOf is the label of an IPv4 address of ifc.
+func labelOf(ifc *stacks.Interface, p netip.Prefix) string {
+	if label := ifc.Info[p].Label; label != "" {
+		return label
+	}
+	return ifc.Name
 }
 
 // primary is the first address in the subnet of the n-th one, with a prefix of
 // the same length: the one that the kernel prefers as a source.
 func primary(ifc *stacks.Interface, n int) netip.Addr {
+	subnet := ifc.Network(ifc.Addrs[n])
 	for _, p := range ifc.Addrs[:n] {
-		if p.Masked() == ifc.Addrs[n].Masked() {
+		if ifc.Network(p) == subnet {
 			return p.Addr()
 		}
 	}

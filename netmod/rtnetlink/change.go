@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Requests that change addresses and interfaces: RTM_NEWADDR, RTM_DELADDR,
-// RTM_NEWLINK, RTM_SETLINK.
+// Requests that change something, and those that change an interface: RTM_NEWLINK,
+// RTM_SETLINK.
 
 package rtnetlink
 
 import (
 	"bytes"
-	"net/netip"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +15,6 @@ import (
 	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
-
-const noPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE
 
 // change answers a request to change something: what the State then is.
 func (r *request) change() (stacks.State, *nlmsg.Failure) {
@@ -33,77 +31,6 @@ func (r *request) change() (stacks.State, *nlmsg.Failure) {
 		f = nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}
 	return e.State, f
-}
-
-// changeAddr adds or removes an address: inet_rtm_newaddr, inet6_rtm_newaddr and
-// their opposites.
-func (r *request) changeAddr(e *editor) *nlmsg.Failure {
-	if len(r.body) < unix.SizeofIfAddrmsg {
-		return nlmsg.Fail(unix.EINVAL, "")
-	}
-	family, bits := r.family(), int(r.body[1])
-	attrs := r.attrs(unix.SizeofIfAddrmsg)
-	local, ok1 := attrAddr(attrs[unix.IFA_LOCAL], family)
-	addr, ok2 := attrAddr(attrs[unix.IFA_ADDRESS], family)
-	ipv := "ipv4"
-	switch {
-	case family != unix.AF_INET && family != unix.AF_INET6:
-		return nlmsg.Fail(unix.EOPNOTSUPP, "")
-	case !ok1 || !ok2:
-		return nlmsg.Fail(unix.EINVAL, "")
-	case family == unix.AF_INET6:
-		ipv = "ipv6"
-		if !local.IsValid() {
-			local = addr
-		}
-	}
-	ifc := byIndex(e.State, int(int32(attrU32(r.body[4:]))))
-	if r.typ == unix.RTM_DELADDR {
-		if ifc == nil {
-			return nlmsg.Fail(unix.ENODEV, ipv+": Device not found")
-		}
-		for n, p := range ifc.Addrs {
-			if familyOf(p.Addr()) == family && (!local.IsValid() || p.Addr() == local) &&
-				(family == unix.AF_INET && !addr.IsValid() || p.Bits() == bits) {
-				e.removeAddr(ifc, n)
-				return nil
-			}
-		}
-		if family == unix.AF_INET6 {
-			return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv6: address not found")
-		}
-		return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv4: Address not found")
-	}
-	switch {
-	case !local.IsValid() || bits > local.BitLen():
-		return nlmsg.Fail(unix.EINVAL, "")
-	case ifc == nil:
-		return nlmsg.Fail(unix.ENODEV, ipv+": Unable to find device")
-	case addr.IsValid() && addr != local:
-		return nlmsg.Fail(unix.EOPNOTSUPP, "peer addresses are not supported")
-	case family == unix.AF_INET6 && (local.IsMulticast() || local.IsUnspecified() || local.IsLoopback() && !ifc.Loop || local.Is4In6()):
-		return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv6: Invalid address")
-	case family == unix.AF_INET6 && ifc.MTU < minMTU6:
-		return nlmsg.Fail(unix.ENODEV, "")
-	}
-	if family == unix.AF_INET && local.IsUnspecified() {
-		return nil // as the kernel: taken, and nothing comes of it
-	}
-	p := netip.PrefixFrom(local, bits)
-	for _, q := range ifc.Addrs {
-		if q.Addr() != local || family == unix.AF_INET && q.Bits() != bits {
-			continue
-		}
-		if r.flags&unix.NLM_F_EXCL != 0 || r.flags&unix.NLM_F_REPLACE == 0 {
-			if family == unix.AF_INET6 {
-				return nlmsg.Fail(unix.EEXIST, "ipv6: address already assigned")
-			}
-			return nlmsg.Fail(unix.EEXIST, "ipv4: Address already assigned")
-		}
-		return nil // labels, scopes and times of life are not kept
-	}
-	e.addAddr(ifc, p, attrU32(attrs[unix.IFA_FLAGS])&noPrefixRoute == 0)
-	return nil
 }
 
 // changeLink changes an interface: do_setlink. What a program sets that has no
@@ -184,8 +111,34 @@ func (e *editor) rename(ifc *stacks.Interface, name string) unix.Errno {
 	case byName(e.State, name) != nil:
 		return unix.EEXIST
 	}
+	relabel(ifc, name)
 	ifc.Name = name
 	return 0
+}
+
+// relabel gives the addresses of IPv4 the labels that go with a new name: the first
+// has the name itself, the others keep what was behind the colon or get a number
+// (net/ipv4/devinet.c:inetdev_changename).
+func relabel(ifc *stacks.Interface, name string) {
+	named := 0
+	for _, p := range ifc.Addrs {
+		if !p.Addr().Is4() {
+			continue
+		}
+		label := name
+		if named++; named > 1 {
+			_, alias, ok := strings.Cut(labelOf(ifc, p), ":")
+			if !ok {
+				alias = strconv.Itoa(named)
+			}
+			label = name[:min(len(name), unix.IFNAMSIZ-2-len(alias))] + ":" + alias
+		}
+		info := ifc.Info[p]
+		if info.Label = label; label == name {
+			info.Label = ""
+		}
+		setInfo(ifc, p, info)
+	}
 }
 
 // attrString is a string up to its zero; absent is "".

@@ -74,6 +74,47 @@ func addrReq(typ, flags uint16, index int, prefix string) []byte {
 	return message(typ, flags, 1, fixed, attribute(unix.IFA_LOCAL, p.Addr().AsSlice()), attribute(unix.IFA_ADDRESS, p.Addr().AsSlice()))
 }
 
+// An extra is what else is said of an address.
+type extra struct {
+	peer, label, brd string
+	scope            uint8
+	flags            uint32
+	metric           uint32
+	proto            uint8
+	preferred, valid uint32 // seconds; both 0: not said
+	lifetime         bool   // said all the same
+}
+
+func addrWith(typ, flags uint16, index int, prefix string, x extra) []byte {
+	p := netip.MustParsePrefix(prefix)
+	family := familyOf(p.Addr())
+	addr := p.Addr()
+	if x.peer != "" {
+		addr = netip.MustParseAddr(x.peer)
+	}
+	parts := [][]byte{{byte(family), byte(p.Bits()), byte(x.flags), x.scope}, u32(uint32(index)),
+		attribute(unix.IFA_LOCAL, p.Addr().AsSlice()), attribute(unix.IFA_ADDRESS, addr.AsSlice())}
+	if x.label != "" {
+		parts = append(parts, attribute(unix.IFA_LABEL, append([]byte(x.label), 0)))
+	}
+	if x.brd != "" {
+		parts = append(parts, attribute(unix.IFA_BROADCAST, netip.MustParseAddr(x.brd).AsSlice()))
+	}
+	if x.flags != 0 {
+		parts = append(parts, attribute(unix.IFA_FLAGS, u32(x.flags)))
+	}
+	if x.metric != 0 {
+		parts = append(parts, attribute(unix.IFA_RT_PRIORITY, u32(x.metric)))
+	}
+	if x.proto != 0 {
+		parts = append(parts, attribute(ifaProto, []byte{x.proto}))
+	}
+	if x.lifetime || x.valid != 0 {
+		parts = append(parts, attribute(unix.IFA_CACHEINFO, slices.Concat(u32(x.preferred), u32(x.valid), u32(0), u32(0))))
+	}
+	return message(typ, flags, 1, parts...)
+}
+
 // A hop is how a route goes on.
 type hop struct {
 	via, src    string
@@ -169,6 +210,51 @@ func TestKernelChanges(t *testing.T) {
 		{"IPv6 link-local", addrReq(newA, add, tun, "fe80::5/64")},
 		{"IPv6 not there", addrReq(delA, plain, tun, "fd01::9/64")},
 		{"IPv6 multicast", addrReq(newA, add, tun, "ff02::9/64")},
+
+		{"label", addrWith(newA, add, tun, "10.11.0.1/24", extra{label: "tun0:1"})},
+		{"label again", addrWith(newA, replace, tun, "10.11.0.1/24", extra{label: "tun0:2"})},
+		{"delete by another label", addrWith(delA, plain, tun, "10.11.0.1/24", extra{label: "tun0:2"})},
+		{"delete by label", addrWith(delA, plain, tun, "10.11.0.1/24", extra{label: "tun0:1"})},
+		{"broadcast", addrWith(newA, add, tun, "10.11.0.1/24", extra{brd: "10.11.0.255"})},
+		{"odd broadcast", addrWith(newA, add, tun, "10.12.0.1/24", extra{brd: "10.12.0.7"})},
+		{"scope", addrWith(newA, add, tun, "10.13.0.1/24", extra{scope: unix.RT_SCOPE_LINK})},
+		{"another scope in the subnet", addrWith(newA, add, tun, "10.13.0.2/24", extra{})},
+		{"same scope in the subnet", addrWith(newA, add, tun, "10.13.0.3/24", extra{scope: unix.RT_SCOPE_LINK})},
+		{"peer", addrWith(newA, add, tun, "10.14.0.1/32", extra{peer: "10.14.0.2"})},
+		{"peer again", addrWith(newA, add, tun, "10.14.0.1/32", extra{peer: "10.14.0.2"})},
+		{"peer with a network", addrWith(newA, add, tun, "10.15.0.1/24", extra{peer: "10.16.0.2"})},
+		{"beside the peer", addrWith(newA, add, tun, "10.16.0.9/24", extra{})},
+		{"delete by the wrong peer", addrWith(delA, plain, tun, "10.14.0.1/32", extra{peer: "10.14.0.3"})},
+		{"no prefix route", addrWith(newA, add, tun, "10.17.0.1/24", extra{flags: noPrefixRoute})},
+		{"metric of an address", addrWith(newA, add, tun, "10.18.0.1/24", extra{metric: 50})},
+		{"another metric", addrWith(newA, replace, tun, "10.18.0.1/24", extra{metric: 60})},
+		{"protocol", addrWith(newA, add, tun, "10.19.0.1/24", extra{proto: 9})},
+		{"lifetime", addrWith(newA, add, tun, "10.20.0.1/24", extra{valid: 3000, preferred: 2000})},
+		{"deprecated", addrWith(newA, replace, tun, "10.20.0.1/24", extra{valid: 3000})},
+		{"for ever", addrWith(newA, replace, tun, "10.20.0.1/24", extra{})},
+		{"lifetime backwards", addrWith(newA, add, tun, "10.21.0.1/24", extra{valid: 3, preferred: 4})},
+		{"no lifetime", addrWith(newA, add, tun, "10.21.0.1/24", extra{lifetime: true})},
+		{"nodad", addrWith(newA, add, tun, "10.22.0.1/24", extra{flags: unix.IFA_F_NODAD})},
+		{"IPv6 lifetime", addrWith(newA, add, tun, "fd20::1/64", extra{valid: 3000, preferred: 2000})},
+		{"IPv6 deprecated", addrWith(newA, replace, tun, "fd20::1/64", extra{valid: 3000})},
+		{"IPv6 for ever", addrWith(newA, replace, tun, "fd20::1/64", extra{})},
+		{"IPv6 lifetime backwards", addrWith(newA, add, tun, "fd21::1/64", extra{valid: 3, preferred: 4})},
+		{"IPv6 nodad", addrWith(newA, add, tun, "fd22::1/64", extra{flags: unix.IFA_F_NODAD})},
+		{"IPv6 no prefix route", addrWith(newA, add, tun, "fd23::1/64", extra{flags: noPrefixRoute})},
+		{"IPv6 prefix route", addrWith(newA, replace, tun, "fd23::1/64", extra{})},
+		{"IPv6 no prefix route again", addrWith(newA, replace, tun, "fd23::1/64", extra{flags: noPrefixRoute})},
+		{"IPv6 metric", addrWith(newA, add, tun, "fd24::1/64", extra{metric: 50})},
+		{"IPv6 another metric", addrWith(newA, replace, tun, "fd24::1/64", extra{metric: 60})},
+		{"IPv6 peer", addrWith(newA, add, tun, "fd25::1/128", extra{peer: "fd25::2"})},
+		{"IPv6 peer with a network", addrWith(newA, add, tun, "fd26::1/64", extra{peer: "fd27::2"})},
+		{"IPv6 protocol", addrWith(newA, add, tun, "fd28::1/64", extra{proto: 9})},
+		{"delete peer", addrWith(delA, plain, tun, "10.14.0.1/32", extra{peer: "10.14.0.2"})},
+		{"delete peer with a network", addrWith(delA, plain, tun, "10.15.0.1/24", extra{peer: "10.16.0.2"})},
+		{"delete metric", addrWith(delA, plain, tun, "10.18.0.1/24", extra{})},
+		{"delete no prefix route", addrWith(delA, plain, tun, "10.17.0.1/24", extra{})},
+		{"IPv6 delete metric", addrWith(delA, plain, tun, "fd24::1/64", extra{})},
+		{"IPv6 delete peer", addrWith(delA, plain, tun, "fd25::1/128", extra{peer: "fd25::2"})},
+		{"IPv6 delete peer with a network", addrWith(delA, plain, tun, "fd26::1/64", extra{})},
 
 		{"route", routeReq(newR, add, "10.2.0.0/16", hop{via: "10.1.0.1"})},
 		{"route again", routeReq(newR, add, "10.2.0.0/16", hop{via: "10.1.0.1"})},
@@ -295,6 +381,9 @@ func TestKernelChanges(t *testing.T) {
 				t.Errorf("%s: %s: -kernel +ours\n%s", step.name, what, d)
 			}
 		}
+		if t.Failed() {
+			return // what follows would only repeat it
+		}
 	}
 }
 
@@ -320,7 +409,8 @@ func seen(t *testing.T, datagrams [][]byte) (out []string) {
 		case unix.RTM_NEWLINK:
 			out = append(out, fmt.Sprint("link ", m.Fixed[:8], m.Fixed[8:24], " ", m.Attrs[unix.IFLA_IFNAME], m.Attrs[unix.IFLA_MTU]))
 		case unix.RTM_NEWADDR:
-			out = append(out, fmt.Sprint("addr ", m.Fixed, m.Attrs[unix.IFA_ADDRESS]))
+			out = append(out, fmt.Sprint("addr ", m.Fixed, m.Attrs[unix.IFA_ADDRESS], " local ", m.Attrs[unix.IFA_LOCAL], " brd ", m.Attrs[unix.IFA_BROADCAST],
+				" ", m.Attrs[unix.IFA_LABEL], " flags ", m.Attrs[unix.IFA_FLAGS], " metric ", m.Attrs[unix.IFA_RT_PRIORITY], " life ", m.Attrs[unix.IFA_CACHEINFO]))
 		case unix.RTM_NEWROUTE:
 			if m.Attrs[unix.RTA_DST] == multicast {
 				continue // the kernel has it with or without addresses

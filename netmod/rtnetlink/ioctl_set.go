@@ -92,7 +92,7 @@ func (e *editor) setAddr4(ifc *stacks.Interface, a netip.Addr) unix.Errno {
 	if a.IsUnspecified() {
 		return 0
 	}
-	e.addAddr(ifc, netip.PrefixFrom(a, length), true)
+	e.addAddr(ifc, netip.PrefixFrom(a, length), stacks.AddrInfo{})
 	return 0
 }
 
@@ -125,7 +125,7 @@ func (e *editor) setMask4(ifc *stacks.Interface, mask netip.Addr) unix.Errno {
 		}
 		if p.Bits() != length {
 			e.removeAddr(ifc, n)
-			e.addAddr(ifc, netip.PrefixFrom(p.Addr(), length), true)
+			e.addAddr(ifc, netip.PrefixFrom(p.Addr(), length), stacks.AddrInfo{})
 		}
 		return 0
 	}

@@ -48,14 +48,15 @@ func Changes(old, next stacks.State) []Notification {
 	addrs := func(in, notIn stacks.State, typ uint16) {
 		for i := range in.Interfaces {
 			ifc := &in.Interfaces[i]
-			have := make(map[netip.Prefix]bool)
+			have := make(map[netip.Prefix]stacks.AddrInfo)
 			if o := byIndex(notIn, ifc.Index); o != nil {
 				for _, p := range o.Addrs {
-					have[p] = true
+					have[p] = o.Info[p]
 				}
 			}
 			for n, p := range ifc.Addrs {
-				if !have[p] {
+				info, there := have[p]
+				if !there || typ == unix.RTM_NEWADDR && info != ifc.Info[p] {
 					g := group(familyOf(p.Addr()), unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 					tell(g, func(w *nlmsg.Writer) { address(w, typ, ifc, n, 0) })
 				}

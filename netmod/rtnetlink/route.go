@@ -135,10 +135,10 @@ func (e *entry) follow(ifc *stacks.Interface, r stacks.Route) (own bool) {
 		if p.Addr().BitLen() != e.dst.Addr().BitLen() {
 			continue
 		}
-		if e.dst.IsSingleIP() && p.Addr() == e.dst.Addr() && r.Proto == 0 {
+		if e.dst.IsSingleIP() && p.Addr() == e.dst.Addr() && r.Proto == 0 && (p.Addr().Is4() || p != e.dst || p == loopback6) {
 			return true
 		}
-		if e.gateway.IsValid() || p.Masked() != e.dst || r.Proto != 0 {
+		if e.gateway.IsValid() || ifc.Network(p) != e.dst || r.Proto != 0 {
 			continue
 		}
 		if ifc.Loop && p.Addr().Is4() {
@@ -183,12 +183,23 @@ func localEntries(ifc *stacks.Interface) []entry {
 			continue
 		}
 		// What is ours is so also while its interface is down.
-		if ifc.Loop && p.Bits() < 32 {
-			add(p.Masked(), unix.RTN_LOCAL, unix.RT_SCOPE_HOST, a, 0)
+		network := ifc.Network(p)
+		if ifc.Loop && (p.Bits() < 32 || network != p) {
+			add(network, unix.RTN_LOCAL, unix.RT_SCOPE_HOST, a, uint32(ifc.Info[p].Metric))
 		}
-		if p.Bits() < 31 && ifc.Up {
-			last := lastOf(p)
+		if !ifc.Up {
+			continue
+		}
+		brd := ifc.Info[p].Broadcast
+		if p.Bits() < 31 {
+			last := lastOf(network)
 			add(netip.PrefixFrom(last, 32), unix.RTN_BROADCAST, unix.RT_SCOPE_LINK, a, 0)
+			if brd == last {
+				brd = netip.Addr{}
+			}
+		}
+		if brd.IsValid() && !brd.IsUnspecified() && brd != broadcast4 {
+			add(netip.PrefixFrom(brd, 32), unix.RTN_BROADCAST, unix.RT_SCOPE_LINK, a, 0)
 		}
 	}
 	if has6 && !ifc.Loop {

@@ -104,11 +104,17 @@ func (s *Stack) apply(old, next *stacks.Interface) error {
 		}
 	}
 	for _, p := range next.Addrs { // in their order, by which sources are chosen
-		if _, ok := have[p.Addr()]; ok || want[p.Addr()] != p {
+		if want[p.Addr()] != p {
 			continue
 		}
-		if err := s.addAddress(id, p); err != nil {
-			return err
+		if q, ok := have[p.Addr()]; !ok {
+			if err := s.addAddress(id, next, p); err != nil {
+				return err
+			}
+		} else if l := lifetimes(next, p); l != lifetimes(old, q) {
+			if err := s.gv.SetAddressLifetimes(id, gvAddr(p.Addr()), l); err != nil {
+				return fmt.Errorf("lifetime of %s: %s", p, err)
+			}
 		}
 	}
 	if old.Up != next.Up {
@@ -134,15 +140,24 @@ func addresses(ifc *stacks.Interface) map[netip.Addr]netip.Prefix {
 	return out
 }
 
-func (s *Stack) addAddress(id tcpip.NICID, p netip.Prefix) error {
+func (s *Stack) addAddress(id tcpip.NICID, ifc *stacks.Interface, p netip.Prefix) error {
 	pa := tcpip.ProtocolAddress{
 		Protocol:          protoOf(p.Addr()),
 		AddressWithPrefix: tcpip.AddressWithPrefix{Address: gvAddr(p.Addr()), PrefixLen: p.Bits()},
 	}
-	if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{}); err != nil {
+	if ifc.Info[p].Peer.Is4() {
+		pa.AddressWithPrefix.PrefixLen = 32 // the network is not its own
+	}
+	if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{Lifetimes: lifetimes(ifc, p)}); err != nil {
 		return fmt.Errorf("add address %s: %s", p, err)
 	}
 	return nil
+}
+
+// lifetimes tells gVisor which addresses are not to be chosen as a source while there
+// are others: deprecated ones of IPv6 (RFC 6724, rule 3). Linux looks at those only.
+func lifetimes(ifc *stacks.Interface, p netip.Prefix) stack.AddressLifetimes {
+	return stack.AddressLifetimes{Deprecated: p.Addr().Is6() && ifc.Info[p].Flags&unix.IFA_F_DEPRECATED != 0}
 }
 
 // minMTU is the smallest MTU of all interfaces and routes, bytes.

@@ -239,10 +239,11 @@ func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.Li
 		return fmt.Errorf("make interface %s: %s", ifc.Name, err)
 	}
 	for _, p := range ifc.Addrs {
-		if err := s.addAddress(id, p); err != nil {
+		if err := s.addAddress(id, &ifc, p); err != nil {
 			return fmt.Errorf("interface %s: %w", ifc.Name, err)
 		}
-		if net := p.Masked(); !ifc.Loop && !p.IsSingleIP() {
+		// Linux lists a single address of IPv6 as a network of its own.
+		if net := p.Masked(); !ifc.Loop && (!p.IsSingleIP() || p.Addr().Is6()) {
 			st.Routes = append(st.Routes, stacks.Route{Dst: net, Src: p.Addr(), IfIndex: ifc.Index})
 		}
 	}

@@ -51,6 +51,7 @@ func TestState(t *testing.T) {
 		},
 		Routes: []stacks.Route{
 			{Dst: netip.MustParsePrefix("10.0.0.0/24"), Src: netip.MustParseAddr("10.0.0.2"), IfIndex: 2},
+			{Dst: netip.MustParsePrefix("fd00::2/128"), Src: netip.MustParseAddr("fd00::2"), IfIndex: 2},
 			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.0.0.1"), IfIndex: 2},
 			{Dst: netip.MustParsePrefix("::/0"), IfIndex: 2},
 		},

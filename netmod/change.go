@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Changes of the view's network: by requests, and when the life of an address ends.
+
+package netmod
+
+import (
+	"time"
+
+	"umrun/netmod/rtnetlink"
+	"umrun/stacks"
+)
+
+// setState returns what makes the stack's configuration another one and tells the
+// multicast groups; nil if the stack has a fixed one. Module.changing is held when
+// it is called, and when what it returns is.
+func (m *Module) setState() func(stacks.State) error {
+	conf, ok := m.stack.(stacks.Configurer)
+	if !ok {
+		return nil
+	}
+	return func(next stacks.State) error {
+		old := m.stack.State()
+		if err := conf.SetState(next); err != nil {
+			return err
+		}
+		m.announce(rtnetlink.Changes(old, next))
+		m.awaitExpiry()
+		return nil
+	}
+}
+
+// awaitExpiry has expire called when the life of an address ends. Module.changing is
+// held.
+func (m *Module) awaitExpiry() {
+	if m.expiry != nil {
+		m.expiry.Stop()
+		m.expiry = nil
+	}
+	_, at, changed := rtnetlink.Expire(m.stack.State(), time.Now())
+	if changed {
+		at = time.Now()
+	}
+	if !at.IsZero() && m.ctx.Err() == nil {
+		m.expiry = time.AfterFunc(time.Until(at), m.expire)
+	}
+}
+
+// expire removes the addresses that have lived.
+func (m *Module) expire() {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if m.ctx.Err() != nil {
+		return
+	}
+	next, _, changed := rtnetlink.Expire(m.stack.State(), time.Now())
+	set := m.setState()
+	if !changed || set == nil {
+		m.awaitExpiry()
+		return
+	}
+	if err := set(next); err != nil {
+		m.log.Error("remove addresses that have lived", "err", err)
+	}
+}
+
+// stopExpiry ends what awaitExpiry has started; the module's context has ended.
+func (m *Module) stopExpiry() {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if m.expiry != nil {
+		m.expiry.Stop()
+	}
+}
