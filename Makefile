@@ -5,6 +5,7 @@
 # make test    install what is missing, then run every check and test
 # make suites  Go's and CPython's own network tests, natively and under umrun
 # make programs the table of docs/programs.md; needs root, installs servers and starts none
+# make fuzz    run each fuzz target for FUZZTIME (10m); make test runs their seeds
 # make bench   measure, side by side with the peers that are installed
 # make conform the conformance cases alone: programs natively and under umrun; needs root
 # make check   vet, staticcheck, format; no network namespaces, no root
@@ -27,7 +28,7 @@ PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquit
 	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh
 PROGRAM_DEV := postgresql-15 ruby-webrick
 
-.PHONY: all build test conform check bench suites programs demo deps-build deps-test clean
+.PHONY: all build test conform check fuzz bench suites programs demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -64,6 +65,9 @@ test: deps-test build
 conform: deps-test build
 	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 $(GO) test -json -count=1 -timeout 10m -run 'Transcripts|Cases' ./view/viewtest | \
 		$(GO) run ./testdata/testsum
+
+fuzz: deps-build
+	@GO=$(GO) scripts/fuzz.sh '$(or $(FUZZTIME),10m)' '$(FUZZ)'
 
 bench: build
 	$(GO) run ./testdata/bench

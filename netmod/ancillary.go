@@ -266,7 +266,13 @@ func controlOfIPv6(m *stacks.Message, typ int, v []byte) (err error) {
 			}
 		}
 	case unix.IPV6_HOPLIMIT:
-		m.TTL, err = controlWord(v, -1, 255)
+		if len(v) != 4 {
+			return unix.EINVAL
+		}
+		// Only its lower half is looked at.
+		if m.TTL = int(int16(native.Uint32(v))); m.TTL < -1 || m.TTL > 255 {
+			return unix.EINVAL
+		}
 	case unix.IPV6_TCLASS:
 		m.TOS, err = controlWord(v, -1, 255)
 	default:

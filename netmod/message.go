@@ -300,6 +300,9 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 		return 0, err
 	}
 	if !to.IsValid() && !s.connected && s.isUDP() {
+		if s.soErr == unix.EDESTADDRREQ { // of a write that did not trap
+			s.soErr = 0
+		}
 		return 0, unix.EDESTADDRREQ
 	}
 	dst := to

@@ -165,7 +165,7 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 			return intercept.Fail(intercept.Errno(err))
 		}
 		if !to.IsValid() {
-			return intercept.Fail(unix.EAFNOSUPPORT)
+			return intercept.Fail(otherFamily(b.family, sa))
 		}
 		m.live.sweep() // a port may be held by a placeholder that is gone
 		b.mu.Lock()

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 }
 
 // must ends a test whose preparations fail.
-func must[T any](t *testing.T) func(v T, err error) T {
+func must[T any](t testing.TB) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -72,7 +72,7 @@ func must[T any](t *testing.T) func(v T, err error) T {
 type world struct{ list []Socket }
 
 // socket makes a kernel socket.
-func (w *world) socket(t *testing.T, family, typ int) int {
+func (w *world) socket(t testing.TB, family, typ int) int {
 	t.Helper()
 	fd := must[int](t)(unix.Socket(family, typ|unix.SOCK_CLOEXEC, 0))
 	t.Cleanup(func() { unix.Close(fd) })
@@ -80,7 +80,7 @@ func (w *world) socket(t *testing.T, family, typ int) int {
 }
 
 // add describes a socket by what its own calls say.
-func (w *world) add(t *testing.T, fd, family, proto, state, recvQ, sendQ int) {
+func (w *world) add(t testing.TB, fd, family, proto, state, recvQ, sendQ int) {
 	t.Helper()
 	name := func(f func(int) (unix.Sockaddr, error)) netip.AddrPort {
 		sa, err := f(fd)
@@ -118,7 +118,7 @@ func (w *world) add(t *testing.T, fd, family, proto, state, recvQ, sendQ int) {
 var loop4 = [4]byte{127, 0, 0, 1}
 
 // newWorld makes listeners, connections in some states, and datagram sockets.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if why, ok := os.LookupEnv(inside); !ok || why != "" {
 		t.Skip("no network namespace can be made here: " + why)
@@ -195,7 +195,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // ask sends a request to the kernel.
-func ask(t *testing.T, req []byte) (out [][]byte, port uint32) {
+func ask(t testing.TB, req []byte) (out [][]byte, port uint32) {
 	t.Helper()
 	fd := must[int](t)(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG))
 	defer unix.Close(fd)

@@ -20,7 +20,7 @@ const (
 	opSrcLE
 	opDstGE
 	opDstLE
-	opAuto // the port was picked by the kernel
+	opAuto // the port was picked by the kernel: not known here, never holds
 	opSrcCond
 	opDstCond
 	opDev
@@ -153,6 +153,12 @@ func (p program) host(a netip.AddrPort, family int) bool {
 		return false
 	}
 	bits := int(p[1])
+	if !a.IsValid() { // no peer is the wildcard
+		a = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		if family == unix.AF_INET {
+			a = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		}
+	}
 	var want netip.Addr
 	switch p[0] {
 	case unix.AF_UNSPEC:
