@@ -67,7 +67,7 @@ func parseSockaddr(family int, sa []byte) (netip.AddrPort, error) {
 			return none, unix.EINVAL
 		}
 		a := netip.AddrFrom16([16]byte(sa[8:24]))
-		if len(sa) >= unix.SizeofSockaddrInet6 && (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast()) {
+		if len(sa) >= unix.SizeofSockaddrInet6 && (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast()) {
 			if zone := native.Uint32(sa[24:]); zone != 0 {
 				a = a.WithZone(strconv.FormatUint(uint64(zone), 10))
 			}

@@ -64,7 +64,10 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	}
 	gerr := s.endpoint().Connect(f)
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
-		return connectErrno(gerr)
+		if e := connectErrno(gerr); e != unix.ENETUNREACH {
+			return e
+		}
+		return s.noRoute(f)
 	}
 	s.phase, s.errTaken, s.err = phaseConnecting, false, 0
 	s.countLocked()

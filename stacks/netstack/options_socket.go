@@ -53,7 +53,7 @@ var solSocket = map[optKey]option{
 	{sock0, unix.SO_SNDLOWAT}:    constant("SO_SNDLOWAT", func(*sock) int { return 1 }),
 
 	{sock0, unix.SO_LINGER}:       {name: "SO_LINGER", set: setLinger, get: getLinger},
-	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, get: getDevice},
+	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, ask: getDevice},
 	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		if err != nil {
@@ -277,8 +277,12 @@ func bindToDevice(ep tcpip.Endpoint, index int) error {
 	return optErrno(o.SetBindToDevice(int32(index)))
 }
 
-func getDevice(s *sock, ep tcpip.Endpoint) ([]byte, error) {
-	id := int(ep.SocketOptions().GetBindToDevice())
+// getDevice wants room for the longest name (net/core/sock.c:sock_getbindtodevice).
+func getDevice(s *sock, v []byte) ([]byte, error) {
+	id := int(s.endpoint().SocketOptions().GetBindToDevice())
+	if id != 0 && len(v) < unix.IFNAMSIZ {
+		return nil, unix.EINVAL
+	}
 	for _, i := range s.st.State().Interfaces {
 		if i.Index == id {
 			return append([]byte(i.Name), 0), nil

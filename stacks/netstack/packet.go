@@ -110,7 +110,10 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 		return unix.EACCES
 	}
 	if err := ep.Connect(f); err != nil {
-		return connectErrno(err)
+		if e := connectErrno(err); e != unix.ENETUNREACH {
+			return e
+		}
+		return s.noRoute(f)
 	}
 	return nil
 }
@@ -124,7 +127,29 @@ func (s *packetSocket) destination(a netip.AddrPort) (tcpip.FullAddress, error) 
 	if err == nil && s.proto == unix.IPPROTO_ICMP && f.NIC == 0 && f.Addr.Len() > 0 {
 		f.NIC = s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, f.Addr)
 	}
+	if err == nil && f.NIC == 0 && f.Addr.Len() == header.IPv4AddressSize {
+		f.NIC = s.sourceInterface(f)
+	}
 	return f, err
+}
+
+// sourceInterface is the interface of a datagram to a group or to everyone, if the
+// socket is bound to an address and names no interface: the one that has the
+// address (net/ipv4/route.c:ip_route_output_key_hash_rcu, "special hack").
+func (s *packetSocket) sourceInterface(to tcpip.FullAddress) tcpip.NICID {
+	if !header.IsV4MulticastAddress(to.Addr) && to.Addr != header.IPv4Broadcast {
+		return 0
+	}
+	ep := s.endpoint()
+	var o tcpip.MulticastInterfaceOption
+	if err := ep.GetSockOpt(&o); err != nil || o.NIC != 0 || ep.SocketOptions().GetBindToDevice() != 0 {
+		return 0
+	}
+	local := s.localName().Addr().Unmap()
+	if !local.Is4() || local.IsUnspecified() {
+		return 0
+	}
+	return s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, gvAddr(local))
 }
 
 // disconnectLocked is connect(2) to AF_UNSPEC. gVisor does it for UDP only; a
@@ -252,8 +277,11 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 	switch err.(type) {
 	case nil:
 		return nil
-	case *tcpip.ErrHostUnreachable:
-		return unix.ENETUNREACH // no route; ICMP errors have other types
+	case *tcpip.ErrHostUnreachable, *tcpip.ErrNetworkUnreachable: // no route; ICMP errors have other types
+		if o.To != nil {
+			return s.noRoute(*o.To)
+		}
+		return unix.ENETUNREACH
 	}
 	return errno(err)
 }

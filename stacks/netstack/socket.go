@@ -84,18 +84,6 @@ func (s *sock) down() error {
 	return nil
 }
 
-// Bind names the socket, bind(2).
-func (s *sock) Bind(a netip.AddrPort) error {
-	if err := s.down(); err != nil {
-		return err
-	}
-	f, err := full(s.family, a)
-	if err != nil {
-		return err
-	}
-	return bindErrno(s.endpoint().Bind(f))
-}
-
 // localName returns what getsockname(2) reports.
 func (s *sock) localName() netip.AddrPort {
 	f, err := s.endpoint().GetLocalAddress()

@@ -140,6 +140,9 @@ func (s *stream) Listen(backlog int) error {
 	default:
 		return unix.EINVAL
 	}
+	if s.listenerAt() {
+		return unix.EADDRINUSE
+	}
 	// Linux lets one connection more than the backlog wait
 	// (net/sock.h:sk_acceptq_is_full).
 	if err := s.endpoint().Listen(backlog + 1); err != nil {

@@ -136,6 +136,15 @@ static void ip4(void)
 	take("from", b);
 	close(fd);
 
+	begin("mcast/interface-of-the-source");
+	fd = bound("127.0.0.1", 0);
+	num("send", give(fd, "by lo", G4, port_at(b)));
+	take("received", b);
+	ok("connect", connect_to(fd, G4, port_at(b)));
+	num("send", send(fd, "again", 5, 0));
+	take("received", b);
+	close(fd);
+
 	begin("mcast/local-groups");
 	num("all hosts, by lo", give(s, "hosts", "224.0.0.1", port_at(b)));
 	take("everyone is a member", b);

@@ -6,10 +6,27 @@ package viewtest_test
 
 func init() {
 	transcripts = append(transcripts,
-		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast",
+		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp",
 	)
+	const (
+		freebind = "a packet of an address that is not the view's would be dropped by the peer"
+		low      = "the view is the program's own network: low ports are its own"
+	)
+	for _, kind := range []string{"udp", "tcp"} {
+		differences = append(differences,
+			difference{where: "bind/" + kind + "-freebind", native: "somebody else's address: ok", umrun: "somebody else's address: EADDRNOTAVAIL", reason: freebind},
+			difference{where: "bind/" + kind + "-freebind", native: "bound getsockname: 10.11.12.13 port 7200 len 16", umrun: "bound getsockname: 0.0.0.0 port 0 len 16", reason: freebind},
+			difference{where: "bind/" + kind + "-freebind", native: "FREEBIND: ok", umrun: "FREEBIND: ENOPROTOOPT", reason: freebind},
+			difference{where: "bind/" + kind + "-low-port", native: "1023: EACCES", umrun: "1023: ok", reason: low},
+		)
+	}
+	const dual = "of two sockets that both take IPv4, the last one bound gets it, not the one of AF_INET"
 	differences = append(differences,
 		difference{where: "mcast/bind-address-is-source", native: "from: 3 \"own\" from SELF port EPH len 16", umrun: "from: EAGAIN",
 			reason: "a packet leaves by an interface that has its source address, not by another that IP_MULTICAST_IF names"},
+		difference{where: "bind/v4-and-dual", native: "the dual one: EAGAIN", umrun: "the dual one: 4 \"nine\" from ::ffff:127.0.0.1 port EPH len 28", reason: dual},
+		difference{where: "bind/v4-and-dual", native: "the v4 one: 4 \"nine\" from 127.0.0.1 port EPH len 16", umrun: "the v4 one: EAGAIN", reason: dual},
+		difference{where: "bind/tcp-addresses", native: "239.1.2.3: ok", umrun: "239.1.2.3: EADDRNOTAVAIL", reason: "no stream can be there"},
+		difference{where: "bind/no-port", native: "port 0", umrun: "port *", reason: "IP_BIND_ADDRESS_NO_PORT has no effect"},
 	)
 }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Binding: what bind(2) refuses before gVisor is asked, and who may listen where
+// another one does.
+
+package netstack
+
+import (
+	"net/netip"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// Bind names the socket, bind(2).
+func (s *sock) Bind(a netip.AddrPort) error {
+	if err := s.down(); err != nil {
+		return err
+	}
+	if err := s.bindable(a.Addr()); err != nil {
+		return err
+	}
+	f, err := full(s.family, a)
+	if err != nil {
+		return err
+	}
+	return bindErrno(s.endpoint().Bind(f))
+}
+
+// bindable has what net/ipv6/af_inet6.c:__inet6_bind looks at before the address
+// itself.
+func (s *sock) bindable(a netip.Addr) error {
+	so := s.endpoint().SocketOptions()
+	switch {
+	case s.family != unix.AF_INET6:
+		return nil
+	case a.IsMulticast() && s.typ == unix.SOCK_STREAM:
+		return unix.EINVAL
+	case a.Is4In6() && so.GetV6Only():
+		return unix.EINVAL
+	case !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() || a.Is4In6():
+		return nil
+	}
+	nic := so.GetBindToDevice()
+	if z := a.Zone(); z != "" {
+		if n, err := strconv.ParseInt(z, 10, 32); err == nil {
+			nic = int32(n)
+		}
+	}
+	switch {
+	case nic == 0:
+		return unix.EINVAL // it says nothing without an interface
+	case !s.st.gv.HasNIC(tcpip.NICID(nic)):
+		return unix.ENODEV
+	}
+	return nil
+}
+
+// listenerAt tells whether another socket listens where s would: gVisor lets two
+// that have SO_REUSEADDR, Linux only those that have SO_REUSEPORT
+// (net/ipv4/inet_connection_sock.c:inet_csk_bind_conflict).
+func (s *stream) listenerAt() bool {
+	ep := s.endpoint()
+	at, err := ep.GetLocalAddress()
+	if err != nil || at.Port == 0 {
+		return false
+	}
+	for _, te := range s.st.gv.RegisteredEndpoints() {
+		other, ok := te.(tcpip.Endpoint)
+		if !ok || other == ep {
+			continue
+		}
+		to, err := other.GetLocalAddress()
+		if err != nil || to.Port != at.Port || tcp.EndpointState(other.State()) != tcp.StateListen {
+			continue
+		}
+		if ep.SocketOptions().GetReusePort() && other.SocketOptions().GetReusePort() {
+			continue
+		}
+		if takes(ep, at.Addr, to.Addr) || takes(other, to.Addr, at.Addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// takes tells whether connections to an address come to an endpoint that is bound
+// to at.
+func takes(ep tcpip.Endpoint, at, addr tcpip.Address) bool {
+	a, b := addrOf(unix.AF_INET, at, 0).Unmap(), addrOf(unix.AF_INET, addr, 0).Unmap()
+	if a == b && !a.IsUnspecified() {
+		return true
+	}
+	if !a.IsUnspecified() {
+		return false
+	}
+	if b.IsUnspecified() || !b.Is4() { // the families of wildcards are told by ports that conflict
+		return true
+	}
+	return at.Len() == header.IPv4AddressSize || !ep.SocketOptions().GetV6Only()
+}
+
+// noRoute is the errno of a datagram or a connection that has no route: EINVAL if
+// that is for its source, a loopback address (net/ipv4/route.c:
+// ip_route_output_key_hash_rcu and fib_validate_source give it for those).
+func (s *sock) noRoute(to tcpip.FullAddress) unix.Errno {
+	local := s.localName().Addr().Unmap()
+	if local.Is4() && local.IsLoopback() && !addrOf(unix.AF_INET, to.Addr, 0).Unmap().IsLoopback() {
+		return unix.EINVAL
+	}
+	return unix.ENETUNREACH
+}
