@@ -5,6 +5,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -32,10 +33,12 @@ const (
 	// to be put on a single one.
 	procsNarrow = 0.9
 
-	// A change for the worse is taken back after a tick, and tried again later each
-	// time.
-	procsPatience   = 5 // ticks of light load before the first attempt
-	procsImpatience = 32 * procsPatience
+	// procsPatience is how many ticks of light load come before the step to one. One
+	// that is taken back within procsSoon ticks was wrong: the next takes twice as
+	// many, up to procsMost.
+	procsPatience = 5
+	procsSoon     = 25
+	procsMost     = 32 * procsPatience
 
 	// After procsIdle ticks of less than procsBusy processors they stop, until the
 	// program moves something.
@@ -51,11 +54,11 @@ type procs struct {
 
 // startProcs begins to look after the processors. What the user says in GOMAXPROCS
 // stays.
-func startProcs() *procs {
+func startProcs(log *slog.Logger) *procs {
 	p := &procs{wake: make(chan struct{}, 1)}
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 1 {
 		p.asleep.Store(true)
-		go p.follow() // as long as the process lives
+		go p.follow(log) // as long as the process lives
 	}
 	return p
 }
@@ -68,7 +71,7 @@ func (p *procs) active() {
 }
 
 // follow is the loop.
-func (p *procs) follow() {
+func (p *procs) follow(log *slog.Logger) {
 	var l load
 	c := choice{patience: procsPatience}
 	t := time.NewTicker(procsTick)
@@ -94,6 +97,7 @@ func (p *procs) follow() {
 			} else {
 				runtime.SetDefaultGOMAXPROCS()
 			}
+			log.Debug("processors follow the load", "used", runtime.GOMAXPROCS(0), "load", used, "late", late)
 		}
 	}
 }
@@ -102,26 +106,30 @@ func (p *procs) follow() {
 type choice struct {
 	narrow   bool // one
 	light    int  // ticks that one would have been, or was, enough for
-	patience int  // of these until the next change of mind
+	patience int  // of these until the step to one
 }
 
 // step looks at the last tick, see [load.measure], and tells whether narrow changed.
 func (c *choice) step(used, late float64) bool {
 	switch {
 	case c.narrow && late >= procsWiden:
-		c.narrow, c.light, c.patience = false, 0, min(2*c.patience, procsImpatience)
+		if c.light < procsSoon {
+			c.patience = min(2*c.patience, procsMost)
+		} else {
+			c.patience = procsPatience
+		}
+		c.narrow, c.light = false, 0
 		return true
-	case late >= procsWiden || used > procsNarrow:
-		c.light = 0
-	case c.light < c.patience:
+	case c.narrow || late < procsWiden && used <= procsNarrow:
 		c.light++
-	case !c.narrow:
-		c.narrow, c.light = true, 0
-		return true
-	default: // long enough on one: it was the right number
-		c.light, c.patience = 0, max(c.patience/2, procsPatience)
+	default:
+		c.light = 0
 	}
-	return false
+	if c.narrow || c.light < c.patience {
+		return false
+	}
+	c.narrow, c.light = true, 0
+	return true
 }
 
 // load measures the process since the last time it was asked.

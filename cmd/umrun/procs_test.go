@@ -43,10 +43,11 @@ func TestChoice(t *testing.T) {
 		}
 		n += play(1, 0.8, late)
 	}
-	if most := 2*ticks/procsImpatience + 20; n > most || n < 2 {
+	if most := 2*ticks/procsMost + 20; n > most || n < 2 {
 		t.Errorf("a load that fits neither: %d changes in %d ticks, want 2 to %d", n, ticks, most)
 	}
-	play(5000, 0.5, 0)
+	play(2*procsMost, 0.5, 0)
+	play(1, 0.9, 0.5)
 	if c.patience != procsPatience {
 		t.Errorf("after a long light load the patience is %d, want %d", c.patience, procsPatience)
 	}

@@ -42,7 +42,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	conf.Pending = func(bytes, _ int) {
 		log.Warn(fmt.Sprintf("the program has ended, %d bytes of it are still on their way: waiting up to a minute, Ctrl-C gives them up", bytes))
 	}
-	conf.Active = startProcs().active
+	conf.Active = startProcs(log).active
 	plan, err := view.MakePlan(conf)
 	if err != nil {
 		return err
