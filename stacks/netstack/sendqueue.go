@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -26,8 +27,10 @@ type sendQueues struct {
 
 // A sendQueue is the entry of one connection.
 type sendQueue struct {
-	id    tcp.TCPEndpointID
-	bytes atomic.Int64 // as of the last segment received, and sent since
+	id     tcp.TCPEndpointID
+	stream *stream
+	bytes  atomic.Int64 // as of the last segment received, and sent since
+	heard  atomic.Int64 // when the last segment came, or the wait for one began, ns
 
 	gone waiter.Entry // on the stream's queue: drops the entry of a dead connection
 }
@@ -35,7 +38,9 @@ type sendQueue struct {
 // observe is gVisor's TCP probe. It runs with the connection locked.
 func (q *sendQueues) observe(s *tcp.TCPEndpointState) {
 	if v, ok := q.m.Load(s.ID); ok {
-		v.(*sendQueue).bytes.Store(int64(s.SndBufState.SndBufUsed))
+		c := v.(*sendQueue)
+		c.bytes.Store(int64(s.SndBufState.SndBufUsed))
+		c.heard.Store(int64(s.SegTime.Sub(tcpip.MonotonicTime{})))
 	}
 }
 
@@ -49,7 +54,8 @@ func (s *stream) countLocked() {
 	if !ok {
 		return
 	}
-	c := &sendQueue{id: tcp.TCPEndpointID(info.ID)}
+	c := &sendQueue{id: tcp.TCPEndpointID(info.ID), stream: s}
+	c.heard.Store(s.st.now())
 	s.counted = c
 	s.st.queues.m.Store(c.id, c)
 	c.gone = waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) {
@@ -82,8 +88,8 @@ func (p *payload) Len() int { return min(p.p.Len(), sendMax) }
 
 func (p *payload) Read(b []byte) (int, error) {
 	n, err := p.p.Read(b)
-	if p.q != nil {
-		p.q.bytes.Add(int64(n))
+	if q := p.q; q != nil && q.bytes.Add(int64(n)) == int64(n) {
+		q.heard.Store(q.stream.st.now())
 	}
 	return n, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -60,6 +61,8 @@ type Config struct {
 	SndBufMax int // most bytes of a TCP send buffer; 6 MiB if zero
 
 	Log *slog.Logger // nil: nothing is logged
+
+	giveUp time.Duration // giveUpTime if zero; for tests
 }
 
 // A LinkConfig is one interface. The stack owns the link from the moment that
@@ -94,6 +97,8 @@ type Stack struct {
 
 	closed    atomic.Bool
 	closeOnce sync.Once
+	done      chan struct{}  // closed by Close
+	wg        sync.WaitGroup // watchQueues
 }
 
 var _ stacks.Stack = (*Stack)(nil)
@@ -106,7 +111,7 @@ func New(c Config) (*Stack, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	s := &Stack{log: c.Log}
+	s := &Stack{log: c.Log, done: make(chan struct{})}
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
@@ -131,6 +136,11 @@ func New(c Config) (*Stack, error) {
 	for _, e := range s.links {
 		e.start()
 	}
+	if c.giveUp == 0 {
+		c.giveUp = giveUpTime
+	}
+	s.wg.Add(1)
+	go s.watchQueues(c.giveUp)
 	return s, nil
 }
 
@@ -298,6 +308,8 @@ func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {
 func (s *Stack) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		close(s.done)
+		s.wg.Wait()
 		// Resets go out while the links still run; Destroy waits with locks
 		// held that the links' goroutines want, hence this order.
 		s.gv.Close()

@@ -24,10 +24,9 @@ const sendMax = 64 << 10
 const backlogMax = 4096
 
 // orphanTimeout is how long a closed connection tries to get its data to a peer
-// that does not answer; gVisor alone would try for ever. It is the time that
-// Linux gives living connections (net.ipv4.tcp_retries2), longer than its own
-// for closed ones, so that a peer that pauses loses nothing.
-const orphanTimeout = 924 * time.Second
+// that does not answer. It is the time that Linux gives living connections,
+// longer than its own for closed ones, so that a peer that pauses loses nothing.
+const orphanTimeout = giveUpTime
 
 // A stream is a TCP socket.
 type stream struct {
@@ -198,6 +197,9 @@ func (s *stream) Send(p stacks.Payload) (int, error) {
 		}
 		return 0, unix.EPIPE
 	}
+	if e := s.ownError(); e != 0 {
+		return 0, e
+	}
 	s.reported()
 	return 0, errno(err)
 }
@@ -234,6 +236,9 @@ func (s *stream) Recv(w io.Writer, n int) (int, error) {
 			return 0, e
 		}
 		return 0, unix.ENOTCONN
+	}
+	if e := s.ownError(); e != 0 {
+		return 0, e
 	}
 	s.reported()
 	return 0, errno(err)
@@ -284,6 +289,9 @@ func (s *stream) Shutdown(how int) error {
 		return unix.ENOTCONN
 	default:
 		s.rdShut = s.rdShut || flags&tcpip.ShutdownRead != 0
+	}
+	if c := s.counted; c != nil && flags&tcpip.ShutdownWrite != 0 && c.bytes.Load() <= 0 {
+		c.heard.Store(s.st.now())
 	}
 	if err := s.endpoint().Shutdown(flags); err != nil {
 		return errno(err)
