@@ -323,6 +323,9 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 		err = lag(fd)
 	}
 	if err == nil {
+		err = s.inherit(fd, listener.kept)
+	}
+	if err == nil {
 		s.lag = 1
 		err = m.enterStream(s, fd)
 	}

@@ -183,7 +183,10 @@ func (x *transfer) scatter(c *intercept.Call, p []byte) (int, error) {
 // handleSendto answers sendto(2) with an address.
 func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
-		if p, ok := s.(*packet); c.Args[4] == 0 && (!ok || p.family != unix.AF_NETLINK) {
+		p, datagrams := s.(*packet)
+		netlink := datagrams && p.family == unix.AF_NETLINK
+		more := !datagrams && int32(c.Args[3])&unix.MSG_MORE != 0
+		if c.Args[4] == 0 && !netlink && !more {
 			return intercept.Continue()
 		}
 		x := &transfer{flags: int(int32(c.Args[3]))}

@@ -23,6 +23,8 @@ type optionKey struct{ level, name int }
 type optionRule struct {
 	get func(s socket, d int) ([]byte, error)  // nil: the stack; the mutex is held
 	set func(s socket, d held, v []byte) error // nil: the stack
+
+	child bool // an accepted connection has its listener's (net/core/sock.c:sk_clone_lock)
 }
 
 // optionRules is the table of options that concern the placeholder or the module.
@@ -36,12 +38,12 @@ var optionRules = map[optionKey]optionRule{
 
 	// These live in the placeholder too: it is the one that is read and that
 	// signals. Their values are as its kernel rounds them.
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO}:     {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO}:     {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo},
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW}: {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW}: {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo},
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}:     {get: getNative(unix.SO_RCVLOWAT), set: setRcvLowat},
-	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}:     {get: onStreams(getNative(unix.SO_PEEK_OFF)), set: setPeekOff},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO}:     {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo, child: true},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO}:     {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo, child: true},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW}: {get: getTimeo(unix.SO_RCVTIMEO), set: setRcvTimeo, child: true},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW}: {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo, child: true},
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}:     {get: getNative(unix.SO_RCVLOWAT), set: setRcvLowat, child: true},
+	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}:     {get: onStreams(getNative(unix.SO_PEEK_OFF)), set: setPeekOff, child: true},
 
 	// Of AF_UNIX, and not of TCP and UDP.
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}:   {get: func(socket, int) ([]byte, error) { return int32Value(0), nil }, set: noSupport},
@@ -166,6 +168,31 @@ func setRcvLowat(s socket, d held, v []byte) error {
 	return unix.SetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_RCVLOWAT, int(n))
 }
 
+// keep notes what was set last, in the order of setting: some programs set one
+// option before every call. The list is shared with those of accepted connections
+// and is not changed.
+func keep(list []optionSet, o optionSet) []optionSet {
+	out := make([]optionSet, 0, len(list)+1)
+	for _, old := range list {
+		if old.level != o.level || old.name != o.name {
+			out = append(out, old)
+		}
+	}
+	return append(out, o)
+}
+
+// inherit sets on the placeholder of an accepted connection, fd, what was set on
+// its listener's.
+func (s *stream) inherit(fd int, opts []optionSet) error {
+	for _, o := range opts {
+		if err := optionRules[optionKey{o.level, o.name}].set(s, held{FD: intercept.FD{N: fd}}, o.value); err != nil {
+			return err
+		}
+	}
+	s.kept = opts
+	return nil
+}
+
 // onStreams is for what only the placeholder of a stream can do: a datagram need
 // not be in it.
 func onStreams(get func(socket, int) ([]byte, error)) func(socket, int) ([]byte, error) {
@@ -210,7 +237,11 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if rule, ok := optionRules[optionKey{level, name}]; ok && rule.set != nil {
-			return result(rule.set(s, *d, v))
+			err := rule.set(s, *d, v)
+			if err == nil && rule.child {
+				b.kept = keep(b.kept, optionSet{level, name, v})
+			}
+			return result(err)
 		}
 		if err := b.ep.SetOption(level, name, v); err != nil {
 			m.log.Debug("option not set", "level", level, "name", name, "errno", err)
@@ -219,7 +250,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		if p, ok := s.(*packet); ok {
 			p.want.note(level, name, v)
 		} else {
-			b.opts = append(b.opts, optionSet{level, name, v})
+			b.opts = keep(b.opts, optionSet{level, name, v})
 		}
 		return intercept.Return(0)
 	})

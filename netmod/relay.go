@@ -98,6 +98,7 @@ func (s *stream) up(limit int) (again bool) {
 			s.broken(intercept.Errno(err))
 			return false
 		}
+		s.uncorkLocked()
 		if sent == 0 {
 			s.upFull = true
 			return false

@@ -54,6 +54,7 @@ type base struct {
 	soErr    unix.Errno
 	marked   bool          // soErr stands in the placeholder as well
 	opts     []optionSet   // what was set, for an endpoint that must be made anew
+	kept     []optionSet   // what was set on the placeholder, for those of accepted connections
 	rcvTimeo time.Duration // 0: for ever
 	sndTimeo time.Duration
 	bound    bool

@@ -43,6 +43,7 @@ type stream struct {
 	appHup   bool // nobody reads either
 	finSent  bool // ... and the stack was told
 	lag      int  // bytes in the queue that are to be dropped: see "The last byte"
+	more     bool // what was sent last had MSG_MORE
 	upFull   bool // the stack takes no more for now
 	downFull bool // the program's queue is full: EPOLLOUT is on
 	downEOF  bool // the peer has sent FIN

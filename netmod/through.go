@@ -11,16 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
+	"umrun/stacks"
 )
 
-// send answers sendmsg(2), and sendto(2) with an address: TCP ignores the address
+// send answers sendmsg(2), and sendto(2) with an address or MSG_MORE: TCP ignores the address
 // (tcp(7)), AF_UNIX would not. A message without one is left to the kernel, since
 // whatever the memory says by then goes into the placeholder.
 func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_FASTOPEN != 0 {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
-	if x.hdr != 0 && len(x.to) == 0 {
+	more := x.flags&unix.MSG_MORE != 0
+	if x.hdr != 0 && len(x.to) == 0 && !more {
 		return intercept.Continue()
 	}
 	try := func() (int, error) {
@@ -30,6 +32,12 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		if err != nil {
 			return 0, err
 		}
+		if more {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.corkLocked()
+			defer s.upCorkedLocked()
+		}
 		n, err = unix.SendmsgN(d.N, (*buf)[:n], nil, nil, x.flags&unix.MSG_OOB|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == unix.ENOTCONN || err == unix.EINVAL {
 			err = unix.EPIPE
@@ -37,6 +45,36 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		return n, err
 	}
 	return s.natively(c, d, x.flags, unix.POLLOUT, try)
+}
+
+// corkLocked sends what was written so far, and lets what follows be held back.
+func (s *stream) corkLocked() {
+	if s.state != connected || s.gone || s.stubbed {
+		return
+	}
+	s.up(quantum)
+	if c, ok := s.tcp.(stacks.Corked); ok && s.state == connected {
+		c.More(true)
+		s.more = true
+	}
+}
+
+// upCorkedLocked moves what was written with MSG_MORE. What the pump moves later was
+// written without it, and ends the cork.
+func (s *stream) upCorkedLocked() {
+	if more := s.more; more && s.state == connected && !s.gone {
+		s.more = false
+		s.up(quantum)
+		s.more = s.state == connected
+	}
+}
+
+// uncorkLocked is called when data was moved that came without MSG_MORE.
+func (s *stream) uncorkLocked() {
+	if c, ok := s.tcp.(stacks.Corked); ok && s.more {
+		s.more = false
+		c.More(false)
+	}
 }
 
 // recv answers recvmsg(2), and recvfrom(2) with an address or with MSG_TRUNC or

@@ -127,6 +127,13 @@ type Unacked interface {
 	Unacked() (bytes int, done bool)
 }
 
+// Corked is what a StreamSocket may have for MSG_MORE.
+type Corked interface {
+	// More says whether a segment that is not full may be held back, as after a
+	// send with MSG_MORE, for some time (tcp(7), TCP_CORK: 200 ms). false sends it.
+	More(bool)
+}
+
 // A PacketSocket is a datagram socket: UDP or ICMP echo.
 type PacketSocket interface {
 	Socket

@@ -73,7 +73,7 @@ var flags = []Entry{
 	{Name: "MSG_CONFIRM", Support: Kept},
 	{Name: "MSG_ERRQUEUE", Support: Part, Gap: "the queue is always empty"},
 	{Name: "MSG_NOSIGNAL", Support: Full},
-	{Name: "MSG_MORE", Support: Part, Gap: "a stream's data may be sent at once; datagrams are"},
+	{Name: "MSG_MORE", Support: Part, Gap: "of streams; datagrams are sent at once"},
 	{Name: "MSG_WAITFORONE", Support: Full},
 	{Name: "MSG_CMSG_CLOEXEC", Support: Full},
 	{Name: "MSG_ZEROCOPY", Support: Kept, Gap: "ignored, as without SO_ZEROCOPY, which is refused"},

@@ -23,7 +23,7 @@ var solTCP = []Option{
 	{Name: "TCP_LINGER2", Number: unix.TCP_LINGER2, Access: Both, Support: Full},
 	{Name: "TCP_DEFER_ACCEPT", Number: unix.TCP_DEFER_ACCEPT, Access: Both, Support: Full},
 	{Name: "TCP_WINDOW_CLAMP", Number: unix.TCP_WINDOW_CLAMP, Access: Both, Support: Part, Gap: "bounds the receive buffer"},
-	{Name: "TCP_INFO", Number: unix.TCP_INFO, Access: Get, Shape: Opaque, Support: Part, Gap: "what the stack does not count is 0"},
+	{Name: "TCP_INFO", Number: unix.TCP_INFO, Access: Get, Shape: Opaque, Support: Part, Gap: "what the stack does not count (pacing, delivery rate, times limited) is 0"},
 	{Name: "TCP_QUICKACK", Number: unix.TCP_QUICKACK, Access: Both, Support: Kept},
 	{Name: "TCP_CONGESTION", Number: unix.TCP_CONGESTION, Access: Both, Shape: Text, Support: Part, Gap: "cubic and reno"},
 	no("TCP_MD5SIG", unix.TCP_MD5SIG, noSigned),

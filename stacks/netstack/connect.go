@@ -191,6 +191,7 @@ func (s *stream) renewLocked() error {
 	old.Close()
 	s.phase, s.errTaken, s.err, s.rdShut = phaseUnconnected, false, 0, false
 	s.opts.replay(&s.sock, ep)
+	s.corkLocked()
 	if s.bound.IsValid() {
 		f, err := full(s.family, s.bound)
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"math"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -33,7 +32,7 @@ var solTCP = map[optKey]option{
 	{ltcp, unix.TCP_NODELAY}: flag("TCP_NODELAY",
 		func(o *tcpip.SocketOptions) bool { return !o.GetDelayOption() },
 		func(o *tcpip.SocketOptions, v bool) { o.SetDelayOption(!v) }),
-	{ltcp, unix.TCP_CORK}:     flag("TCP_CORK", (*tcpip.SocketOptions).GetCorkOption, (*tcpip.SocketOptions).SetCorkOption),
+	{ltcp, unix.TCP_CORK}:     keptBool(ltcp, unix.TCP_CORK, "TCP_CORK", 0, ""), // see stream.SetOption
 	{ltcp, unix.TCP_QUICKACK}: keptBool(ltcp, unix.TCP_QUICKACK, "TCP_QUICKACK", 1, ""),
 
 	{ltcp, unix.TCP_KEEPIDLE}: duration("TCP_KEEPIDLE", time.Second, 1, maxKeepTime,
@@ -131,7 +130,7 @@ var solTCP = map[optKey]option{
 		copy(v, o)
 		return v, nil
 	}},
-	{ltcp, unix.TCP_INFO}: {name: "TCP_INFO", get: func(s *sock, ep tcpip.Endpoint) ([]byte, error) { return s.tcpInfo(ep), nil }},
+	{ltcp, unix.TCP_INFO}: {name: "TCP_INFO"}, // see stream.Option
 	{ltcp, unix.TCP_TIMESTAMP}: {name: "TCP_TIMESTAMP", set: refused("TCP_TIMESTAMP", unix.EPERM, false).set,
 		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 			return bytesOf(int(uint32(time.Now().UnixMilli()))), nil
@@ -256,47 +255,19 @@ func (s *sock) mss(ep tcpip.Endpoint) int {
 	return mss - timestamps
 }
 
-// tcpInfo fills struct tcp_info with what gVisor knows; the rest is 0.
-func (s *sock) tcpInfo(ep tcpip.Endpoint) []byte {
-	var g tcpip.TCPInfoOption
-	if err := ep.GetSockOpt(&g); err != nil {
-		g = tcpip.TCPInfoOption{}
-	}
-	mss := uint32(s.mss(ep))
-	info := unix.TCPInfo{
-		State:        uint8(g.State),
-		Rto:          uint32(g.RTO.Microseconds()),
-		Rtt:          uint32(g.RTT.Microseconds()),
-		Rttvar:       uint32(g.RTTVar.Microseconds()),
-		Snd_cwnd:     g.SndCwnd,
-		Snd_mss:      mss,
-		Rcv_mss:      mss,
-		Advmss:       mss,
-		Snd_ssthresh: g.SndSsthresh,
-		Ato:          40000, // TCP_ATO_MIN, microseconds
-	}
-	if mtu, ok := s.pathMTU(nil); ok {
-		info.Pmtu = uint32(mtu)
-	}
-	if info.State == 0 {
-		info.State = uint8(tcp.StateClose)
-	}
-	if rcv, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
-		info.Rcv_space = uint32(ep.SocketOptions().GetReceiveBufferSize()) - uint32(rcv)
-	}
-	if tcp.EndpointState(ep.State()) == tcp.StateEstablished {
-		info.Options = 1 | 2 | 4 // TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE
-	}
-	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)))
-}
-
-// Option is getsockopt(2); SO_ERROR is the stream's own.
+// Option is getsockopt(2); SO_ERROR and TCP_INFO are the stream's own.
 func (s *stream) Option(level, name int, value []byte) (int, error) {
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
 		if err := s.down(); err != nil {
 			return 0, err
 		}
 		return copy(value, bytesOf(int(s.takeError()))), nil
+	}
+	if level == ltcp && name == unix.TCP_INFO {
+		if err := s.down(); err != nil {
+			return 0, err
+		}
+		return copy(value, s.tcpInfo()), nil
 	}
 	return s.sock.Option(level, name, value)
 }

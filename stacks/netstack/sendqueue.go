@@ -31,6 +31,9 @@ type sendQueue struct {
 	stream *stream
 	bytes  atomic.Int64 // as of the last segment received, and sent since
 	heard  atomic.Int64 // when the last segment came, or the wait for one began, ns
+	sent   atomic.Int64 // bytes, in all
+	taken  atomic.Int64 // bytes that the program has received, in all
+	peek   peek
 
 	gone waiter.Entry // on the stream's queue: drops the entry of a dead connection
 }
@@ -41,6 +44,7 @@ func (q *sendQueues) observe(s *tcp.TCPEndpointState) {
 		c := v.(*sendQueue)
 		c.bytes.Store(int64(s.SndBufState.SndBufUsed))
 		c.heard.Store(int64(s.SegTime.Sub(tcpip.MonotonicTime{})))
+		c.peek.store(s)
 	}
 }
 
@@ -78,6 +82,15 @@ func (s *stream) uncountLocked() {
 	}
 }
 
+// took counts what the program has received.
+func (s *stream) took(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.counted != nil {
+		s.counted.taken.Add(int64(n))
+	}
+}
+
 // A payload bounds one Send and counts what gVisor takes out of it.
 type payload struct {
 	p stacks.Payload
@@ -88,8 +101,11 @@ func (p *payload) Len() int { return min(p.p.Len(), sendMax) }
 
 func (p *payload) Read(b []byte) (int, error) {
 	n, err := p.p.Read(b)
-	if q := p.q; q != nil && q.bytes.Add(int64(n)) == int64(n) {
-		q.heard.Store(q.stream.st.now())
+	if q := p.q; q != nil {
+		q.sent.Add(int64(n))
+		if q.bytes.Add(int64(n)) == int64(n) {
+			q.heard.Store(q.stream.st.now())
+		}
 	}
 	return n, err
 }

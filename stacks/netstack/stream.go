@@ -39,6 +39,7 @@ type stream struct {
 	bound    netip.AddrPort // what Bind was given, for new endpoints
 	counted  *sendQueue     // the entry of Stack.queues, nil before the connection
 	giveUp   *time.Timer    // ends the handshake before gVisor would; may be nil
+	cork     cork
 }
 
 var (
@@ -173,6 +174,7 @@ func (s *stream) Accept() (stacks.StreamSocket, error) {
 	c.opts, c.vals = opts, vals
 	// A child has its listener's options (net/core/sock.c:sk_clone_lock).
 	c.opts.replay(&c.sock, ep)
+	c.corkLocked()
 	c.countLocked()
 	return c, nil
 }
@@ -184,6 +186,7 @@ func (s *stream) Send(p stacks.Payload) (int, error) {
 	}
 	s.mu.Lock()
 	q := s.counted
+	s.corkedLocked()
 	s.mu.Unlock()
 	n, err := s.endpoint().Write(&payload{p, q}, tcpip.WriteOptions{})
 	switch err.(type) {
@@ -216,6 +219,7 @@ func (s *stream) Recv(w io.Writer, n int) (int, error) {
 	case nil:
 		if r.Count > 0 {
 			ep.ModerateRecvBuf(r.Count)
+			s.took(r.Count)
 		}
 		return r.Count, nil
 	case *tcpip.ErrWouldBlock:

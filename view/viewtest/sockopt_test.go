@@ -15,6 +15,7 @@ func init() {
 	for _, kind := range []string{"tcp4", "tcp6", "udp4", "udp6", "ping4", "ping6"} {
 		transcripts = append(transcripts, "sockopt "+kind)
 	}
+	transcripts = append(transcripts, "effect 4", "effect 6")
 	const buffers = "the stack's buffers begin larger, and may be larger"
 	differences = append(differences,
 		difference{where: "sockopt/tcp?.SOL_SOCKET.SO_SNDBUF", native: "get*", umrun: "get*", reason: buffers},
