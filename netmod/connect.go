@@ -38,7 +38,10 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 		return result(nl.connect(sa, c.Task.TGID()))
 	}
 	to, err := parseSockaddr(b.family, sa)
-	if _, ok := s.(*packet); ok && to.IsValid() {
+	if b.typ == unix.SOCK_RAW {
+		to, err = rawPeer(b.family, sa)
+	}
+	if _, ok := s.(*packet); ok && b.typ != unix.SOCK_RAW && to.IsValid() {
 		err = nil // an IPv4 destination of an IPv6 socket: __ip6_datagram_connect takes it
 	}
 	if err != nil {

@@ -277,7 +277,7 @@ func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 // sendOne sends one trapped datagram. The order in which mistakes are found is that
 // of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg.
 func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
-	if s.family != unix.AF_INET6 {
+	if s.family != unix.AF_INET6 || !s.isUDP() {
 		if x.size >= datagramMax {
 			return 0, unix.EMSGSIZE
 		}
@@ -368,6 +368,9 @@ func (s *packet) payloadMax(dst netip.AddrPort) int {
 func (s *packet) destination(x *transfer) (netip.AddrPort, error) {
 	if len(x.to) == 0 || s.family == unix.AF_NETLINK {
 		return netip.AddrPort{}, nil
+	}
+	if s.typ == unix.SOCK_RAW {
+		return rawDestination(s.family, x.to)
 	}
 	switch f := sockaddrFamily(x.to); {
 	case s.family == unix.AF_INET && len(x.to) < unix.SizeofSockaddrInet4:

@@ -152,6 +152,11 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 		if nl, ok := b.ep.(*netlink); ok {
 			return result(nl.bind(sa, c.Task.TGID()))
 		}
+		if b.typ == unix.SOCK_RAW {
+			if err := rawName(b.family, sa); err != nil {
+				return intercept.Fail(intercept.Errno(err))
+			}
+		}
 		if sockaddrFamily(sa) == unix.AF_UNSPEC && b.family == unix.AF_INET && len(sa) >= unix.SizeofSockaddrInet4 {
 			// Accepted for old programs if the address is the wildcard
 			// (net/ipv4/af_inet.c:__inet_bind).

@@ -232,6 +232,12 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		if level == unix.SOL_SOCKET && name != unix.SO_BINDTODEVICE && n < 4 {
 			return intercept.Fail(unix.EINVAL) // sk_setsockopt reads an int before it looks
 		}
+		if level == unix.SOL_SOCKET && name == unix.SO_ATTACH_FILTER {
+			var err error
+			if v, err = readFilter(c, v); err != nil {
+				return intercept.Fail(intercept.Errno(err))
+			}
+		}
 		s.settle()
 		b := s.common()
 		b.mu.Lock()
@@ -273,6 +279,9 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 				return intercept.Fail(unix.EINVAL)
 			}
 			room = optionMax // do_ipv6_getsockopt compares it as unsigned
+		}
+		if level == unix.SOL_SOCKET && name == unix.SO_GET_FILTER {
+			return m.getFilter(c, s, int(room))
 		}
 		v := make([]byte, min(room, optionMax))
 		if asksByValue(level, name) && len(v) > 0 {

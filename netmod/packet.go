@@ -75,7 +75,8 @@ func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonbl
 
 // constSource tells whether datagrams can be pushed without keeping their source.
 func (s *packet) constSource() bool {
-	return (s.connected || s.family == unix.AF_NETLINK) && s.want == 0
+	// A raw socket's source is not its peer: the peer may have a port.
+	return (s.connected && s.typ != unix.SOCK_RAW || s.family == unix.AF_NETLINK) && s.want == 0
 }
 
 // turn is the job of a datagram socket.
@@ -313,6 +314,9 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 		if err := s.ep.Shutdown(how); err != nil {
 			return intercept.Fail(intercept.Errno(err))
 		}
+	}
+	if s.typ == unix.SOCK_RAW {
+		return shutRaw(d, how)
 	}
 	s.rdShut = s.rdShut || how != unix.SHUT_WR
 	s.wrShut = s.wrShut || how != unix.SHUT_RD

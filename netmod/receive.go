@@ -193,9 +193,11 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 		if err := c.WriteMem(x.hdr+40, tail[:12]); err != nil {
 			return 0, err
 		}
-		native.PutUint32(tail[:], uint32(len(name)))
-		if err := c.WriteMem(x.hdr+8, tail[:4]); err != nil {
-			return 0, err
+		if x.name != 0 { // else msg_namelen is left alone
+			native.PutUint32(tail[:], uint32(len(name)))
+			if err := c.WriteMem(x.hdr+8, tail[:4]); err != nil {
+				return 0, err
+			}
 		}
 		if x.nameLen != 0 { // recvmmsg's msg_len
 			native.PutUint32(tail[:], uint32(n))

@@ -29,7 +29,7 @@ var kinds = []Entry{
 	{Name: "AF_INET and AF_INET6, SOCK_DGRAM, UDP", Support: Full},
 	{Name: "AF_INET, SOCK_DGRAM, IPPROTO_ICMP", Support: Full},
 	{Name: "AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6", Support: Full},
-	{Name: "AF_INET and AF_INET6, SOCK_RAW", Support: Refused, Errno: unix.EPERM, Gap: "not modelled"},
+	{Name: "AF_INET and AF_INET6, SOCK_RAW", Support: Full, Gap: "no privileges are needed"},
 	{Name: "AF_INET and AF_INET6, IPPROTO_MPTCP", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "not modelled: programs use TCP"},
 	{Name: "AF_INET and AF_INET6, IPPROTO_SCTP", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "not modelled"},
 	{Name: "AF_INET and AF_INET6, SOCK_SEQPACKET", Support: Refused, Errno: unix.ESOCKTNOSUPPORT, Gap: "SCTP is not modelled"},

@@ -7,9 +7,9 @@ package sockapi
 import "golang.org/x/sys/unix"
 
 var solRaw = []Option{
-	no("ICMP_FILTER", 1, "no raw sockets"),
+	{Name: "ICMP_FILTER", Number: 1, Access: Both, Shape: Bytes, Support: Full},
 }
 
 var solICMPv6 = []Option{
-	no("ICMPV6_FILTER", unix.ICMPV6_FILTER, "no raw sockets"),
+	{Name: "ICMPV6_FILTER", Number: unix.ICMPV6_FILTER, Access: Both, Shape: Bytes, Support: Full},
 }

@@ -9,6 +9,9 @@ import "golang.org/x/sys/unix"
 // capability is the reason of what an ordinary user may not set.
 const capability = "takes a capability, as on Linux"
 
+// filtersOf says which sockets have classic filters.
+const filtersOf = "of raw sockets"
+
 var solSocket = []Option{
 	{Name: "SO_DEBUG", Number: unix.SO_DEBUG, Access: Both, Support: Kept},
 	{Name: "SO_REUSEADDR", Number: unix.SO_REUSEADDR, Access: Both, Support: Full},
@@ -31,8 +34,8 @@ var solSocket = []Option{
 	{Name: "SO_RCVTIMEO", Number: unix.SO_RCVTIMEO, Access: Both, Shape: Timeval, Support: Full},
 	{Name: "SO_SNDTIMEO", Number: unix.SO_SNDTIMEO, Access: Both, Shape: Timeval, Support: Full},
 	{Name: "SO_BINDTODEVICE", Number: unix.SO_BINDTODEVICE, Access: Both, Shape: Text, Support: Full},
-	no("SO_ATTACH_FILTER", unix.SO_ATTACH_FILTER, "not modelled"),
-	no("SO_DETACH_FILTER", unix.SO_DETACH_FILTER, "not modelled"),
+	{Name: "SO_ATTACH_FILTER", Number: unix.SO_ATTACH_FILTER, Access: Set, On: Raw, Support: Part, Gap: filtersOf},
+	{Name: "SO_DETACH_FILTER", Number: unix.SO_DETACH_FILTER, Access: Set, On: Raw, Support: Part, Gap: filtersOf},
 	{Name: "SO_PEERNAME", Number: unix.SO_PEERNAME, Access: Get, Shape: Bytes, Support: Full},
 	{Name: "SO_TIMESTAMP", Number: unix.SO_TIMESTAMP, Access: Both, Support: Full},
 	{Name: "SO_ACCEPTCONN", Number: unix.SO_ACCEPTCONN, Access: Get, On: All, Support: Full},
@@ -49,7 +52,7 @@ var solSocket = []Option{
 	{Name: "SO_WIFI_STATUS", Number: unix.SO_WIFI_STATUS, Access: Both, Support: Kept},
 	{Name: "SO_PEEK_OFF", Number: unix.SO_PEEK_OFF, Access: Both, On: TCP, Support: Part, Gap: "EOPNOTSUPP on datagram sockets"},
 	{Name: "SO_NOFCS", Number: unix.SO_NOFCS, Access: Both, Support: Kept},
-	no("SO_LOCK_FILTER", unix.SO_LOCK_FILTER, "not modelled"),
+	{Name: "SO_LOCK_FILTER", Number: unix.SO_LOCK_FILTER, Access: Both, On: Raw, Support: Part, Gap: filtersOf},
 	{Name: "SO_SELECT_ERR_QUEUE", Number: unix.SO_SELECT_ERR_QUEUE, Access: Both, Support: Kept},
 	{Name: "SO_BUSY_POLL", Number: unix.SO_BUSY_POLL, Access: Both, Support: Kept},
 	{Name: "SO_MAX_PACING_RATE", Number: unix.SO_MAX_PACING_RATE, Access: Both, Support: Part, Gap: "there is no pacing"},

@@ -320,6 +320,12 @@ func (s *packetSocket) hears(m *stacks.Message) bool {
 			return false
 		}
 	}
+	return s.hearsGroup(m)
+}
+
+// hearsGroup is hears as far as groups are concerned.
+func (s *sock) hearsGroup(m *stacks.Message) bool {
+	to := m.Local.Unmap().WithZone("")
 	if !to.IsMulticast() {
 		return true
 	}
@@ -328,7 +334,7 @@ func (s *packetSocket) hears(m *stacks.Message) bool {
 	i := s.memberAt(to, tcpip.NICID(m.IfIndex))
 	if i < 0 {
 		if to.Is4() {
-			v, err := multicastAll4.get(&s.sock, nil)
+			v, err := multicastAll4.get(s, nil)
 			return err == nil && v[0] != 0
 		}
 		return s.val(optKey{ip6, unix.IPV6_MULTICAST_ALL}, 1) != 0

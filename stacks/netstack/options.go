@@ -47,6 +47,9 @@ func (s *sock) option(k optKey) (option, bool) {
 	if k.level == ip6 && s.family != unix.AF_INET6 {
 		return option{}, false
 	}
+	if s.raw != nil {
+		return find(k, s.rawTables(k))
+	}
 	tables := []map[optKey]option{solSocket, solIP, groupOptions}
 	if s.family == unix.AF_INET6 {
 		tables = append(tables, solIPv6)
@@ -57,6 +60,10 @@ func (s *sock) option(k optKey) (option, bool) {
 	case unix.IPPROTO_UDP:
 		tables = append(tables, solUDP)
 	}
+	return find(k, tables)
+}
+
+func find(k optKey, tables []map[optKey]option) (option, bool) {
 	for _, t := range tables {
 		if o, ok := t[k]; ok {
 			return o, true
@@ -146,6 +153,8 @@ func (s *sock) knownLevel(level int) bool {
 	switch {
 	case level == unix.SOL_SOCKET, level == unix.IPPROTO_IP, s.family == unix.AF_INET6:
 		return true
+	case s.raw != nil:
+		return level == unix.SOL_RAW
 	}
 	return level == s.proto && s.proto != unix.IPPROTO_ICMP && s.proto != unix.IPPROTO_ICMPV6
 }

@@ -54,12 +54,12 @@ var solSocket = map[optKey]option{
 
 	{sock0, unix.SO_LINGER}:       {name: "SO_LINGER", set: setLinger, get: getLinger},
 	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, ask: getDevice},
-	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		if err != nil {
 			return err
 		}
-		return bindToDevice(ep, n)
+		return bindToDevice(s, ep, n)
 	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
 		return bytesOf(int(ep.SocketOptions().GetBindToDevice())), nil
 	}},
@@ -254,22 +254,23 @@ func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
 		name = name[:maxName]
 	}
 	if len(name) == 0 {
-		return bindToDevice(ep, 0)
+		return bindToDevice(s, ep, 0)
 	}
 	for _, i := range s.st.State().Interfaces {
 		if i.Name == string(name) {
-			return bindToDevice(ep, i.Index)
+			return bindToDevice(s, ep, i.Index)
 		}
 	}
 	return unix.ENODEV
 }
 
 // bindToDevice binds to an interface, 0 to none. An ordinary user may do it once
-// (net/core/sock.c:sock_bindtoindex_locked).
-func bindToDevice(ep tcpip.Endpoint, index int) error {
+// (net/core/sock.c:sock_bindtoindex_locked); the owner of a raw socket has the
+// capability for more.
+func bindToDevice(s *sock, ep tcpip.Endpoint, index int) error {
 	o := ep.SocketOptions()
 	switch {
-	case o.GetBindToDevice() != 0:
+	case o.GetBindToDevice() != 0 && s.raw == nil:
 		return unix.EPERM
 	case index < 0:
 		return unix.EINVAL

@@ -23,9 +23,10 @@ import (
 // A sock is the common part of a socket.
 type sock struct {
 	st     *Stack
-	family int // AF_INET or AF_INET6
-	typ    int // SOCK_STREAM or SOCK_DGRAM
-	proto  int // IPPROTO_*, never 0
+	family int        // AF_INET or AF_INET6
+	typ    int        // SOCK_STREAM, SOCK_DGRAM or SOCK_RAW
+	proto  int        // IPPROTO_*, never 0
+	raw    *rawSocket // what it is part of; nil: no raw socket
 
 	// wq outlives ep: a socket that is connected again after a failure gets a
 	// new endpoint, and its watchers stay where they are.

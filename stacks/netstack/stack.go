@@ -89,6 +89,7 @@ type Stack struct {
 	log    *slog.Logger
 	warned sync.Map // keys of differences that were logged
 	queues sendQueues
+	raws   rawHub
 
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
@@ -112,6 +113,7 @@ func New(c Config) (*Stack, error) {
 		return nil, err
 	}
 	s := &Stack{log: c.Log, done: make(chan struct{})}
+	s.raws.st = s
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
@@ -119,10 +121,10 @@ func New(c Config) (*Stack, error) {
 			// router advertisements: a tunnel has neither.
 			ipv6.NewProtocolWithOptions(ipv6.Options{}),
 		},
-		TransportProtocols: []stack.TransportProtocolFactory{
+		TransportProtocols: append([]stack.TransportProtocolFactory{
 			tcp.NewProtocolProbe(s.queues.observe),
 			udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
-		},
+		}, s.otherProtocols(tcp.ProtocolNumber, udp.ProtocolNumber, icmp.ProtocolNumber4, icmp.ProtocolNumber6)...),
 		HandleLocal: true,
 	})
 	if err := s.tune(c); err != nil {
@@ -298,7 +300,12 @@ func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {
 		}
 		return nil, unix.EPROTONOSUPPORT
 	case unix.SOCK_RAW:
-		return nil, unix.EPERM // raw(7): it takes CAP_NET_RAW
+		if proto == 0 {
+			return nil, unix.EPROTONOSUPPORT
+		}
+		// What CAP_NET_RAW is for on the host's network, anybody may do here: the
+		// view is the program's own.
+		return newRaw(s, family, proto)
 	}
 	return nil, unix.ESOCKTNOSUPPORT
 }

@@ -106,6 +106,12 @@ func (c *Cmd) AsUser(home string) *Cmd {
 	return c
 }
 
+// Capable leaves the user capabilities, by their numbers; call it after AsUser.
+func (c *Cmd) Capable(caps ...uintptr) *Cmd {
+	c.SysProcAttr.AmbientCaps = caps
+	return c
+}
+
 // Start forks the command from the namespace's thread.
 func (c *Cmd) Start() (err error) {
 	c.ns.Do(func() { err = c.Cmd.Start() })

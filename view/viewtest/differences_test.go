@@ -39,4 +39,11 @@ var differences = []difference{
 	{where: "udp/refused-*", native: "sendto, then: 1", umrun: "sendto, then: ECONNREFUSED", reason: noTrap},
 	{where: "udp/refused-*", native: "recvfrom with address: ECONNREFUSED", umrun: "recvfrom with address: EAGAIN", reason: noTrap},
 	{where: "badptr/send-null", native: "null: sendto address: EDESTADDRREQ", umrun: "null: sendto address: ok", reason: noTrap},
+
+	// Raw sockets.
+	{where: "rawsend/unconnected-?", native: "no address: EDESTADDRREQ", umrun: "no address: 1", reason: noTrap},
+	{where: "raw/udp-copy-4", native: "raw: ihl 20 tos 0 len 36 id set frag 4000 ttl 64 proto 17 check good",
+		umrun: "raw: ihl 20 tos 0 len 36 id 0 frag 4000 ttl 64 proto 17 check good", reason: "gVisor numbers no packets that may not be cut (RFC 6864 §4.1)"},
+	{where: "raw/echo-*-4", native: "message: ihl 20 tos 0 len 84 id set frag 0 ttl 64 proto 1 check good",
+		umrun: "message: ihl 20 tos 0 len 84 id set frag 4000 ttl 64 proto 1 check good", reason: "gVisor answers with the header of the request"},
 }

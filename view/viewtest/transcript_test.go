@@ -19,10 +19,17 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"umrun/view/viewtest"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// capable are programs that natively run as an ordinary user with CAP_NET_RAW, as
+// ping does where it has that from its file: it is all that raw and packet sockets
+// take.
+var capable []string
 
 // privileged are programs that natively run as root of the namespace, for what
 // the kernel reserves (raw and packet sockets, changes by netlink). Under umrun
@@ -80,7 +87,7 @@ func TestIntegrationTranscripts(t *testing.T) {
 		"net.ipv4.tcp_rmem=4096 131072 16777216"); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range slices.Concat(transcripts, privileged) {
+	for _, line := range slices.Concat(transcripts, capable, privileged) {
 		if x.wanted(line) {
 			t.Run(strings.ReplaceAll(line, " ", "-"), func(t *testing.T) { x.run(t, line) })
 		}
@@ -133,7 +140,10 @@ func (x *transcriber) run(t *testing.T, line string) {
 
 	// Both at once: most of the time of either is waiting.
 	c := x.native.Command(ctx, words...)
-	if !slices.Contains(privileged, line) {
+	switch {
+	case slices.Contains(capable, line):
+		c = c.AsUser(x.w.Home()).Capable(unix.CAP_NET_RAW)
+	case !slices.Contains(privileged, line):
 		c = c.AsUser(x.w.Home())
 	}
 	c.Env = append(c.Env, labEnv("10.77.0.4", "fd77::4")...)
