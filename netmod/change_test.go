@@ -158,6 +158,13 @@ func ipTarget(w *transcript) {
 		f := strings.Fields(line)
 		out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
 		w.say("$ %s%s%v", line, queues.ReplaceAllString(string(out), "qdisc"), err)
+		if err == nil && strings.HasPrefix(line, "ip addr add fd") { // Linux has more to do, from a work queue
+			w.await(line, func() bool {
+				out, _ := exec.Command("ip", "-6", "route", "show", "table", "local").Output()
+				a, _, _ := strings.Cut(f[3], "/")
+				return strings.Contains(string(out), "local "+a+" ")
+			})
+		}
 	}
 	w.monitor()
 }
