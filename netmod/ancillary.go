@@ -28,6 +28,8 @@ const (
 	wantTimestamp
 	wantTimestampNS
 	wantOrigDst
+	wantGroup
+	wantCreds
 )
 
 var ancillaryOptions = map[optionKey]ancillary{
@@ -38,6 +40,8 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}:  wantPktinfo6,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT}: wantHopLimit,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:   wantTClass,
+	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:    wantGroup,
+	{unix.SOL_SOCKET, unix.SO_PASSCRED}:         wantCreds, // of netlink only
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:        wantTimestamp,
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}:      wantTimestampNS,
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:    wantTimestamp,
@@ -90,6 +94,12 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 			native.PutUint64(tv[8:], uint64(stamp%1e9/1e3))
 			add(unix.SOL_SOCKET, unix.SO_TIMESTAMP, tv)
 		}
+	}
+	if w&wantGroup != 0 {
+		add(unix.SOL_NETLINK, unix.NETLINK_PKTINFO, int32Value(m.IfIndex))
+	}
+	if w&wantCreds != 0 {
+		add(unix.SOL_SOCKET, unix.SCM_CREDENTIALS, make([]byte, unix.SizeofUcred)) // the kernel's
 	}
 	is4 := s.family == unix.AF_INET || m.Peer.Addr().Is4In6()
 	if w&wantPktinfo != 0 && is4 {

@@ -14,17 +14,17 @@ import (
 // setState returns what makes the stack's configuration another one and tells the
 // multicast groups; nil if the stack has a fixed one. Module.changing is held when
 // it is called, and when what it returns is.
-func (m *Module) setState() func(stacks.State) error {
+func (m *Module) setState() rtnetlink.Setter {
 	conf, ok := m.stack.(stacks.Configurer)
 	if !ok {
 		return nil
 	}
-	return func(next stacks.State) error {
+	return func(next stacks.State, by rtnetlink.Origin) error {
 		old := m.stack.State()
 		if err := conf.SetState(next); err != nil {
 			return err
 		}
-		m.announce(rtnetlink.Changes(old, next))
+		m.announce(rtnetlink.Changes(old, next, by), by)
 		m.awaitExpiry()
 		return nil
 	}
@@ -59,7 +59,7 @@ func (m *Module) expire() {
 		m.awaitExpiry()
 		return
 	}
-	if err := set(next); err != nil {
+	if err := set(next, rtnetlink.Origin{}); err != nil {
 		m.log.Error("remove addresses that have lived", "err", err)
 	}
 }

@@ -60,7 +60,7 @@
 //	socket.mu    one per socket; held while bytes move
 //	Module.changing   one change of the stack's configuration at a time
 //	Module.mu    the table and the lists; a leaf, never held across a call out
-//	rendezvous.mu, queue.mu   leaves
+//	rendezvous.mu, queue.mu, netlinkPorts.mu   leaves
 //
 // They are taken in this order; two socket mutexes are held together only as
 // listener, then the child that no one else knows yet, and as netlink socket, then

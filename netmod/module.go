@@ -64,6 +64,8 @@ type Module struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines of single answers
 
+	ports netlinkPorts
+
 	changing sync.Mutex  // one request to rtnetlink at a time
 	expiry   *time.Timer // when the life of an address ends; +checklocks:changing
 

@@ -236,7 +236,7 @@ func (m *Module) handleGetpeername(c *intercept.Call) intercept.Action {
 func remoteName(s socket) ([]byte, error) {
 	b := s.common()
 	if _, ok := b.ep.(*netlink); ok {
-		return netlinkName(0), nil
+		return netlinkName(0, 0), nil
 	}
 	_, remote := b.ep.Names()
 	switch s := s.(type) {

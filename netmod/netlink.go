@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// AF_NETLINK sockets: NETLINK_ROUTE and NETLINK_SOCK_DIAG answer about the view,
-// nothing else is there.
+// AF_NETLINK sockets: NETLINK_ROUTE and NETLINK_SOCK_DIAG answer about the view.
+// NETLINK_KOBJECT_UEVENT is silent, as in a network namespace of an ordinary user:
+// events of devices are the host's, and programs that listen for them (libudev,
+// libusb) want a socket before they look at what is there. Nothing else is there.
 
 package netmod
 
 import (
-	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,21 +20,30 @@ import (
 	"umrun/netmod/rtnetlink"
 	"umrun/netmod/sockdiag"
 	"umrun/stacks"
+	"umrun/stacks/bpf"
 )
 
 // A netlink is the kernel's side of a netlink socket, as a stacks.PacketSocket
 // without addresses: requests go in by request, replies come out by RecvMsg.
 type netlink struct {
 	m     *Module
-	proto int // NETLINK_ROUTE or NETLINK_SOCK_DIAG
+	proto int // NETLINK_*
 
 	mu     sync.Mutex // a leaf
 	port   uint32     // nl_pid; 0 before bind or the first request
 	groups uint64     // multicast groups that it is in: bit n is group n+1
+	echoed bool       // it was told what it asked for, as a group is
 	listed bool       // it has been in a group: NETLINK_LIST_MEMBERSHIPS tells of all
-	queue  [][]byte
+	queue  []groupDatagram
 	opts   map[int][]byte
+	filter *bpf.Program // SO_ATTACH_FILTER
 	notify func(stacks.Events)
+}
+
+// A groupDatagram is what waits for the program.
+type groupDatagram struct {
+	data  []byte
+	group int // the multicast group that it was sent to, 0: to the socket
 }
 
 // netlinkQueue bounds the replies that wait; a dump of a view is far smaller.
@@ -42,18 +53,32 @@ func newNetlink(m *Module, typ, proto int) (*netlink, error) {
 	if typ != unix.SOCK_RAW && typ != unix.SOCK_DGRAM {
 		return nil, unix.ESOCKTNOSUPPORT
 	}
-	if proto != unix.NETLINK_ROUTE && proto != unix.NETLINK_SOCK_DIAG {
+	switch proto {
+	case unix.NETLINK_ROUTE, unix.NETLINK_SOCK_DIAG, unix.NETLINK_KOBJECT_UEVENT:
+	default:
 		return nil, unix.EPROTONOSUPPORT
 	}
 	return &netlink{m: m, proto: proto, opts: make(map[int][]byte)}, nil
 }
 
-// netlinkName encodes struct sockaddr_nl.
-func netlinkName(port uint32) []byte {
+// netlinkName encodes struct sockaddr_nl. A group is told as a mask, which has room
+// for the first 32.
+func netlinkName(port uint32, group int) []byte {
 	sa := make([]byte, unix.SizeofSockaddrNetlink)
 	native.PutUint16(sa, unix.AF_NETLINK)
 	native.PutUint32(sa[4:], port)
+	if group > 0 && group <= 32 {
+		native.PutUint32(sa[8:], 1<<(group-1))
+	}
 	return sa
+}
+
+// constSource tells whether all datagrams come from the same name: those that a
+// multicast group is sent come from it.
+func (n *netlink) constSource() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.groups == 0 && !n.echoed
 }
 
 func (n *netlink) bind(sa []byte, tgid int) error {
@@ -66,18 +91,54 @@ func (n *netlink) bind(sa []byte, tgid int) error {
 	if n.port != 0 && port != n.port {
 		return unix.EINVAL
 	}
-	n.port = port
+	if n.port == 0 && port != 0 {
+		if !n.m.ports.take(n.proto, port) {
+			return unix.EADDRINUSE
+		}
+		n.port = port
+	}
 	n.autobind(tgid)
 	n.listed = n.listed || native.Uint32(sa[8:]) != 0
 	n.groups = n.groups&^0xffffffff | uint64(native.Uint32(sa[8:]))
 	return nil
 }
 
-// autobind picks the port as netlink_autobind does first: the thread group's id.
+// autobind picks the port as netlink_autobind does: the thread group's id, or when
+// another socket has that, some number from below -4096. The mutex is held.
 func (n *netlink) autobind(tgid int) {
-	if n.port == 0 {
-		n.port = uint32(tgid)
+	for port := uint32(tgid); n.port == 0; port = uint32(-4097 - rand.Int32N(1<<30)) {
+		if n.m.ports.take(n.proto, port) {
+			n.port = port
+		}
 	}
+}
+
+// netlinkPorts are the ports that are taken. Its mutex is a leaf, also below
+// netlink.mu.
+type netlinkPorts struct {
+	mu    sync.Mutex
+	taken map[[2]uint32]bool // of protocol and port
+}
+
+// take takes a port; false: another socket of the protocol has it.
+func (p *netlinkPorts) take(proto int, port uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := [2]uint32{uint32(proto), port}
+	if p.taken[k] {
+		return false
+	}
+	if p.taken == nil {
+		p.taken = make(map[[2]uint32]bool)
+	}
+	p.taken[k] = true
+	return true
+}
+
+func (p *netlinkPorts) release(proto int, port uint32) {
+	p.mu.Lock()
+	delete(p.taken, [2]uint32{uint32(proto), port})
+	p.mu.Unlock()
 }
 
 func (n *netlink) connect(sa []byte, tgid int) error {
@@ -99,7 +160,7 @@ func (n *netlink) connect(sa []byte, tgid int) error {
 func (n *netlink) localName() []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	sa := netlinkName(n.port)
+	sa := netlinkName(n.port, 0)
 	native.PutUint32(sa[8:], uint32(n.groups))
 	return sa
 }
@@ -112,19 +173,31 @@ func (n *netlink) request(p []byte, tgid int) {
 	opts := nlmsg.Options{ExtAck: n.on(unix.NETLINK_EXT_ACK), CapAck: n.on(unix.NETLINK_CAP_ACK), Strict: n.on(unix.NETLINK_GET_STRICT_CHK)}
 	n.mu.Unlock()
 	var replies [][]byte
-	if n.proto == unix.NETLINK_SOCK_DIAG {
+	switch n.proto {
+	case unix.NETLINK_SOCK_DIAG:
 		replies = sockdiag.Answer(opts, n.m.listSockets, p, port)
-	} else {
+	case unix.NETLINK_ROUTE:
 		n.m.changing.Lock()
 		replies = rtnetlink.Options(opts).Serve(n.m.counted(), n.m.setState(), p, port)
 		n.m.changing.Unlock()
+	case unix.NETLINK_KOBJECT_UEVENT:
+		replies = nlmsg.Serve(opts, p, port, func(nlmsg.Message, *nlmsg.Writer) (bool, *nlmsg.Failure) {
+			return false, nlmsg.Fail(unix.EPERM, "")
+		})
 	}
-	n.put(replies...)
+	d := make([]groupDatagram, len(replies))
+	for i, r := range replies {
+		d[i].data = r
+	}
+	n.enqueue(d)
 }
 
-// put queues datagrams for the program.
-func (n *netlink) put(d ...[]byte) {
+// enqueue queues datagrams for the program, as far as its filter lets them pass.
+func (n *netlink) enqueue(d []groupDatagram) {
 	n.mu.Lock()
+	if n.filter != nil {
+		d = slices.DeleteFunc(d, func(x groupDatagram) bool { return n.filter.Run(&bpf.Packet{Data: x.data}) == 0 })
+	}
 	if len(n.queue)+len(d) <= netlinkQueue {
 		n.queue = append(n.queue, d...)
 	}
@@ -149,8 +222,9 @@ func (m *Module) counted() stacks.State {
 	return s
 }
 
-// announce sends notifications to the sockets that are members of their groups.
-func (m *Module) announce(all []rtnetlink.Notification) {
+// announce sends notifications to the sockets that are members of their groups, and
+// to the one that asked for the change and for an echo.
+func (m *Module) announce(all []rtnetlink.Notification, by rtnetlink.Origin) {
 	m.mu.Lock()
 	var members []*netlink
 	for _, s := range m.sockets {
@@ -162,23 +236,18 @@ func (m *Module) announce(all []rtnetlink.Notification) {
 	}
 	m.mu.Unlock()
 	for _, n := range members {
-		var d [][]byte
+		var d []groupDatagram
 		n.mu.Lock()
-		groups := n.groups
-		n.mu.Unlock()
+		echo := by.Echo && by.Port != 0 && by.Port == n.port
+		n.echoed = n.echoed || echo
 		for _, x := range all {
-			if groups&(1<<(x.Group-1)) != 0 {
-				d = append(d, x.Data)
+			if n.groups&(1<<(x.Group-1)) != 0 || echo && x.Own {
+				d = append(d, groupDatagram{x.Data, x.Group})
 			}
 		}
-		n.put(d...)
+		n.mu.Unlock()
+		n.enqueue(d)
 	}
-}
-
-// on tells whether a flag of netlink(7) was set; the mutex is held.
-func (n *netlink) on(name int) bool {
-	v := n.opts[unix.SOL_NETLINK<<16|name]
-	return len(v) >= 4 && native.Uint32(v) != 0
 }
 
 // SendMsg serves a native write.
@@ -198,7 +267,20 @@ func (n *netlink) RecvMsg(p []byte, peek bool) (int, int, stacks.Message, error)
 	if !peek {
 		n.queue = n.queue[1:]
 	}
-	return copy(p, q), len(q), noMessage, nil
+	m := noMessage
+	m.IfIndex = q.group // there are no interfaces here
+	return copy(p, q.data), len(q.data), m, nil
+}
+
+// Close gives the port back.
+func (n *netlink) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.port != 0 {
+		n.m.ports.release(n.proto, n.port)
+		n.port = 0
+	}
+	return nil
 }
 
 // The rest of stacks.Socket.
@@ -207,7 +289,6 @@ func (n *netlink) Bind(netip.AddrPort) error             { return unix.EINVAL }
 func (n *netlink) Connect(netip.AddrPort) error          { return unix.EINVAL }
 func (n *netlink) Shutdown(int) error                    { return unix.EOPNOTSUPP }
 func (n *netlink) Names() (local, remote netip.AddrPort) { return }
-func (n *netlink) Close() error                          { return nil }
 func (n *netlink) Poll() stacks.Events                   { return unix.POLLOUT }
 func (n *netlink) Watch(_ stacks.Events, f func(stacks.Events)) (stop func()) {
 	n.mu.Lock()
@@ -218,94 +299,4 @@ func (n *netlink) Watch(_ stacks.Events, f func(stacks.Events)) (stop func()) {
 		n.notify = nil
 		n.mu.Unlock()
 	}
-}
-
-// groupMax is the last group of NETLINK_ROUTE that can be joined: those that the
-// mask of sockaddr_nl names, and some more, of which nothing is told here.
-const groupMax = 64
-
-// SetOption takes buffer sizes and the options of netlink(7).
-func (n *netlink) SetOption(level, name int, v []byte) error {
-	switch level {
-	case unix.SOL_SOCKET:
-		switch name {
-		case unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE, unix.SO_PASSCRED, unix.SO_REUSEADDR:
-		default:
-			return unix.ENOPROTOOPT
-		}
-	case unix.SOL_NETLINK:
-		switch name {
-		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
-			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_LISTEN_ALL_NSID:
-		case unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP:
-			return n.member(name == unix.NETLINK_ADD_MEMBERSHIP, v)
-		default:
-			return unix.ENOPROTOOPT
-		}
-	default:
-		return unix.ENOPROTOOPT
-	}
-	n.mu.Lock()
-	n.opts[level<<16|name] = append([]byte(nil), v...)
-	n.mu.Unlock()
-	return nil
-}
-
-// member joins or leaves a multicast group.
-func (n *netlink) member(join bool, v []byte) error {
-	if len(v) < 4 {
-		return unix.EINVAL
-	}
-	g := native.Uint32(v)
-	if g == 0 || g > groupMax {
-		return unix.EINVAL
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.listed = true
-	if join {
-		n.groups |= 1 << (g - 1)
-	} else {
-		n.groups &^= 1 << (g - 1)
-	}
-	return nil
-}
-
-// Option tells what SetOption was given, or the defaults.
-func (n *netlink) Option(level, name int, v []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if level == unix.SOL_NETLINK {
-		switch name {
-		case unix.NETLINK_LIST_MEMBERSHIPS:
-			if !n.listed {
-				return 0, nil
-			}
-			copy(v, binary.NativeEndian.AppendUint64(nil, n.groups))
-			return groupMax / 8, nil
-		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
-			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR:
-			if len(v) < 4 {
-				return 0, unix.EINVAL
-			}
-			set := 0
-			if n.on(name) {
-				set = 1
-			}
-			return copy(v, int32Value(set)), nil
-		}
-		return 0, unix.ENOPROTOOPT
-	}
-	if o, ok := n.opts[level<<16|name]; ok {
-		return copy(v, o), nil
-	}
-	if level == unix.SOL_SOCKET {
-		switch name {
-		case unix.SO_RCVBUF, unix.SO_SNDBUF:
-			return copy(v, int32Value(212992)), nil
-		case unix.SO_ERROR, unix.SO_REUSEADDR:
-			return copy(v, int32Value(0)), nil
-		}
-	}
-	return 0, unix.ENOPROTOOPT
 }

@@ -54,6 +54,11 @@ var optionRules = map[optionKey]optionRule{
 	{unix.SOL_SOCKET, unix.SO_PEERSEC}:    {get: noGet(unix.ENOPROTOOPT), set: noSet},
 }
 
+// ownCreds tells whether an option is SO_PASSCRED of a socket that has credentials.
+func (b *base) ownCreds(level, name int) bool {
+	return b.family == unix.AF_NETLINK && level == unix.SOL_SOCKET && name == unix.SO_PASSCRED
+}
+
 func noSupport(socket, held, []byte) error { return unix.EOPNOTSUPP }
 
 func noGet(e unix.Errno) func(socket, int) ([]byte, error) {
@@ -242,7 +247,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		b := s.common()
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if rule, ok := optionRules[optionKey{level, name}]; ok && rule.set != nil {
+		if rule, ok := optionRules[optionKey{level, name}]; ok && rule.set != nil && !b.ownCreds(level, name) {
 			err := rule.set(s, *d, v)
 			if err == nil && rule.child {
 				b.kept = keep(b.kept, optionSet{level, name, v})
@@ -319,7 +324,7 @@ func (m *Module) getOption(s socket, d, level, name int, v []byte) ([]byte, erro
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
 		return int32Value(int(b.takeError(d))), nil
 	}
-	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil {
+	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil && !s.common().ownCreds(level, name) {
 		room := len(v)
 		v, err := rule.get(s, d)
 		if name == unix.SO_PEERNAME && err == nil && room > len(v) {

@@ -75,8 +75,11 @@ func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonbl
 
 // constSource tells whether datagrams can be pushed without keeping their source.
 func (s *packet) constSource() bool {
+	if n, ok := s.pkt.(*netlink); ok {
+		return s.want == 0 && n.constSource()
+	}
 	// A raw socket's source is not its peer: the peer may have a port.
-	return (s.connected && s.typ != unix.SOCK_RAW || s.family == unix.AF_NETLINK) && s.want == 0
+	return s.connected && s.typ != unix.SOCK_RAW && s.want == 0
 }
 
 // turn is the job of a datagram socket.

@@ -158,7 +158,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 	}
 	var name []byte
 	if s.family == unix.AF_NETLINK {
-		name = netlinkName(0)
+		name = netlinkName(0, m.IfIndex)
 	} else {
 		name = encodeSockaddr(s.family, m.Peer)
 	}

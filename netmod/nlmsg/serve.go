@@ -31,6 +31,7 @@ func Fail(errno unix.Errno, text string) *Failure { return &Failure{errno, text}
 type Message struct {
 	Type  uint16
 	Flags uint16 // NLM_F_*
+	Seq   uint32
 	Body  []byte // what follows the header
 }
 
@@ -55,9 +56,10 @@ func Serve(o Options, req []byte, port uint32, answer func(m Message, w *Writer)
 		m := Message{
 			Type:  binary.NativeEndian.Uint16(req[4:]),
 			Flags: binary.NativeEndian.Uint16(req[6:]),
+			Seq:   binary.NativeEndian.Uint32(req[8:]),
 			Body:  req[unix.NLMSG_HDRLEN:size],
 		}
-		w.seq = binary.NativeEndian.Uint32(req[8:])
+		w.seq = m.Seq
 		var failed *Failure
 		dumped := false
 		if m.Flags&unix.NLM_F_REQUEST != 0 && m.Type >= unix.NLMSG_MIN_TYPE {

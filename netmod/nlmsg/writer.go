@@ -21,8 +21,12 @@ const (
 	capped     = 0x0100 // NLM_F_CAPPED
 )
 
+// NewWriter makes a Writer for messages that tell of the request with a sequence
+// number from a port.
+func NewWriter(seq, port uint32) *Writer { return &Writer{seq: seq, port: port} }
+
 // A Writer collects messages. The zero value is one for messages that nobody
-// asked for (notifications): they have neither sequence number nor port.
+// asked for: they have neither sequence number nor port.
 type Writer struct {
 	// Filtered is NLM_F_DUMP_FILTERED if the dump leaves out what was not asked
 	// for. Done tells it and clears it.

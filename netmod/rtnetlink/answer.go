@@ -51,9 +51,10 @@ func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
 //
 // set, if not nil, is told what a request makes of the State; its error, a
 // unix.Errno, is what the request fails with. Without it every change gets EPERM.
-func (o Options) Serve(s stacks.State, set func(stacks.State) error, req []byte, portID uint32) [][]byte {
+func (o Options) Serve(s stacks.State, set Setter, req []byte, portID uint32) [][]byte {
 	return nlmsg.Serve(nlmsg.Options(o), req, portID, func(m nlmsg.Message, w *nlmsg.Writer) (bool, *nlmsg.Failure) {
-		r := request{state: s, set: set, typ: m.Type, flags: m.Flags, body: m.Body, opts: o}
+		r := request{state: s, set: set, typ: m.Type, flags: m.Flags, body: m.Body, opts: o,
+			origin: Origin{Type: m.Type, Port: portID, Seq: m.Seq, Echo: m.Flags&unix.NLM_F_ECHO != 0}}
 		dumped, f := r.serve(w)
 		s = r.state
 		return dumped, f
@@ -63,11 +64,25 @@ func (o Options) Serve(s stacks.State, set func(stacks.State) error, req []byte,
 // A request is one message.
 type request struct {
 	state stacks.State
-	set   func(stacks.State) error // may be nil
-	body  []byte                   // without its header
+	set   Setter // may be nil
+	body  []byte // without its header
 	typ   uint16
 	flags uint16
 	opts  Options
+
+	origin Origin
+}
+
+// A Setter is told the State that is to be, and who asked for it.
+type Setter func(next stacks.State, by Origin) error
+
+// An Origin is the request that changes something; the zero value is none: an ioctl,
+// or the end of an address's life.
+type Origin struct {
+	Type uint16 // RTM_*
+	Port uint32 // of the socket
+	Seq  uint32
+	Echo bool // NLM_F_ECHO: the socket is told itself what comes of it
 }
 
 // serve answers r. dumped: the answer is a dump, which is never acknowledged
@@ -85,7 +100,7 @@ func (r *request) serve(w *nlmsg.Writer) (dumped bool, _ *nlmsg.Failure) {
 		if f != nil {
 			return false, f
 		}
-		if err := r.set(next); err != nil {
+		if err := r.set(next, r.origin); err != nil {
 			return false, nlmsg.Fail(errnoOf(err), "")
 		}
 		r.state = next

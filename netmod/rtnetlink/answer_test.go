@@ -301,7 +301,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(mtu(2, 1200))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		s := twin()
-		Options{ExtAck: true}.Serve(s, func(next stacks.State) error {
+		Options{ExtAck: true}.Serve(s, func(next stacks.State, _ Origin) error {
 			for _, ifc := range next.Interfaces {
 				if ifc.Name == "" || len(ifc.Name) >= unix.IFNAMSIZ || ifc.MTU < 0 {
 					t.Fatalf("interface %+v", ifc)
@@ -317,7 +317,7 @@ func FuzzServe(f *testing.F) {
 					t.Fatalf("route %+v", r)
 				}
 			}
-			Changes(s, next)
+			Changes(s, next, Origin{})
 			s = next
 			return nil
 		}, req, 1)

@@ -362,7 +362,7 @@ func TestKernelChanges(t *testing.T) {
 	first := true
 	for _, step := range steps {
 		want := errnoIn(k.answer(t, step.req))
-		got := errnoIn(Options{}.Serve(s, func(next stacks.State) error { s = next; return nil }, step.req, k.port))
+		got := errnoIn(Options{}.Serve(s, func(next stacks.State, _ Origin) error { s = next; return nil }, step.req, k.port))
 		if want != got {
 			t.Errorf("%s: kernel %v, ours %v", step.name, want, got)
 		}

@@ -59,7 +59,7 @@ const (
 //
 // set, if not nil, is told what SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS, SIOCSIFMTU,
 // SIOCSIFNAME and SIOCSIFTXQLEN make of s; without it they give EPERM too.
-func Ioctl(s stacks.State, set func(stacks.State) error, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
+func Ioctl(s stacks.State, set Setter, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 	if len(ifr) < IfreqLen32 {
 		return 0, unix.EFAULT
 	}

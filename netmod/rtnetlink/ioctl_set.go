@@ -16,7 +16,7 @@ import (
 
 // setIoctl serves a command that changes something: net/core/dev_ioctl.c:dev_ifsioc
 // and net/ipv4/devinet.c:devinet_ioctl.
-func setIoctl(s stacks.State, set func(stacks.State) error, cmd uint32, ifr []byte) unix.Errno {
+func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	switch cmd {
 	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFFLAGS, unix.SIOCSIFMTU, unix.SIOCSIFNAME, siocsiftxqlen:
 	default:
@@ -64,7 +64,7 @@ func setIoctl(s stacks.State, set func(stacks.State) error, cmd uint32, ifr []by
 	if errno != 0 {
 		return errno
 	}
-	if err := set(e.State); err != nil {
+	if err := set(e.State, Origin{}); err != nil {
 		return errnoOf(err)
 	}
 	return 0

@@ -17,18 +17,25 @@ import (
 type Notification struct {
 	Group int // RTNLGRP_*
 	Data  []byte
+	Own   bool // it tells what the Origin asked for, not what follows from that
 }
 
 // Changes returns what the groups of rtnetlink(7) are told when a configuration
 // turns from old into next: RTNLGRP_LINK, and for both families IFADDR and ROUTE.
-// Interfaces come first, then addresses, then the routes that follow from them.
-func Changes(old, next stacks.State) []Notification {
+// Interfaces come first, then addresses, then the routes that follow from them. What
+// by asked for bears its port and sequence number, as in the kernel: interfaces,
+// addresses of IPv4, and the routes of a request for routes.
+func Changes(old, next stacks.State, by Origin) []Notification {
 	var out []Notification
 	tell := func(group int, write func(w *nlmsg.Writer)) {
 		var w nlmsg.Writer
+		own := by.tells(group)
+		if own {
+			w = *nlmsg.NewWriter(by.Seq, by.Port)
+		}
 		write(&w)
 		for _, d := range w.Datagrams() {
-			out = append(out, Notification{group, d})
+			out = append(out, Notification{group, d, own})
 		}
 	}
 	group := func(family, four, six int) int {
@@ -81,4 +88,17 @@ func Changes(old, next stacks.State) []Notification {
 	routes(before, after, unix.RTM_DELROUTE, 0)
 	routes(after, before, unix.RTM_NEWROUTE, unix.NLM_F_EXCL|unix.NLM_F_CREATE)
 	return out
+}
+
+// tells reports whether what a group is told is what o asked for.
+func (o Origin) tells(group int) bool {
+	switch group {
+	case unix.RTNLGRP_LINK:
+		return o.Type == unix.RTM_NEWLINK || o.Type == unix.RTM_SETLINK || o.Type == unix.RTM_DELLINK
+	case unix.RTNLGRP_IPV4_IFADDR:
+		return o.Type == unix.RTM_NEWADDR || o.Type == unix.RTM_DELADDR
+	case unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE:
+		return o.Type == unix.RTM_NEWROUTE || o.Type == unix.RTM_DELROUTE
+	}
+	return false
 }
