@@ -33,6 +33,7 @@ type transfer struct {
 	controlLen int
 	ancillary  []byte         // the copied control messages when sending
 	hdr        intercept.Addr // struct msghdr; 0 for sendto and recvfrom
+	batch      *batch         // of recvmmsg
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, datagramMax); return &b }}
@@ -185,7 +186,7 @@ func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
 		p, datagrams := s.(*packet)
 		netlink := datagrams && p.family == unix.AF_NETLINK
-		more := !datagrams && int32(c.Args[3])&unix.MSG_MORE != 0
+		more := int32(c.Args[3])&unix.MSG_MORE != 0
 		if c.Args[4] == 0 && !netlink && !more {
 			return intercept.Continue()
 		}
@@ -341,14 +342,13 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	if s.heldSet { // what was written before is still waiting
 		return 0, unix.EAGAIN
 	}
-	if dst.IsValid() && s.isUDP() && s.m.stub.owns(dst) {
-		s.m.stub.ask(s, (*buf)[:n], dst)
-		return n, nil
-	}
 	if !to.IsValid() && !s.connected {
 		return 0, unix.EDESTADDRREQ
 	}
-	return n, s.pkt.SendMsg((*buf)[:n], msg)
+	if s.corked(x.flags) {
+		return n, s.addPiece((*buf)[:n], msg, dst, x.flags)
+	}
+	return n, s.sendComplete((*buf)[:n], msg, dst)
 }
 
 // payloadMax is the most that one datagram to dst can carry: for UDP what the length

@@ -260,6 +260,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		}
 		if p, ok := s.(*packet); ok {
 			p.want.note(level, name, v)
+			p.noteCork(level, name, v)
 		} else {
 			b.opts = keep(b.opts, optionSet{level, name, v})
 		}

@@ -41,6 +41,7 @@ type packet struct {
 	rdwrShut bool   // both: a hang-up is no close
 	held     []byte // written natively, but the stack was full
 	heldSet  bool
+	cork     cork
 	readers  []*packetWait
 	writers  []*packetWait
 }
@@ -143,6 +144,12 @@ func (s *packet) up() (again bool) {
 // is full; any other error is kept for SO_ERROR and the next trapped call, since
 // the write has long returned.
 func (s *packet) sendNative(p []byte) bool {
+	if s.corked(0) && s.connected {
+		if err := s.addPiece(p, noMessage, s.peerMessage().Peer, 0); err != nil && err != unix.EAGAIN {
+			s.soErr = intercept.Errno(err)
+		}
+		return true
+	}
 	if s.stubPeer.IsValid() {
 		s.m.stub.ask(s, p, s.stubPeer)
 		return true

@@ -35,72 +35,24 @@ func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 	})
 }
 
-// handleRecvmmsg answers recvmmsg(2): the first message may be waited for, the
-// rest is what is there.
-func (m *Module) handleRecvmmsg(c *intercept.Call) intercept.Action {
-	return m.with(c, func(s socket, d *held) intercept.Action {
-		p, ok := s.(*packet)
-		if !ok {
-			if int(int32(c.Args[3]))&unix.MSG_ERRQUEUE != 0 {
-				return intercept.Fail(unix.EAGAIN)
-			}
-			return intercept.Continue()
-		}
-		n := min(int(uint32(c.Args[2])), iovMax)
-		for i := range n {
-			hdr := intercept.Addr(c.Args[1] + uint64(i)*sizeofMmsghdr)
-			x, err := readMsghdr(c, hdr, false)
-			if err != nil {
-				if i > 0 {
-					return intercept.Return(int64(i))
-				}
-				return intercept.Fail(intercept.Errno(err))
-			}
-			x.flags = int(int32(c.Args[3]))
-			x.nameLen = hdr + sizeofMsghdr // msg_len, see deliver
-			p.mu.Lock()
-			_, err = p.recvOne(c, d.N, x)
-			p.mu.Unlock()
-			if err != nil {
-				if i > 0 {
-					return intercept.Return(int64(i))
-				}
-				if e := intercept.Errno(err); e != unix.EAGAIN {
-					return intercept.Fail(e) // the datagram is gone
-				}
-				return p.recv(c, d, x)
-			}
-		}
-		return intercept.Return(int64(n))
-	})
-}
-
 func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_ERRQUEUE != 0 {
 		return intercept.Fail(unix.EAGAIN) // the queue is always empty
 	}
-	if x.flags&unix.MSG_OOB != 0 {
+	if x.flags&unix.MSG_OOB != 0 && !s.isUDP() { // which does not look at it
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.recvOne(c, d.N, x)
 	if err == nil {
-		return intercept.Return(x.count(n))
+		return intercept.Return(int64(n))
 	}
 	e := intercept.Errno(err)
 	if e != unix.EAGAIN || x.flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
 		return intercept.Fail(e)
 	}
 	return s.park(&s.readers, c, x, s.rcvTimeo)
-}
-
-// count is what the call returns: recvmmsg the number of messages.
-func (x *transfer) count(n int) int64 {
-	if x.hdr != 0 && x.nameLen == x.hdr+sizeofMsghdr {
-		return 1
-	}
-	return int64(n)
 }
 
 // recvOne receives one datagram for a trapped call: first the one in the pair,

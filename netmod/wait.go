@@ -37,7 +37,7 @@ func (s *packet) park(list *[]*packetWait, c *intercept.Call, x *transfer, timeo
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if leave() {
-				w.finish(intercept.Fail(unix.EAGAIN))
+				w.finish(s.failed(w, unix.EAGAIN))
 			}
 		})
 	}
@@ -49,11 +49,22 @@ func (s *packet) park(list *[]*packetWait, c *intercept.Call, x *transfer, timeo
 			w.timer.Stop()
 		}
 		s.m.pump.schedule(&s.job, nudge)
+		if b := w.x.batch; b != nil && b.done > 0 {
+			return b.result(w.call, s, 0)
+		}
 		if timeout > 0 {
 			return intercept.Fail(unix.EINTR)
 		}
 		return intercept.Restart()
 	})
+}
+
+// failed answers a thread whose wait has ended with an error.
+func (s *packet) failed(w *packetWait, e unix.Errno) intercept.Action {
+	if w.x.batch != nil {
+		return w.x.batch.result(w.call, s, e)
+	}
+	return intercept.Fail(e)
 }
 
 func (w *packetWait) finish(a intercept.Action) bool {
@@ -70,7 +81,7 @@ func (s *packet) serveReaders() {
 		if e := s.soErr; e != 0 {
 			s.soErr = 0
 			s.readers = s.readers[1:]
-			w.finish(intercept.Fail(e))
+			w.finish(s.failed(w, e))
 			continue
 		}
 		buf := getBuffer()
@@ -78,21 +89,33 @@ func (s *packet) serveReaders() {
 		_, size, m, err := s.next(*buf, peek)
 		if err != nil && intercept.Errno(err) == unix.EAGAIN {
 			putBuffer(buf)
+			if b := w.x.batch; b != nil && b.flags&unix.MSG_DONTWAIT != 0 { // all that was there
+				s.readers = s.readers[1:]
+				w.finish(b.result(w.call, s, unix.EAGAIN))
+				continue
+			}
 			return
 		}
-		s.readers = s.readers[1:]
 		if err != nil {
-			w.finish(intercept.Fail(intercept.Errno(err)))
+			s.readers = s.readers[1:]
+			w.finish(s.failed(w, intercept.Errno(err)))
 			putBuffer(buf)
 			continue
 		}
 		data := (*buf)[:min(size, len(*buf))]
 		n, err := s.deliver(w.call, w.x, data, size, m)
-		a := intercept.Return(w.x.count(n))
+		a := intercept.Return(int64(n))
 		if err != nil {
-			a = intercept.Fail(intercept.Errno(err))
+			a = s.failed(w, intercept.Errno(err))
+		} else if w.x.batch != nil {
+			var end bool
+			if end, a = s.goOn(w); !end {
+				putBuffer(buf)
+				continue
+			}
 		}
-		if !w.finish(a) && !peek { // interrupted at the last moment: the next one gets it
+		s.readers = s.readers[1:]
+		if !w.finish(a) && !peek && w.x.batch == nil { // interrupted at the last moment: the next one gets it
 			s.inbox = append([]datagram{{append([]byte(nil), data...), m}}, s.inbox...)
 		}
 		putBuffer(buf)

@@ -57,7 +57,7 @@ var calls = []Entry{
 	{Name: "read, readv, write, writev, close, dup, fcntl, poll, select, epoll", Support: Part, Gap: "the placeholder's: the errnos of AF_UNIX where there is no connection, see limits.md"},
 	{Name: "send, recv, sendto, recvfrom", Support: Part, Gap: "without an address as write and read"},
 	{Name: "sendmsg, recvmsg, sendmmsg", Support: Full},
-	{Name: "recvmmsg", Support: Part, Gap: "without MSG_WAITFORONE it returns what is there after the first message"},
+	{Name: "recvmmsg", Support: Full},
 	{Name: "sendfile, splice, tee", Support: Full, Gap: "the placeholder's"},
 	{Name: "io_uring_setup", Support: Refused, Errno: unix.ENOSYS, Gap: "it acts where no filter looks"},
 }
@@ -74,7 +74,7 @@ var flags = []Entry{
 	{Name: "MSG_CONFIRM", Support: Kept},
 	{Name: "MSG_ERRQUEUE", Support: Part, Gap: "the queue is always empty"},
 	{Name: "MSG_NOSIGNAL", Support: Full},
-	{Name: "MSG_MORE", Support: Part, Gap: "of streams; datagrams are sent at once"},
+	{Name: "MSG_MORE", Support: Part, Gap: "SPLICE_F_MORE does not hold datagrams back"},
 	{Name: "MSG_WAITFORONE", Support: Full},
 	{Name: "MSG_CMSG_CLOEXEC", Support: Full},
 	{Name: "MSG_ZEROCOPY", Support: Kept, Gap: "ignored, as without SO_ZEROCOPY, which is refused"},

@@ -7,7 +7,7 @@ package sockapi
 import "golang.org/x/sys/unix"
 
 var solUDP = []Option{
-	{Name: "UDP_CORK", Number: unix.UDP_CORK, Access: Both, Support: Refused, Errno: unix.ENOPROTOOPT, Gap: "datagrams are never put together; setting it to 0 succeeds"},
+	{Name: "UDP_CORK", Number: unix.UDP_CORK, Access: Both, Support: Full},
 	no("UDP_ENCAP", unix.UDP_ENCAP, "no IPsec"),
 	no("UDP_NO_CHECK6_TX", unix.UDP_NO_CHECK6_TX, "not modelled"),
 	no("UDP_NO_CHECK6_RX", unix.UDP_NO_CHECK6_RX, "not modelled"),

@@ -6,18 +6,10 @@ package netstack
 
 import (
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
 var solUDP = map[optKey]option{
-	// Datagrams are never put together: saying so is better than sending parts.
-	{unix.IPPROTO_UDP, unix.UDP_CORK}: {name: "UDP_CORK", set: func(_ *sock, _ tcpip.Endpoint, v []byte) error {
-		n, err := intOf(v)
-		if err == nil && n != 0 {
-			return unix.ENOPROTOOPT
-		}
-		return err
-	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
+	{unix.IPPROTO_UDP, unix.UDP_CORK}: keptBool(unix.IPPROTO_UDP, unix.UDP_CORK, "UDP_CORK", 0, ""), // netmod holds pieces back
 }
 
 // notOnStreams has what Linux answers to setting an option on a stream socket

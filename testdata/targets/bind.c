@@ -303,16 +303,6 @@ static void streams(void)
 	close(b);
 }
 
-// drain counts what is there.
-static int drain(int fd)
-{
-	struct addr a;
-	int n = 0;
-	for (a.len = sizeof a.ss; recvfrom(fd, heard, sizeof heard, MSG_DONTWAIT, &a.sa, &a.len) > 0; a.len = sizeof a.ss)
-		n++;
-	return n;
-}
-
 // datagrams is which socket gets what.
 static void datagrams(void)
 {

@@ -87,6 +87,16 @@ static UNUSED void quiet(const char *label, int fd)
 	hear(label, fd, MSG_DONTWAIT);
 }
 
+// drain takes what is there, and counts it.
+static UNUSED int drain(int fd)
+{
+	struct addr a;
+	int n = 0;
+	for (a.len = sizeof a.ss; recvfrom(fd, heard, sizeof heard, MSG_DONTWAIT, &a.sa, &a.len) >= 0; a.len = sizeof a.ss)
+		n++;
+	return n;
+}
+
 // index_of is the index of the interface that has an address.
 static UNUSED int index_of(const char *ip)
 {
