@@ -140,7 +140,9 @@ func (s *stream) connect(c *intercept.Call, d *held, to netip.AddrPort) intercep
 	s.state, s.remote, s.reported = connecting, to, false
 	if !nonblocking(d.N) {
 		a := s.waitConnect(c, d)
-		s.m.pump.schedule(&s.job, nudge)
+		if err == nil { // no event will follow
+			s.m.pump.schedule(&s.job, nudge)
+		}
 		return a
 	}
 	if err := s.raiseGate(c, d.N); err != nil {

@@ -37,10 +37,11 @@ func (s *stream) move(ready uint32) (again bool) {
 	if ready&appShut != 0 {
 		s.appShut = true
 	}
-	if ready&(stackAny|nudge) != 0 {
+	retry := s.upFull && ready&(stackAny|nudge) != 0
+	if retry {
 		s.upFull = false
 	}
-	if ready&(appIn|appShut|appHup|stackAny|nudge) != 0 {
+	if retry || ready&(appIn|appShut|appHup|nudge) != 0 {
 		again = s.up(quantum)
 		if s.gone || s.state != connected {
 			return false
@@ -102,6 +103,9 @@ func (s *stream) up(limit int) (again bool) {
 		if sent == 0 {
 			s.upFull = true
 			return false
+		}
+		if sent == n && !shut {
+			return false // what has come meanwhile has an event of its own
 		}
 	}
 	return true

@@ -79,8 +79,8 @@ func (s *stream) Connect(a netip.AddrPort) error {
 // routed to.
 func (s *Stack) broadcast(f tcpip.FullAddress) bool {
 	a := addrOf(unix.AF_INET, f.Addr, 0).Unmap()
-	if !a.Is4() || a.IsUnspecified() {
-		return false
+	if !a.Is4() || a.IsUnspecified() || a.As4()[3]&3 != 3 {
+		return false // the longest prefix with such an address leaves two bits
 	}
 	r, err := s.gv.FindRoute(f.NIC, tcpip.Address{}, gvAddr(a), protoOf(a), false)
 	if err != nil {
