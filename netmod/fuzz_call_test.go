@@ -122,6 +122,12 @@ func FuzzOption(f *testing.F) {
 		}
 		get := func(fd int) ([]byte, bool) {
 			t.Helper()
+			if at == unix.SOL_SOCKET && name == unix.SO_GET_FILTER {
+				return nil, false // counts instructions, not bytes
+			}
+			if at == unix.IPPROTO_IPV6 && room < 0 {
+				return nil, false // do_ipv6_getsockopt takes it for a large one
+			}
 			const guard = 64
 			n := min(max(room, 0), 5000)
 			mem := bytes.Repeat([]byte{0xa5}, int(n)+guard)
@@ -134,7 +140,7 @@ func FuzzOption(f *testing.F) {
 			if r.Errno != 0 {
 				stored = 0
 			} else if stored < 0 || stored > int(n) && at != unix.SOL_NETLINK { // NETLINK_LIST_MEMBERSHIPS tells what it needs
-				t.Fatalf("%d bytes in %d", stored, n)
+				t.Fatalf("%d bytes in %d: kind %d, level %d, option %d", stored, n, kind%5, at, name)
 			}
 			after := p.Mem(buf, len(mem))
 			if !bytes.Equal(after[min(stored, int(n)):], mem[min(stored, int(n)):]) {
