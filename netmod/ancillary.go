@@ -30,6 +30,10 @@ const (
 	wantOrigDst
 	wantGroup
 	wantCreds
+	wantPktinfo2292
+	wantHopLimit2292
+
+	wantStamps = wantTimestamp | wantTimestampNS
 )
 
 var ancillaryOptions = map[optionKey]ancillary{
@@ -39,6 +43,8 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR}:  wantOrigDst,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}:  wantPktinfo6,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT}: wantHopLimit,
+	{unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO}:  wantPktinfo2292,
+	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT}: wantHopLimit2292,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:   wantTClass,
 	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:    wantGroup,
 	{unix.SOL_SOCKET, unix.SO_PASSCRED}:         wantCreds, // of netlink only
@@ -72,14 +78,7 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 		return nil
 	}
 	var out []byte
-	add := func(level, typ int, data []byte) {
-		at := len(out)
-		out = append(out, make([]byte, unix.CmsgSpace(len(data)))...)
-		native.PutUint64(out[at:], uint64(unix.CmsgLen(len(data))))
-		native.PutUint32(out[at+8:], uint32(level))
-		native.PutUint32(out[at+12:], uint32(typ))
-		copy(out[at+unix.CmsgLen(0):], data)
-	}
+	add := func(level, typ int, data []byte) { out = appendControl(out, level, typ, data) }
 	if w&(wantTimestamp|wantTimestampNS) != 0 {
 		stamp := m.Stamp
 		if stamp == 0 {
@@ -122,23 +121,44 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 		local, _ := s.ep.Names()
 		add(unix.IPPROTO_IP, unix.IP_ORIGDSTADDR, encodeSockaddr(unix.AF_INET, netip.AddrPortFrom(m.Local, local.Port())))
 	}
-	if s.family == unix.AF_INET6 {
-		if w&wantPktinfo6 != 0 {
-			b := make([]byte, 20)
-			if m.Local.IsValid() {
-				v := m.Local.As16()
-				copy(b, v[:])
-			}
-			native.PutUint32(b[16:], uint32(m.IfIndex))
-			add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, b)
-		}
-		if w&wantHopLimit != 0 && m.TTL >= 0 {
-			add(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32Value(m.TTL))
-		}
-		if w&wantTClass != 0 && m.TOS >= 0 {
-			add(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int32Value(m.TOS))
-		}
+	if s.family != unix.AF_INET6 {
+		return out
 	}
+	info := make([]byte, 20) // struct in6_pktinfo
+	if m.Local.IsValid() {
+		v := m.Local.As16()
+		copy(info, v[:])
+	}
+	native.PutUint32(info[16:], uint32(m.IfIndex))
+	if w&wantPktinfo6 != 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, info)
+	}
+	if is4 { // the rest is of IPv6 packets (net/ipv6/udp.c:udpv6_recvmsg)
+		return out
+	}
+	if w&wantHopLimit != 0 && m.TTL >= 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32Value(m.TTL))
+	}
+	if w&wantTClass != 0 && m.TOS >= 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int32Value(m.TOS))
+	}
+	if w&wantPktinfo2292 != 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO, info)
+	}
+	if w&wantHopLimit2292 != 0 && m.TTL >= 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT, int32Value(m.TTL))
+	}
+	return out
+}
+
+// appendControl appends a control message.
+func appendControl(out []byte, level, typ int, data []byte) []byte {
+	at := len(out)
+	out = append(out, make([]byte, unix.CmsgSpace(len(data)))...)
+	native.PutUint64(out[at:], uint64(unix.CmsgLen(len(data))))
+	native.PutUint32(out[at+8:], uint32(level))
+	native.PutUint32(out[at+12:], uint32(typ))
+	copy(out[at+unix.CmsgLen(0):], data)
 	return out
 }
 

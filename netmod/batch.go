@@ -5,6 +5,7 @@
 package netmod
 
 import (
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -114,17 +115,18 @@ func (s *packet) recvBatch(c *intercept.Call, d *held, b *batch) intercept.Actio
 	for more := b.left > 0; more; more = b.took() {
 		x, err := b.next(c)
 		if err == nil {
-			if x.flags&unix.MSG_ERRQUEUE != 0 {
-				err = unix.EAGAIN // the queue is always empty
+			if x.flags&unix.MSG_ERRQUEUE != 0 { // is never waited for
 				b.flags |= unix.MSG_DONTWAIT
-			} else {
-				_, err = s.recvOne(c, d.N, x)
 			}
+			_, err = s.recvOne(c, d.N, x)
 		}
 		if err == nil {
 			continue
 		}
 		e := intercept.Errno(err)
+		if err == io.EOF { // shut
+			return b.result(c, s, unix.EAGAIN)
+		}
 		if e == unix.EAGAIN && b.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N) {
 			return s.park(&s.readers, c, x, s.rcvTimeo)
 		}

@@ -8,14 +8,15 @@
 // placeholder. For SOCK_STREAM it is an unconnected AF_UNIX stream socket, which
 // the module later connects or lets listen through a short-lived duplicate of
 // the program's own descriptor; its poll(2) mask then equals that of a TCP
-// socket in each state. For everything else it is one end of an AF_UNIX
-// SOCK_SEQPACKET pair. read, write, poll, epoll, dup, fork, exec, SCM_RIGHTS and
+// socket in each state. For everything else it is one end of an AF_UNIX pair:
+// SOCK_DGRAM, which can be made to show errors, or SOCK_SEQPACKET. read, write, poll, epoll, dup, fork, exec, SCM_RIGHTS and
 // close are the kernel's own and never trap.
 //
 // A socket is found again by the SO_COOKIE of its placeholder, asked of the
 // kernel at each trap, so that no descriptor table is kept and no close is
-// tracked: closes show as a hang-up on the module's end of the pair, and for
-// placeholders that have no such end by [liveness].
+// tracked: closes show as a hang-up on the module's end of the pair, for
+// SOCK_DGRAM pairs by inotify(7), see [closes], and for placeholders that have no
+// such end by [liveness].
 //
 // # The gate
 //
@@ -46,6 +47,15 @@
 // that finds one there knows that it is the one whose source was noted last, and
 // one that finds none takes the next from the stack.
 //
+// # Errors of datagrams
+//
+// What ICMP says of a datagram makes an error pending. To show it, the module's end
+// of the pair leaves its peer for an instant with a datagram unread: the kernel makes
+// that ECONNRESET with POLLERR, once, and pending readers wake up (pair.go). So the
+// last datagram that the program wrote stays in the queue, much like the last byte of
+// a stream. Calls that trap take back what is shown and tell the true errno, and
+// MSG_ERRQUEUE the details (errqueue.go).
+//
 // # Who runs what
 //
 // Handlers run on intercept's receiver. One goroutine, the poller, waits on the
@@ -59,6 +69,7 @@
 //
 //	socket.mu    one per socket; held while bytes move
 //	Module.changing   one change of the stack's configuration at a time
+//	closes.mu    held while closes are read
 //	Module.mu    the table and the lists; a leaf, never held across a call out
 //	rendezvous.mu, queue.mu, netlinkPorts.mu   leaves
 //

@@ -158,6 +158,7 @@ func (l *liveness) reapClosed() {
 		}
 	}
 	l.m.mu.Unlock()
+	l.m.closes.read()
 	for _, p := range packets {
 		p.reapHungUp()
 	}
@@ -182,11 +183,6 @@ func (l *liveness) scan() {
 		}
 	}
 	l.m.mu.Unlock()
-	for cookie, s := range candidates {
-		if p, ok := s.(*packet); ok && !p.orphaned() {
-			delete(candidates, cookie) // not watched
-		}
-	}
 	living, err := l.living() // after the table: whoever is in it is watched
 	if err != nil {
 		l.m.log.Error("count placeholders", "err", err)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
+	"umrun/stacks"
 )
 
 // Sizes of struct msghdr and mmsghdr on 64-bit machines (bits/socket.h).
@@ -243,7 +244,7 @@ func (m *Module) handleSendmmsg(c *intercept.Call) intercept.Action {
 			x, err := readSend(c, hdr, int(int32(c.Args[3])))
 			var sent int
 			if err == nil {
-				sent, err = p.sendOne(c, x)
+				sent, err = p.sendOne(c, d.N, x)
 			}
 			if err == nil {
 				var v [4]byte
@@ -262,7 +263,7 @@ func (m *Module) handleSendmmsg(c *intercept.Call) intercept.Action {
 }
 
 func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action {
-	n, err := s.sendOne(c, x)
+	n, err := s.sendOne(c, d.N, x)
 	if err == nil {
 		return intercept.Return(int64(n))
 	}
@@ -276,8 +277,9 @@ func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 }
 
 // sendOne sends one trapped datagram. The order in which mistakes are found is that
-// of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg.
-func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
+// of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg. d is a duplicate
+// of the placeholder, or -1.
+func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
 	if s.family != unix.AF_INET6 || !s.isUDP() {
 		if x.size >= datagramMax {
 			return 0, unix.EMSGSIZE
@@ -319,6 +321,11 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 	}
 	msg.Peer = to
 	if x.size > s.payloadMax(dst) {
+		if _, ok := s.ep.(stacks.Reporter); ok {
+			_ = s.pkt.SendMsg(make([]byte, x.size), msg) // refused, and maybe reported
+			s.hear()
+			s.showErrors()
+		}
 		return 0, unix.EMSGSIZE
 	}
 	buf := getBuffer()
@@ -334,12 +341,18 @@ func (s *packet) sendOne(c *intercept.Call, x *transfer) (int, error) {
 		}
 		return n, nil
 	}
+	s.hear()
+	s.clearError(d)
+	defer func() {
+		s.hear()
+		s.showErrors()
+	}()
 	if e := s.soErr; e != 0 {
 		s.soErr = 0
 		return 0, e
 	}
 	s.settleLocked()
-	if s.heldSet { // what was written before is still waiting
+	if len(s.held) > 0 { // what was written before is still waiting
 		return 0, unix.EAGAIN
 	}
 	if !to.IsValid() && !s.connected {

@@ -6,6 +6,7 @@ package netmod
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +60,8 @@ type Module struct {
 	pump   *pump
 	meet   *rendezvous
 	live   *liveness
+	closes *closes
+	filler [fillerLen]byte
 	stub   *stub
 	ctx    context.Context // alive until Close
 	cancel context.CancelFunc
@@ -108,6 +111,8 @@ func New(conf Config) (*Module, error) {
 		m.meet.close()
 		return nil, err
 	}
+	m.closes = newCloses(m)
+	_, _ = rand.Read(m.filler[:]) // cannot fail
 	m.stub = newStub(m)
 	return m, nil
 }
@@ -305,6 +310,7 @@ func (m *Module) Close() error {
 		s.destroy()
 	}
 	m.wg.Wait()
+	m.closes.close()
 	m.meet.close()
 	return nil
 }

@@ -261,6 +261,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		if p, ok := s.(*packet); ok {
 			p.want.note(level, name, v)
 			p.noteCork(level, name, v)
+			p.noteErrors(d.N, level, name, v)
 		} else {
 			b.opts = keep(b.opts, optionSet{level, name, v})
 		}
@@ -323,6 +324,9 @@ func (m *Module) getOption(s socket, d, level, name int, v []byte) ([]byte, erro
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
+		if p, ok := s.(*packet); ok {
+			return int32Value(int(p.takeError(d))), nil
+		}
 		return int32Value(int(b.takeError(d))), nil
 	}
 	if rule, ok := optionRules[optionKey{level, name}]; ok && rule.get != nil && !s.common().ownCreds(level, name) {

@@ -6,7 +6,9 @@ package netmod
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -36,42 +38,39 @@ type packet struct {
 	head     stacks.Message // its source
 	outWait  bool           // EPOLLOUT is on
 	appHup   bool
-	rdShut   bool
-	wrShut   bool
-	rdwrShut bool   // both: a hang-up is no close
-	held     []byte // written natively, but the stack was full
-	heldSet  bool
+	held     [][]byte // written natively, but the stack was full
 	cork     cork
 	readers  []*packetWait
 	writers  []*packetWait
+
+	// Of the placeholder, see pair.go.
+	end      unix.Sockaddr // name of the program's end; nil: it cannot show errors
+	wd       int           // of the watch for its close
+	closed   atomic.Bool   // it was closed
+	lost     bool          // the module's end is not connected to it any more
+	dealt    int           // datagrams in the queue of the module's end that were sent
+	leaveMax int           // bytes of the largest one that may stay there
+	cut      bool          // the last one was not read to its end
+	quiet    bool          // soErr is what a native write would have told itself
+	errors   []stacks.Report
 }
 
 // newPacket makes a datagram socket and its placeholder.
 func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonblock int) (socket, int, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		_ = ep.Close()
-		return nil, -1, err
-	}
 	s := &packet{pkt: ep}
-	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: pair[1]}
+	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: -1}
 	s.job.turn = s.turn
-	err = unix.SetNonblock(pair[1], true)
+	fd, err := s.pair(nonblock)
 	if err == nil {
-		err = markDatagrams(pair[1])
-	}
-	if err == nil && nonblock != 0 {
-		err = unix.SetNonblock(pair[0], true)
-	}
-	if err == nil {
-		err = s.register(pair[0], false)
+		if err = s.register(fd, false); err != nil {
+			unix.Close(fd)
+		}
 	}
 	if err != nil {
-		unix.Close(pair[0])
 		s.destroy()
 		return nil, -1, fmt.Errorf("datagram placeholder: %w", err)
 	}
-	return s, pair[0], nil
+	return s, fd, nil
 }
 
 // constSource tells whether datagrams can be pushed without keeping their source.
@@ -90,9 +89,10 @@ func (s *packet) turn(ready uint32) (again bool) {
 	if s.gone {
 		return false
 	}
-	if ready&appHup != 0 && !s.rdwrShut {
+	if ready&appHup != 0 {
 		s.appHup = true
 	}
+	s.hear()
 	if s.up() {
 		again = true
 	}
@@ -104,6 +104,7 @@ func (s *packet) turn(ready uint32) (again bool) {
 	if s.down() {
 		again = true
 	}
+	s.showErrors()
 	if again {
 		s.job.ready.Or(nudge)
 	}
@@ -113,27 +114,34 @@ func (s *packet) turn(ready uint32) (again bool) {
 // up sends what the program wrote natively; false when nothing is left or the
 // stack is full.
 func (s *packet) up() (again bool) {
-	if s.heldSet {
-		if !s.sendNative(s.held) {
+	for len(s.held) > 0 {
+		if !s.sendNative(s.held[0]) {
 			return false
 		}
-		s.held, s.heldSet = nil, false
+		s.held = s.held[1:]
 	}
+	if s.end != nil {
+		again = s.upPair()
+	} else {
+		again = s.upStream()
+	}
+	if !again && s.appHup && len(s.held) == 0 { // the last close, and all is read
+		s.finish()
+	}
+	return again
+}
+
+// upStream is up on a placeholder that hangs up by itself.
+func (s *packet) upStream() (again bool) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	for range 64 {
 		n, ended, err := recvMarked(s.peer, *buf)
-		if err == unix.EAGAIN {
-			return false
-		}
-		if err != nil || ended { // the last close or a shutdown, and all is read
-			if s.appHup {
-				s.finish()
-			}
+		if err != nil || ended {
 			return false
 		}
 		if !s.sendNative((*buf)[:n]) {
-			s.held, s.heldSet = append([]byte(nil), (*buf)[:n]...), true
+			s.held = append(s.held, append([]byte(nil), (*buf)[:n]...))
 			return false
 		}
 	}
@@ -146,7 +154,7 @@ func (s *packet) up() (again bool) {
 func (s *packet) sendNative(p []byte) bool {
 	if s.corked(0) && s.connected {
 		if err := s.addPiece(p, noMessage, s.peerMessage().Peer, 0); err != nil && err != unix.EAGAIN {
-			s.soErr = intercept.Errno(err)
+			s.soErr, s.quiet = intercept.Errno(err), err == unix.EMSGSIZE
 		}
 		return true
 	}
@@ -155,7 +163,7 @@ func (s *packet) sendNative(p []byte) bool {
 		return true
 	}
 	if !s.connected && s.family != unix.AF_NETLINK {
-		s.soErr = unix.EDESTADDRREQ
+		s.soErr, s.quiet = unix.EDESTADDRREQ, true
 		return true
 	}
 	if err := s.pkt.SendMsg(p, noMessage); err != nil {
@@ -163,7 +171,7 @@ func (s *packet) sendNative(p []byte) bool {
 		if e == unix.EAGAIN {
 			return false
 		}
-		s.soErr = e
+		s.soErr, s.quiet = e, e == unix.EMSGSIZE
 	}
 	return true
 }
@@ -189,7 +197,7 @@ func (s *packet) next(p []byte, peek bool) (n, size int, m stacks.Message, err e
 
 // down pushes datagrams into the pair.
 func (s *packet) down() (again bool) {
-	if s.peer < 0 || s.appHup || len(s.readers) > 0 {
+	if s.peer < 0 || s.appHup || s.lost || len(s.readers) > 0 {
 		return false
 	}
 	buf := getBuffer()
@@ -201,8 +209,8 @@ func (s *packet) down() (again bool) {
 		}
 		n, size, m, err := s.next(*buf, false)
 		if err != nil {
-			if e := intercept.Errno(err); e != unix.EAGAIN {
-				s.soErr = e
+			if e := intercept.Errno(err); e != unix.EAGAIN && err != io.EOF {
+				s.soErr, s.quiet = e, false
 			}
 			s.wantOut(false)
 			return false
@@ -328,29 +336,15 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 	if s.typ == unix.SOCK_RAW {
 		return shutRaw(d, how)
 	}
-	s.rdShut = s.rdShut || how != unix.SHUT_WR
-	s.wrShut = s.wrShut || how != unix.SHUT_RD
-	if s.rdShut && s.wrShut && !s.rdwrShut {
-		// From now on our end looks hung up, and only a scan tells of the close.
-		if err := s.m.live.watch(d.N, s.cookie); err != nil {
-			s.m.log.Error("watch a socket that is shut", "err", err)
-		}
-		s.rdwrShut = true
-		s.m.live.orphan()
-	}
 	return intercept.Continue() // wakes readers, and makes writes fail
 }
 
-// reapHungUp ends a socket that is closed, if its hang-up has not been served yet; what
-// the program wrote before is sent.
+// reapHungUp ends a socket that is closed, if that has not been served yet; what
+// the program wrote before is sent. closes was read.
 func (s *packet) reapHungUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.peer < 0 || s.rdwrShut {
-		return
-	}
-	p := []unix.PollFd{{Fd: int32(s.peer)}}
-	if n, err := unix.Poll(p, 0); err != nil || n == 0 || p[0].Revents&unix.POLLHUP == 0 {
+	if s.gone || s.peer < 0 || !s.hungUp() {
 		return
 	}
 	s.appHup = true
@@ -358,31 +352,22 @@ func (s *packet) reapHungUp() {
 	}
 }
 
-// orphaned tells whether only a scan will find s closed.
-func (s *packet) orphaned() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.gone && s.rdwrShut
-}
-
-// reap is called when the placeholder with the given cookie is closed for good.
-func (s *packet) reap(cookie uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone || cookie != s.cookie {
-		return
+func (s *packet) hungUp() bool {
+	if s.end != nil {
+		return s.closed.Load()
 	}
-	for s.up() { // what was written before it was shut
-	}
-	if !s.gone {
-		s.finish()
-	}
+	p := []unix.PollFd{{Fd: int32(s.peer)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
 }
 
 // finish ends a socket that nobody holds any more.
 func (s *packet) finish() {
 	s.gone = true
 	s.unwatch()
+	if s.end != nil {
+		s.m.closes.remove(s)
+	}
 	s.dropPeer()
 	for _, w := range append(s.readers, s.writers...) {
 		w.finish(intercept.Fail(unix.EBADF))
@@ -398,12 +383,12 @@ func (s *packet) pending() (int, bool) {
 	if s.gone || s.family == unix.AF_NETLINK {
 		return 0, false
 	}
-	n, err := unix.IoctlGetInt(s.peer, unix.TIOCINQ)
-	if err != nil {
-		return 0, false
+	s.up()
+	n := 0
+	for _, p := range s.held {
+		n += len(p)
 	}
-	n += len(s.held)
-	return n, n > 0 || s.heldSet
+	return n, len(s.held) > 0
 }
 
 func (s *packet) destroy() {

@@ -5,6 +5,8 @@
 package netmod
 
 import (
+	"io"
+
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
@@ -36,9 +38,6 @@ func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 }
 
 func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
-	if x.flags&unix.MSG_ERRQUEUE != 0 {
-		return intercept.Fail(unix.EAGAIN) // the queue is always empty
-	}
 	if x.flags&unix.MSG_OOB != 0 && !s.isUDP() { // which does not look at it
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
@@ -49,8 +48,14 @@ func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		return intercept.Return(int64(n))
 	}
 	e := intercept.Errno(err)
-	if e != unix.EAGAIN || x.flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
+	if err == io.EOF { // shut: nothing to wait for (net/core/datagram.c:__skb_wait_for_more_packets)
+		e = unix.EAGAIN
+	}
+	if e != unix.EAGAIN || x.flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) != 0 || nonblocking(d.N) {
 		return intercept.Fail(e)
+	}
+	if err == io.EOF {
+		return intercept.Return(0)
 	}
 	return s.park(&s.readers, c, x, s.rcvTimeo)
 }
@@ -58,9 +63,15 @@ func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 // recvOne receives one datagram for a trapped call: first the one in the pair,
 // through d, then what has not got there.
 func (s *packet) recvOne(c *intercept.Call, d int, x *transfer) (int, error) {
+	if x.flags&unix.MSG_ERRQUEUE != 0 {
+		return s.recvError(c, d, x)
+	}
 	if s.gone {
 		return 0, unix.EBADF
 	}
+	s.hear()
+	s.clearError(d)
+	defer s.showErrors()
 	if e := s.soErr; e != 0 {
 		s.soErr = 0
 		return 0, e
@@ -89,7 +100,7 @@ func (s *packet) recvOne(c *intercept.Call, d int, x *transfer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return s.deliver(c, x, (*buf)[:min(size, len(*buf))], size, m)
+	return s.deliver(c, x, (*buf)[:min(size, len(*buf))], s.incoming(size, m))
 }
 
 // peerMessage is what came with a datagram that was pushed without its source.
@@ -102,19 +113,33 @@ func (s *packet) peerMessage() stacks.Message {
 	return m
 }
 
-// deliver stores a datagram as recvmsg(2) does and returns the call's result.
-func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, m stacks.Message) (int, error) {
+// incoming is what recvmsg(2) tells of a message beside its data.
+type incoming struct {
+	size    int    // of the message, in bytes
+	name    []byte // a sockaddr, or none
+	control []byte // messages as cmsg(3) has them
+	flags   int    // of msg_flags, but for those of truncation
+}
+
+// incoming describes a datagram of a size that came with m.
+func (s *packet) incoming(size int, m stacks.Message) incoming {
+	in := incoming{size: size, control: s.want.encode(s, m)}
+	if s.family == unix.AF_NETLINK {
+		in.name = netlinkName(0, m.IfIndex)
+	} else {
+		in.name = encodeSockaddr(s.family, m.Peer)
+	}
+	return in
+}
+
+// deliver stores a message as recvmsg(2) does and returns the call's result.
+func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incoming) (int, error) {
 	n, err := x.scatter(c, data)
 	if err != nil {
 		return 0, err
 	}
-	var name []byte
-	if s.family == unix.AF_NETLINK {
-		name = netlinkName(0, m.IfIndex)
-	} else {
-		name = encodeSockaddr(s.family, m.Peer)
-	}
-	out := x.flags & unix.MSG_CMSG_CLOEXEC // net/socket.c:____sys_recvmsg
+	name, size := in.name, in.size
+	out := in.flags | x.flags&unix.MSG_CMSG_CLOEXEC // net/socket.c:____sys_recvmsg
 	if n < size {
 		out |= unix.MSG_TRUNC
 	}
@@ -130,7 +155,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, size int, 
 				return 0, err
 			}
 		}
-		control, whole := fitControl(s.want.encode(s, m), x.controlLen)
+		control, whole := fitControl(in.control, x.controlLen)
 		if !whole {
 			out |= unix.MSG_CTRUNC
 		}

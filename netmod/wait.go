@@ -5,6 +5,7 @@
 package netmod
 
 import (
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +82,7 @@ func (s *packet) serveReaders() {
 		if e := s.soErr; e != 0 {
 			s.soErr = 0
 			s.readers = s.readers[1:]
+			s.showErrors() // the queue, before the thread can look for it
 			w.finish(s.failed(w, e))
 			continue
 		}
@@ -98,12 +100,16 @@ func (s *packet) serveReaders() {
 		}
 		if err != nil {
 			s.readers = s.readers[1:]
-			w.finish(s.failed(w, intercept.Errno(err)))
+			a := s.failed(w, intercept.Errno(err))
+			if err == io.EOF && w.x.batch == nil { // shut meanwhile
+				a = intercept.Return(0)
+			}
+			w.finish(a)
 			putBuffer(buf)
 			continue
 		}
 		data := (*buf)[:min(size, len(*buf))]
-		n, err := s.deliver(w.call, w.x, data, size, m)
+		n, err := s.deliver(w.call, w.x, data, s.incoming(size, m))
 		a := intercept.Return(int64(n))
 		if err != nil {
 			a = s.failed(w, intercept.Errno(err))
@@ -127,7 +133,7 @@ func (s *packet) serveWriters() {
 	for len(s.writers) > 0 {
 		w := s.writers[0]
 		s.mu.Unlock()
-		n, err := s.sendOne(w.call, w.x)
+		n, err := s.sendOne(w.call, -1, w.x)
 		s.mu.Lock()
 		if err != nil && intercept.Errno(err) == unix.EAGAIN {
 			return

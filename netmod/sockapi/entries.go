@@ -72,7 +72,7 @@ var flags = []Entry{
 	{Name: "MSG_EOR", Support: Kept},
 	{Name: "MSG_WAITALL", Support: Full},
 	{Name: "MSG_CONFIRM", Support: Kept},
-	{Name: "MSG_ERRQUEUE", Support: Part, Gap: "the queue is always empty"},
+	{Name: "MSG_ERRQUEUE", Support: Part, Gap: noErrQueue},
 	{Name: "MSG_NOSIGNAL", Support: Full},
 	{Name: "MSG_MORE", Support: Part, Gap: "SPLICE_F_MORE does not hold datagrams back"},
 	{Name: "MSG_WAITFORONE", Support: Full},

@@ -7,7 +7,7 @@ package sockapi
 import "golang.org/x/sys/unix"
 
 const (
-	noErrQueue  = "the error queue is always empty; errors come with the next call"
+	noErrQueue  = "TCP's error queue is always empty"
 	noIPOptions = "no IP options are sent or shown"
 	noIPsec     = "no IPsec"
 )
@@ -38,7 +38,7 @@ var solIP = []Option{
 	no("IP_CHECKSUM", unix.IP_CHECKSUM, "not modelled"),
 	{Name: "IP_BIND_ADDRESS_NO_PORT", Number: unix.IP_BIND_ADDRESS_NO_PORT, Access: Both, Support: Part, Gap: "bind takes a port at once"},
 	no("IP_RECVFRAGSIZE", unix.IP_RECVFRAGSIZE, "not modelled"),
-	no("IP_RECVERR_RFC4884", unix.IP_RECVERR_RFC4884, "the error queue is always empty"),
+	no("IP_RECVERR_RFC4884", unix.IP_RECVERR_RFC4884, "reports tell nothing of the extensions to ICMP"),
 	{Name: "IP_MULTICAST_IF", Number: unix.IP_MULTICAST_IF, Access: Both, Shape: Bytes, Support: Full},
 	{Name: "IP_MULTICAST_TTL", Number: unix.IP_MULTICAST_TTL, Access: Both, Support: Full},
 	{Name: "IP_MULTICAST_LOOP", Number: unix.IP_MULTICAST_LOOP, Access: Both, Support: Full},

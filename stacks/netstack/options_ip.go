@@ -60,10 +60,8 @@ var solIP = map[optKey]option{
 	{ip4, unix.IP_PKTINFO}:  keptBool(ip4, unix.IP_PKTINFO, "IP_PKTINFO", 0, ""),
 	{ip4, unix.IP_RECVOPTS}: keptBool(ip4, unix.IP_RECVOPTS, "IP_RECVOPTS", 0, "IP options are not shown"),
 	// ping sets it always; what it shows is there only if the peer sent options.
-	{ip4, unix.IP_RETOPTS}: keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, ""),
-	// There is no error queue. Connected sockets, all resolvers among them, get
-	// the error by the next call, so that nobody need be warned.
-	{ip4, unix.IP_RECVERR}:         keptBool(ip4, unix.IP_RECVERR, "IP_RECVERR", 0, ""),
+	{ip4, unix.IP_RETOPTS}:         keptBool(ip4, unix.IP_RETOPTS, "IP_RETOPTS", 0, ""),
+	{ip4, unix.IP_RECVERR}:         recvErr(ip4, unix.IP_RECVERR, "IP_RECVERR"),
 	{ip4, unix.IP_RECVORIGDSTADDR}: keptBool(ip4, unix.IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR", 0, ""),
 
 	{ip4, unix.IP_BIND_ADDRESS_NO_PORT}: keptBool(ip4, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", 0, ""),
@@ -190,8 +188,10 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_RECVPKTINFO}:  keptBool(ip6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", 0, ""),
 	{ip6, unix.IPV6_RECVTCLASS}:   keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
 	{ip6, unix.IPV6_RECVHOPLIMIT}: keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
+	{ip6, unix.IPV6_2292PKTINFO}:  keptBool(ip6, unix.IPV6_2292PKTINFO, "IPV6_2292PKTINFO", 0, ""),
+	{ip6, unix.IPV6_2292HOPLIMIT}: keptBool(ip6, unix.IPV6_2292HOPLIMIT, "IPV6_2292HOPLIMIT", 0, ""),
 	{ip6, unix.IPV6_RECVPATHMTU}:  keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
-	{ip6, unix.IPV6_RECVERR}:      keptBool(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR", 0, ""),
+	{ip6, unix.IPV6_RECVERR}:      recvErr(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR"),
 
 	{ip6, unix.IPV6_DONTFRAG}:         kept(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, 0, 1, truth(intOrNone), ""),
 	{ip6, unix.IPV6_AUTOFLOWLABEL}:    kept(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, 0, 1, truth(intOrNone), ""),
@@ -237,6 +237,31 @@ func getIPInt(o tcpip.SockOptInt) func(*sock, tcpip.Endpoint) ([]byte, error) {
 	}
 }
 
+// recvErr turns the error queue on and off; off empties it
+// (net/ipv4/ip_sockglue.c:do_ip_setsockopt). A stream has no use for it.
+func recvErr(level, nr int, name string) option {
+	o := keptBool(level, nr, name, 0, "")
+	set := o.set
+	o.set = func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		if err := set(s, ep, v); err != nil || s.reports == nil {
+			return err
+		}
+		on := s.val(optKey{level, nr}, 0) != 0
+		if level == ip4 {
+			s.reports.recv4.Store(on)
+		} else {
+			s.reports.recv6.Store(on)
+		}
+		if !on {
+			s.reports.mu.Lock()
+			s.reports.queue, s.reports.size = nil, 0
+			s.reports.mu.Unlock()
+		}
+		return nil
+	}
+	return o
+}
+
 // mtuDiscover is the path MTU strategy. gVisor has the values 0 to 3 of Linux;
 // INTERFACE and OMIT (4 and 5) are PROBE and DONT to it.
 func mtuDiscover(name string, decode func([]byte) (int, error)) option {
@@ -264,6 +289,9 @@ func mtuDiscover(name string, decode func([]byte) (int, error)) option {
 				return errno(err)
 			}
 			s.setVal(k, n)
+			if s.reports != nil {
+				s.reports.strategy.Store(int32(n))
+			}
 			return nil
 		},
 		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
@@ -272,20 +300,21 @@ func mtuDiscover(name string, decode func([]byte) (int, error)) option {
 	}
 }
 
-// pathMTU returns the MTU towards an address, the peer's if nil, in bytes.
-func (s *sock) pathMTU(to *tcpip.FullAddress) (int, bool) {
+// pathMTU returns an address, the peer's if to is nil, and the MTU of the
+// interface towards it in bytes.
+func (s *sock) pathMTU(to *tcpip.FullAddress) (netip.AddrPort, int, bool) {
 	dst := tcpip.FullAddress{}
 	if to != nil {
 		dst = *to
 	} else if f, err := s.endpoint().GetRemoteAddress(); err == nil {
 		dst = f
 	} else {
-		return 0, false
+		return netip.AddrPort{}, 0, false
 	}
 	a := addrOf(unix.AF_INET, dst.Addr, 0).Unmap()
 	r, err := s.st.gv.FindRoute(dst.NIC, tcpip.Address{}, gvAddr(a), protoOf(a), false)
 	if err != nil {
-		return 0, false
+		return netip.AddrPort{}, 0, false
 	}
 	defer r.Release()
 	// gVisor's MTU of a route is that of its interface less the IP header.
@@ -296,20 +325,20 @@ func (s *sock) pathMTU(to *tcpip.FullAddress) (int, bool) {
 				hdr = header.IPv6MinimumSize
 			}
 			if n := int(r.MTU()) + hdr; !i.Loop && n < i.MTU {
-				return n, true // the route has one of its own
+				return addrPort(s.family, dst), n, true // the route has one of its own
 			}
-			return i.MTU, true
+			return addrPort(s.family, dst), i.MTU, true
 		}
 	}
-	return 0, false
+	return netip.AddrPort{}, 0, false
 }
 
 func getMTU(s *sock, _ tcpip.Endpoint) ([]byte, error) {
-	mtu, ok := s.pathMTU(nil)
+	dst, mtu, ok := s.pathMTU(nil)
 	if !ok {
 		return nil, unix.ENOTCONN // ip(7), IP_MTU
 	}
-	return bytesOf(mtu), nil
+	return bytesOf(s.st.paths.of(dst.Addr().Unmap().WithZone(""), mtu)), nil
 }
 
 func multicastLoop(name string, decode func([]byte) (int, error)) option {

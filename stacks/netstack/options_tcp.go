@@ -236,7 +236,7 @@ func deferTime(sec int) int {
 // then what fits a packet beside the headers and the timestamp option.
 func (s *sock) mss(ep tcpip.Endpoint) int {
 	user := s.val(optKey{ltcp, unix.TCP_MAXSEG}, 0)
-	mtu, ok := s.pathMTU(nil)
+	_, mtu, ok := s.pathMTU(nil)
 	if !ok {
 		if user != 0 {
 			return user
@@ -272,13 +272,13 @@ func (s *stream) Option(level, name int, value []byte) (int, error) {
 	return s.sock.Option(level, name, value)
 }
 
-// Option is getsockopt(2); SO_ERROR is the last asynchronous error.
+// Option is getsockopt(2); SO_ERROR is the pending error.
 func (s *packetSocket) Option(level, name int, value []byte) (int, error) {
 	if level == unix.SOL_SOCKET && name == unix.SO_ERROR {
 		if err := s.down(); err != nil {
 			return 0, err
 		}
-		return copy(value, bytesOf(int(errno(s.endpoint().LastError())))), nil
+		return copy(value, bytesOf(int(s.takePending()))), nil
 	}
 	return s.sock.Option(level, name, value)
 }

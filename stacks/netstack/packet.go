@@ -5,7 +5,6 @@
 package netstack
 
 import (
-	"bytes"
 	"io"
 	"net/netip"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"umrun/stacks"
@@ -38,10 +36,14 @@ type packetSocket struct {
 	wrShut bool
 }
 
-var _ stacks.PacketSocket = (*packetSocket)(nil)
+var (
+	_ stacks.PacketSocket = (*packetSocket)(nil)
+	_ stacks.Reporter     = (*packetSocket)(nil)
+)
 
 func newPacket(st *Stack, family, proto int) (*packetSocket, error) {
-	s := &packetSocket{sock: sock{st: st, family: family, typ: unix.SOCK_DGRAM, proto: proto, wq: &waiter.Queue{}}}
+	s := &packetSocket{sock: sock{st: st, family: family, typ: unix.SOCK_DGRAM, proto: proto, wq: &waiter.Queue{}, reports: new(reports)}}
+	s.reports.strategy.Store(unix.IP_PMTUDISC_WANT)
 	ep, err := s.newEndpoint()
 	if err != nil {
 		return nil, err
@@ -73,6 +75,7 @@ func (s *packetSocket) Bind(a netip.AddrPort) error {
 	if err := s.sock.Bind(a); err != nil {
 		return err
 	}
+	s.enroll()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bound = s.localName()
@@ -86,6 +89,7 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.enroll()
 	if !a.IsValid() {
 		return s.disconnectLocked()
 	}
@@ -213,186 +217,14 @@ func (s *packetSocket) Shutdown(how int) error {
 	return nil
 }
 
-// SendMsg sends one datagram.
-func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
-	if err := s.down(); err != nil {
-		return err
-	}
-	var o tcpip.WriteOptions
-	v4 := s.family == unix.AF_INET
-	if m.Peer.IsValid() {
-		if m.Peer.Port() == 0 && s.proto == unix.IPPROTO_UDP {
-			return unix.EINVAL
-		}
-		f, err := s.destination(m.Peer)
-		if err != nil {
-			return err
-		}
-		if m.IfIndex != 0 && f.NIC == 0 {
-			f.NIC = tcpip.NICID(m.IfIndex)
-		}
-		s.mu.Lock()
-		unreachable := s.noGroups(f)
-		s.mu.Unlock()
-		if unreachable {
-			return unix.ENETUNREACH
-		}
-		o.To = &f
-		v4 = v4 || m.Peer.Addr().Unmap().Is4()
-		if err := s.st.refused(m.Peer.Addr()); err != nil {
-			return err
-		}
-	} else if _, peer := s.Names(); peer.IsValid() {
-		v4 = v4 || peer.Addr().Unmap().Is4()
-		if err := s.st.refused(peer.Addr()); err != nil {
-			return err
-		}
-	}
-	if err := s.checkSize(len(p), v4, o.To); err != nil {
-		return err
-	}
-	if m.TTL > 0 {
-		o.ControlMessages.HasTTL, o.ControlMessages.TTL = true, uint8(m.TTL)
-		o.ControlMessages.HasHopLimit, o.ControlMessages.HopLimit = true, uint8(m.TTL)
-	}
-	source := false // gVisor must be told the source, and cannot be
-	if m.Local.IsValid() && !m.Local.IsUnspecified() {
-		var err error
-		if source, err = s.chooseSource(&o, m, v4); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	wrShut := s.wrShut
-	s.mu.Unlock()
-	if wrShut {
-		return unix.EPIPE
-	}
-	var err tcpip.Error
-	if source {
-		err = s.writeFrom(p, o.To, m)
-	} else {
-		err = s.write(p, o, m.TOS, v4)
-	}
-	switch err.(type) {
-	case nil:
-		return nil
-	case *tcpip.ErrHostUnreachable, *tcpip.ErrNetworkUnreachable: // no route; ICMP errors have other types
-		if o.To != nil {
-			return s.noRoute(*o.To)
-		}
-		return unix.ENETUNREACH
-	}
-	return errno(err)
-}
-
-// chooseSource sets the source address of one datagram, IP_PKTINFO. gVisor does
-// it for IPv6 only; other reports that this is IPv4 and that the route would
-// choose another address than m.Local.
-func (s *packetSocket) chooseSource(o *tcpip.WriteOptions, m stacks.Message, v4 bool) (other bool, err error) {
-	local := m.Local.Unmap().WithZone("")
-	if s.st.gv.CheckLocalAddress(0, protoOf(local), gvAddr(local)) == 0 {
-		return false, unix.EINVAL // ip(7): not an address of this machine
-	}
-	if !v4 {
-		o.ControlMessages.HasIPv6PacketInfo = true
-		o.ControlMessages.IPv6PacketInfo = tcpip.IPv6PacketInfo{
-			Addr: gvAddr(local), NIC: tcpip.NICID(m.IfIndex),
-		}
-		return false, nil
-	}
-	if s.proto != unix.IPPROTO_UDP || !local.Is4() {
-		return false, nil
-	}
-	if bound, _ := s.Names(); bound.Addr().Unmap() == local {
-		return false, nil
-	}
-	r, gerr := s.route(o.To, tcpip.Address{})
-	if gerr != nil {
-		return false, nil // sending will say so
-	}
-	defer r.Release()
-	return r.LocalAddress() != gvAddr(local), nil
-}
-
-// route returns the route of a datagram to an address, the peer if nil.
-func (s *packetSocket) route(to *tcpip.FullAddress, local tcpip.Address) (*stack.Route, tcpip.Error) {
-	dst := tcpip.FullAddress{}
-	if to != nil {
-		dst = *to
-	} else if f, err := s.endpoint().GetRemoteAddress(); err == nil {
-		dst = f
-	} else {
-		return nil, &tcpip.ErrDestinationRequired{}
-	}
-	a := addrOf(unix.AF_INET, dst.Addr, 0).Unmap()
-	return s.st.gv.FindRoute(dst.NIC, local, gvAddr(a), protoOf(a), false)
-}
-
-// write hands a datagram to gVisor, which has a TOS or traffic class per socket
-// only: datagrams with one of their own (above 0) are sent one at a time.
-func (s *packetSocket) write(p []byte, o tcpip.WriteOptions, tos int, v4 bool) tcpip.Error {
-	ep := s.endpoint()
-	if tos <= 0 {
-		s.sending.RLock()
-		defer s.sending.RUnlock()
-		_, err := ep.Write(bytes.NewReader(p), o)
-		return err
-	}
-	s.sending.Lock()
-	defer s.sending.Unlock()
-	opt := tcpip.IPv6TrafficClassOption
-	if v4 {
-		opt = tcpip.IPv4TOSOption
-	}
-	old, err := ep.GetSockOptInt(opt)
-	if err != nil {
-		return err
-	}
-	if err := ep.SetSockOptInt(opt, tos); err != nil {
-		return err
-	}
-	defer ep.SetSockOptInt(opt, old)
-	_, err = ep.Write(bytes.NewReader(p), o)
-	return err
-}
-
-// checkSize returns EMSGSIZE for a datagram that IP cannot carry, or that may
-// not be fragmented and is larger than the path takes.
-func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) error {
-	limit, hdr := maxUDP6, header.IPv6MinimumSize
-	if v4 {
-		limit, hdr = maxUDP4, header.IPv4MinimumSize
-	}
-	if s.proto == unix.IPPROTO_UDP {
-		hdr += header.UDPMinimumSize
-	}
-	if n > limit {
-		return unix.EMSGSIZE
-	}
-	if n+hdr <= s.st.minMTU() {
-		return nil
-	}
-	s.mu.Lock()
-	dontFrag := s.val(optKey{ip6, unix.IPV6_DONTFRAG}, 0) != 0 && !v4
-	s.mu.Unlock()
-	if n, err := s.endpoint().GetSockOptInt(tcpip.MTUDiscoverOption); err == nil {
-		dontFrag = dontFrag || n == int(tcpip.PMTUDiscoveryDo) || n == int(tcpip.PMTUDiscoveryProbe)
-	}
-	if !dontFrag {
-		return nil
-	}
-	if mtu, ok := s.pathMTU(to); ok && n+hdr > mtu {
-		return unix.EMSGSIZE
-	}
-	return nil
-}
-
 // RecvMsg takes or shows the first datagram. After SHUT_RD the error is io.EOF
 // where a blocking recv(2) would return 0.
 func (s *packetSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Message, err error) {
 	if err := s.down(); err != nil {
 		return 0, 0, m, err
+	}
+	if e := s.takePending(); e != 0 {
+		return 0, 0, m, e
 	}
 	for {
 		w := cutWriter{p: p}
@@ -402,6 +234,9 @@ func (s *packetSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Messa
 		case *tcpip.ErrClosedForReceive:
 			return 0, 0, m, io.EOF
 		default:
+			if noted(gerr) {
+				continue
+			}
 			return 0, 0, m, errno(gerr)
 		}
 		m = s.message(&r)
@@ -459,11 +294,11 @@ func (s *packetSocket) message(r *tcpip.ReadResult) stacks.Message {
 // net/core/datagram.c:datagram_poll.
 func (s *packetSocket) Poll() stacks.Events {
 	s.mu.Lock()
-	rdShut, wrShut, err := s.rdShut, s.wrShut, s.err
+	rdShut, wrShut := s.rdShut, s.wrShut
 	s.mu.Unlock()
-	r := s.endpoint().Readiness(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventErr)
-	ev := events(r) & (unix.POLLIN | unix.POLLOUT | unix.POLLERR)
-	if err != 0 {
+	r := s.endpoint().Readiness(waiter.ReadableEvents | waiter.WritableEvents)
+	ev := events(r) & (unix.POLLIN | unix.POLLOUT)
+	if s.troubled() {
 		ev |= unix.POLLERR
 	}
 	if rdShut {
@@ -478,6 +313,7 @@ func (s *packetSocket) Poll() stacks.Events {
 // Close releases the socket and throws away what it has queued.
 func (s *packetSocket) Close() error {
 	if !s.closed.Swap(true) {
+		s.enroll()
 		s.endpoint().Close()
 	}
 	return nil

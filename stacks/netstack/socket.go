@@ -33,7 +33,8 @@ type sock struct {
 	wq *waiter.Queue
 	ep atomic.Pointer[epBox]
 
-	closed atomic.Bool
+	closed  atomic.Bool
+	reports *reports // of datagram sockets, else nil
 
 	mu   sync.Mutex
 	err  unix.Errno // what SO_ERROR will report; +checklocks:mu

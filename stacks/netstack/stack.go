@@ -91,6 +91,9 @@ type Stack struct {
 	queues sendQueues
 	raws   rawHub
 
+	directory directory // of datagram sockets
+	paths     paths
+
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
 
@@ -130,6 +133,10 @@ func New(c Config) (*Stack, error) {
 	if err := s.tune(c); err != nil {
 		s.gv.Destroy()
 		return nil, err
+	}
+	if err := s.observeICMP(); err != nil {
+		s.gv.Destroy()
+		return nil, fmt.Errorf("observe ICMP: %w", err)
 	}
 	if err := s.configure(c); err != nil {
 		s.gv.Destroy()

@@ -52,7 +52,7 @@ func (s *stream) tcpInfo() []byte {
 	if info.State == 0 {
 		info.State = uint8(tcp.StateClose)
 	}
-	if mtu, ok := s.pathMTU(nil); ok {
+	if _, mtu, ok := s.pathMTU(nil); ok {
 		info.Pmtu = uint32(mtu)
 	}
 	queued, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)

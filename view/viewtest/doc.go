@@ -19,6 +19,9 @@
 //	|   none                          |         +-----------------------------------+
 //	+---------------------------------+
 //
+// [Peer.Routers] puts a path behind a peer: two routers, a narrow link between them,
+// a host at the end.
+//
 // A packet of a program that leaves the host by anything but the tunnel ends in
 // the sink, or on the peer's end of the link, and both are watched: [World.Strays]
 // says what was seen. Nothing in the laboratory reaches a real network.

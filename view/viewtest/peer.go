@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,9 +54,11 @@ type Peer struct {
 	serve *servers
 
 	mu      sync.Mutex
-	clients int      // guarded by mu
-	native  *NS      // guarded by mu
-	digests []string // guarded by mu
+	clients int         // guarded by mu
+	native  *NS         // guarded by mu
+	routers []*NS       // guarded by mu
+	far     []io.Closer // echoes of the second one; guarded by mu
+	digests []string    // guarded by mu
 }
 
 // A Client is a key that a peer knows, with its addresses.
@@ -128,6 +131,12 @@ func (p *Peer) close() {
 	defer p.mu.Unlock()
 	if p.native != nil {
 		p.native.Close()
+	}
+	for _, c := range p.far {
+		c.Close()
+	}
+	for _, n := range p.routers {
+		n.Close()
 	}
 	p.NS.Close()
 }

@@ -47,6 +47,7 @@ var transcripts = []string{
 	"options tcp4", "options tcp6", "options udp4", "options udp6", "options connected4", "options connected6", "options sockets",
 	"ping", "pass dup 4", "pass fork 4", "pass rights 4", "pass threads 4", "pass dup 6",
 	"badptr",
+	"errors 4", "errors 6", "paths 4", "paths 6",
 	"signals eintr", "signals restart", "signals storm", "signals stop",
 }
 
@@ -72,6 +73,9 @@ func labEnv(ip4, ip6 string) []string {
 		"LAB_UNREACH4=" + viewtest.UnreachableIP4.String(), "LAB_UNREACH6=" + viewtest.UnreachableIP6.String(),
 		"LAB_PROHIBIT4=" + viewtest.ProhibitedIP4.String(), "LAB_PROHIBIT6=" + viewtest.ProhibitedIP6.String(),
 		"LAB_BLACKHOLE4=" + viewtest.BlackholeIP4.String(), "LAB_BLACKHOLE6=" + viewtest.BlackholeIP6.String(),
+		"LAB_FIRST4=" + viewtest.FirstIP4.String(), "LAB_FIRST6=" + viewtest.FirstIP6.String(),
+		"LAB_FAR4=" + viewtest.FarIP4.String(), "LAB_FAR6=" + viewtest.FarIP6.String(),
+		"LAB_GONE4=" + viewtest.GoneIP4.String(), "LAB_GONE6=" + viewtest.GoneIP6.String(),
 	}
 }
 
@@ -87,6 +91,7 @@ func TestIntegrationTranscripts(t *testing.T) {
 		"net.ipv4.tcp_rmem=4096 131072 16777216"); err != nil {
 		t.Fatal(err)
 	}
+	x.w.Peers[0].Routers(t)
 	for _, line := range slices.Concat(transcripts, capable, privileged) {
 		if x.wanted(line) {
 			t.Run(strings.ReplaceAll(line, " ", "-"), func(t *testing.T) { x.run(t, line) })

@@ -209,12 +209,13 @@ func (n *NS) ip(lines ...string) error {
 }
 
 // quiet sets a new namespace up: loopback, no duplicate address detection, no
-// router solicitations, no rate limit of ICMP errors, ping for everyone.
+// router solicitations, no rate limit of ICMP errors, ping for everyone. (Limiting
+// to nothing would take away what unreachable routes have saved up to send theirs.)
 func (n *NS) quiet() error {
 	return errors.Join(
 		n.Sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0",
 			"net.ipv6.conf.default.router_solicitations=0", "net.ipv6.conf.default.accept_ra=0",
-			"net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000",
+			"net.ipv4.icmp_ratemask=0", "net.ipv6.icmp.ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000",
 			"net.ipv4.ping_group_range=0 2147483647"),
 		n.ip("link set lo up"))
 }

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Programs that look at paths, over real routers: what they print in a view is what
+// they print over the kernel's stack, but for times.
+
+package viewtest_test
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pathPrograms are the commands, and how many lines of each must be there.
+var pathPrograms = []struct {
+	name, line string
+	lines      int
+}{
+	{"traceroute", "traceroute -n -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-v6", "traceroute -n -q 1 -w 2 fd78:3::1", 4},
+	{"traceroute-three-probes", "traceroute -n -w 2 -m 4 10.78.3.1", 4},
+	{"traceroute-icmp", "traceroute -n -I -N 1 -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-port", "traceroute -n -U -p 1006 -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-mtu", "traceroute -n --mtu -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-gone", "traceroute -n -q 1 -w 2 10.78.4.1", 4},
+	{"tracepath", "tracepath -n 10.78.3.1", 5},
+	{"tracepath-v6", "tracepath -n fd78:3::1", 5},
+	{"mtr-icmp-v6", "mtr -n -r -c 1 fd78:3::1", 5},
+	{"ping-ttl", "ping -n -c 1 -W 2 -t 2 10.78.3.1", 3},
+	{"ping-gone", "ping -n -c 1 -W 2 10.78.4.1", 3},
+	{"ping-gone-v6", "ping -n -c 1 -W 2 fd78:4::1", 3},
+	{"ping-too-large", "ping -n -c 1 -W 2 -M do -s 1350 10.78.3.1", 3},
+	{"ping-large-cut", "ping -n -c 1 -W 2 -s 1350 10.78.3.1", 3},
+}
+
+// Times, and what programs say of their start.
+var pathNoise = regexp.MustCompile(` *(\d+(\.\d+)? ?ms|time \d+ms|rtt .*|^Start: .*|^HOST: \S+|\d+\.\d+( +\d+\.\d+)+)`)
+
+func TestIntegrationPaths(t *testing.T) {
+	viewtest.Need(t, "setpriv", "traceroute", "tracepath", "mtr", "ping")
+	w := viewtest.New(t)
+	native := w.Peers[0].Native(t)
+	w.Peers[0].Routers(t)
+	for _, p := range pathPrograms {
+		t.Run(p.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			// Of the path nothing is known; mtr goes without its file's capability, as in a view.
+			for _, family := range []string{"-4", "-6"} {
+				if r := native.Command(ctx, "ip", family, "route", "flush", "cache").Result(); r.Status != 0 {
+					t.Fatal(r)
+				}
+			}
+			c := native.Command(ctx, append([]string{"setpriv", "--no-new-privs"}, strings.Fields(p.line)...)...).AsUser(w.Home())
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer c.Stop()
+			u := w.Umrun(t, w.Peers[0].Client(t).Conf, strings.Fields(p.line)...)
+			if err := u.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer u.Stop()
+			want, got := c.Result(), u.Result()
+			if n := strings.Count(strings.TrimSpace(want.Stdout), "\n") + 1; n < p.lines {
+				t.Fatalf("natively: %v", want)
+			}
+			if d := cmp.Diff(pathNoise.ReplaceAllString(want.Stdout, "TIME"), pathNoise.ReplaceAllString(got.Stdout, "TIME")); d != "" || want.Status != got.Status {
+				t.Errorf("-native +umrun:\n%s\nnatively: %v\nunder umrun: %v", d, want, got)
+			}
+			if testing.Verbose() {
+				t.Log(got.Stdout)
+			}
+		})
+	}
+	w.NoStrays(t)
+}
