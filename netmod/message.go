@@ -187,8 +187,8 @@ func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
 	return m.with(c, func(s socket, d *held) intercept.Action {
 		p, datagrams := s.(*packet)
 		netlink := datagrams && p.family == unix.AF_NETLINK
-		more := int32(c.Args[3])&unix.MSG_MORE != 0
-		if c.Args[4] == 0 && !netlink && !more {
+		special := int32(c.Args[3])&(unix.MSG_MORE|unix.MSG_OOB) != 0
+		if c.Args[4] == 0 && !netlink && !special {
 			return intercept.Continue()
 		}
 		x := &transfer{flags: int(int32(c.Args[3]))}

@@ -44,6 +44,7 @@ var optionRules = map[optionKey]optionRule{
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW}: {get: getTimeo(unix.SO_SNDTIMEO), set: setSndTimeo, child: true},
 	{unix.SOL_SOCKET, unix.SO_RCVLOWAT}:     {get: getNative(unix.SO_RCVLOWAT), set: setRcvLowat, child: true},
 	{unix.SOL_SOCKET, unix.SO_PEEK_OFF}:     {get: onStreams(getNative(unix.SO_PEEK_OFF)), set: setPeekOff, child: true},
+	{unix.SOL_SOCKET, unix.SO_OOBINLINE}:    {get: getNative(unix.SO_OOBINLINE), set: setNative(unix.SO_OOBINLINE), child: true},
 
 	// Of AF_UNIX, and not of TCP and UDP.
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY}:   {get: func(socket, int) ([]byte, error) { return int32Value(0), nil }, set: noSupport},

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
+	"umrun/stacks"
 )
 
 const (
@@ -211,6 +212,10 @@ func readv(fd int, iov [][]byte) (int, error) {
 func (s *stream) down(limit int) (again bool) {
 	for limit > 0 && !s.downEOF {
 		w := appWriter{s: s}
+		if u, ok := s.tcp.(stacks.Urgent); ok {
+			ahead, ok := u.Urgent()
+			w.urgent = ok && ahead == 0
+		}
 		n, err := s.tcp.Recv(&w, min(limit, recvChunk))
 		limit -= n
 		if w.full {
@@ -255,16 +260,26 @@ func (s *stream) wantOut(on bool) {
 // An appWriter writes into the program's queue. Where the program has shut its
 // read side, bytes are thrown away, as TCP goes on acknowledging them.
 type appWriter struct {
-	s    *stream
-	full bool
+	s      *stream
+	full   bool
+	urgent bool // the byte is: the placeholder has MSG_OOB, too
 }
 
 func (w *appWriter) Write(p []byte) (n int, err error) {
 	for n < len(p) {
-		m, err := unix.SendmsgN(w.s.peer, p[n:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		flags := unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+		if w.urgent {
+			flags |= unix.MSG_OOB
+		}
+		m, err := unix.SendmsgN(w.s.peer, p[n:], nil, nil, flags)
 		switch err {
 		case nil:
 			n += m
+		case unix.EOPNOTSUPP: // a kernel without CONFIG_AF_UNIX_OOB
+			if !w.urgent {
+				return n, err
+			}
+			w.urgent = false
 		case unix.EINTR:
 		case unix.EAGAIN:
 			w.full = true

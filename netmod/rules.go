@@ -53,6 +53,7 @@ func (m *Module) Rules() intercept.Rules {
 		on(unix.SYS_SENDTO, m.handleSendto, intercept.ArgNonZero(4)),
 		on(unix.SYS_SENDTO, m.handleSendto, intercept.ArgEqual32(2, dumpRequest)),
 		on(unix.SYS_SENDTO, m.handleSendto, intercept.ArgMasked(3, unix.MSG_MORE, unix.MSG_MORE)),
+		on(unix.SYS_SENDTO, m.handleSendto, intercept.ArgMasked(3, unix.MSG_OOB, unix.MSG_OOB)),
 		on(unix.SYS_RECVFROM, m.handleRecvfrom, intercept.ArgNonZero(4)),
 		on(unix.SYS_RECVFROM, m.handleRecvfrom, intercept.ArgMasked(3, unix.MSG_ERRQUEUE, unix.MSG_ERRQUEUE)),
 		on(unix.SYS_RECVFROM, m.handleRecvfrom, intercept.ArgMasked(3, unix.MSG_TRUNC, unix.MSG_TRUNC)),

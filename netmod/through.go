@@ -14,15 +14,15 @@ import (
 	"umrun/stacks"
 )
 
-// send answers sendmsg(2), and sendto(2) with an address or MSG_MORE: TCP ignores the address
+// send answers sendmsg(2), and sendto(2) with an address, MSG_MORE or MSG_OOB: TCP ignores the address
 // (tcp(7)), AF_UNIX would not. A message without one is left to the kernel, since
 // whatever the memory says by then goes into the placeholder.
 func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_FASTOPEN != 0 {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
-	more := x.flags&unix.MSG_MORE != 0
-	if x.hdr != 0 && len(x.to) == 0 && !more {
+	more, urgent := x.flags&unix.MSG_MORE != 0, x.flags&unix.MSG_OOB != 0
+	if x.hdr != 0 && len(x.to) == 0 && !more && !urgent {
 		return intercept.Continue()
 	}
 	try := func() (int, error) {
@@ -32,19 +32,41 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		if err != nil {
 			return 0, err
 		}
-		if more {
+		if more || urgent {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+		}
+		if more {
 			s.corkLocked()
 			defer s.upCorkedLocked()
 		}
-		n, err = unix.SendmsgN(d.N, (*buf)[:n], nil, nil, x.flags&unix.MSG_OOB|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err = unix.SendmsgN(d.N, (*buf)[:n], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if urgent && n > 0 {
+			s.markLocked()
+		}
 		if err == unix.ENOTCONN || err == unix.EINVAL {
 			err = unix.EPIPE
 		}
 		return n, err
 	}
 	return s.natively(c, d, x.flags, unix.POLLOUT, try)
+}
+
+// markLocked makes the last byte that was written urgent. The pump, which has not
+// moved it yet, waits for the mutex.
+func (s *stream) markLocked() {
+	u, ok := s.tcp.(stacks.Urgent)
+	if !ok || s.state != connected || s.gone || s.stubbed {
+		return
+	}
+	n, err := unix.IoctlGetInt(s.peer, unix.TIOCINQ)
+	if err != nil || n <= s.lag {
+		return
+	}
+	if !u.MarkUrgent(n - s.lag - 1) {
+		s.m.warnOnce("urgent", "urgent data is sent as ordinary data, in its place")
+	}
+	s.up(quantum)
 }
 
 // corkLocked sends what was written so far, and lets what follows be held back.

@@ -134,6 +134,20 @@ type Corked interface {
 	More(bool)
 }
 
+// Urgent is what a StreamSocket may have for MSG_OOB.
+type Urgent interface {
+	// MarkUrgent makes the byte urgent that is sent when ahead more have been; it
+	// is called before they are. It returns false where that cannot be said to the
+	// peer, to which the byte then comes as any other. One byte of a connection is
+	// urgent, the last that was marked.
+	MarkUrgent(ahead int) bool
+
+	// Urgent tells how many bytes Recv gives before one that the peer has marked;
+	// ok is false if there is none. Recv stops before that byte, and gives it alone
+	// once Urgent has said that it is the next one.
+	Urgent() (ahead int, ok bool)
+}
+
 // A PacketSocket is a datagram socket: UDP or ICMP echo.
 type PacketSocket interface {
 	Socket

@@ -63,7 +63,7 @@ var calls = []Entry{
 }
 
 var flags = []Entry{
-	{Name: "MSG_OOB", Support: Part, Gap: "urgent data is carried as ordinary data, in its place"},
+	{Name: "MSG_OOB", Support: Part, Gap: "over NAT the byte is an ordinary one, in its place; the receiver learns of it when it comes, not before"},
 	{Name: "MSG_PEEK", Support: Full},
 	{Name: "MSG_DONTROUTE", Support: Part, Gap: "routes by a gateway are used all the same"},
 	{Name: "MSG_CTRUNC", Support: Full},
@@ -97,7 +97,7 @@ var ioctls = []Entry{
 	{Name: "TIOCOUTQ (SIOCOUTQ), SIOCOUTQNSD", Support: Full, Gap: "what is not acknowledged, for both"},
 	{Name: "FIONBIO, FIOASYNC, FIOCLEX, FIONCLEX", Support: Full},
 	{Name: "FIOSETOWN, SIOCSPGRP, FIOGETOWN, SIOCGPGRP", Support: Full},
-	{Name: "SIOCATMARK", Support: Part, Gap: "there is no mark"},
+	{Name: "SIOCATMARK", Support: Full},
 	{Name: "SIOCGSTAMP, SIOCGSTAMPNS", Support: Refused, Errno: unix.ENOENT, Gap: "as with timestamps off"},
 	{Name: "SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFMTU and other SIOCGIF*", Support: Full},
 	{Name: "SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME", Support: Full},

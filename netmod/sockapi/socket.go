@@ -22,7 +22,7 @@ var solSocket = []Option{
 	{Name: "SO_SNDBUF", Number: unix.SO_SNDBUF, Access: Both, Support: Part, Gap: "defaults and limits are the stack's; what the program has written waits in the placeholder first, whose size is fixed"},
 	{Name: "SO_RCVBUF", Number: unix.SO_RCVBUF, Access: Both, Support: Part, Gap: "defaults and limits are the stack's; the placeholder takes some hundred KiB more"},
 	{Name: "SO_KEEPALIVE", Number: unix.SO_KEEPALIVE, Access: Both, Support: Full},
-	{Name: "SO_OOBINLINE", Number: unix.SO_OOBINLINE, Access: Both, Support: Part, Gap: "urgent data is carried as ordinary data, in its place"},
+	{Name: "SO_OOBINLINE", Number: unix.SO_OOBINLINE, Access: Both, Support: Full},
 	{Name: "SO_NO_CHECK", Number: unix.SO_NO_CHECK, Access: Both, Support: Part, Gap: "checksums are sent all the same"},
 	{Name: "SO_PRIORITY", Number: unix.SO_PRIORITY, Access: Both, Support: Kept},
 	{Name: "SO_LINGER", Number: unix.SO_LINGER, Access: Both, Shape: Linger, Support: Part, Gap: "time 0 resets; with another close(2) does not wait"},

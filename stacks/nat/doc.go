@@ -29,8 +29,9 @@
 // has succeeded; if it fails, an RST or an ICMP error gives the program the errno
 // that it would have had on the host. From then on a flow is two goroutines, see
 // the type. FIN becomes FIN, a reset becomes a reset; windows make
-// back-pressure. What a relay cannot carry: urgent data, and the program's own
-// keep-alives, in place of which the host's connection has some. A reset of the
+// back-pressure. What a relay does not carry: the urgency of data, which comes in its
+// place, and the program's own keep-alives, in place of which the host's connection
+// has some. A reset of the
 // host is not seen past data that the view does not read.
 //
 // # Datagrams

@@ -91,6 +91,28 @@ func TestTCPEcho(t *testing.T) {
 	}
 }
 
+// TestTCPUrgent: urgent data of the host comes as ordinary data, in its place.
+func TestTCPUrgent(t *testing.T) {
+	v := open(t, nat.Options{})
+	addr := serve(t, "198.51.100.2:0", func(c *net.TCPConn) {
+		rc, err := c.SyscallConn()
+		if err != nil {
+			return
+		}
+		for _, m := range []struct {
+			text  string
+			flags int
+		}{{"ab", 0}, {"!", unix.MSG_OOB}, {"cd", 0}} {
+			rc.Write(func(fd uintptr) bool { return unix.Send(int(fd), []byte(m.text), m.flags) != unix.EAGAIN })
+		}
+	})
+	c := v.mustDial(addr)
+	defer c.Close()
+	if b, err := io.ReadAll(c); err != nil || string(b) != "ab!cd" {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
 // TestTCPRefused: the errno of the host's connect is the program's.
 // TestTCPSamePort connects from ports whose last connection has just ended, by the
 // host.

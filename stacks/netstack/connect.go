@@ -71,6 +71,9 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	}
 	s.phase, s.errTaken, s.err = phaseConnecting, false, 0
 	s.countLocked()
+	if s.counted != nil {
+		s.st.urgent.clear(s.counted.id)
+	}
 	s.limitHandshakeLocked()
 	return unix.EINPROGRESS
 }

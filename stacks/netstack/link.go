@@ -53,6 +53,7 @@ type endpoint struct {
 	log     *slog.Logger
 
 	refusing *atomic.Pointer[refusal] // the stack's
+	urgent   *urgents                 // the stack's
 
 	// rxValid says whether the checksums of the packet that inbound is
 	// delivering were verified. gVisor asks for it per endpoint, by
@@ -86,7 +87,7 @@ var (
 )
 
 func (s *Stack) newLink(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing}
+	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent}
 	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
@@ -237,11 +238,15 @@ func (e *endpoint) outbound() {
 
 // flatten appends the packet, behind its virtio_net_hdr if the link offloads.
 func (e *endpoint) flatten(b []byte, p *stack.PacketBuffer) []byte {
+	partial := false
 	if e.offload {
 		var hdr [offload.HdrLen]byte
-		virtioHdr(p).Encode(hdr[:])
+		h := virtioHdr(p)
+		h.Encode(hdr[:])
 		b = append(b, hdr[:]...)
+		partial = h.Flags&offload.NeedsCsum != 0
 	}
+	start := len(b)
 	views, offset := p.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		s := v.AsSlice()
@@ -252,6 +257,7 @@ func (e *endpoint) flatten(b []byte, p *stack.PacketBuffer) []byte {
 		b = append(b, s[offset:]...)
 		offset = 0
 	}
+	e.urgent.leaving(b[start:], partial)
 	return b
 }
 
@@ -328,6 +334,7 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 		valid = h.Flags&(offload.DataValid|offload.NeedsCsum) != 0
 		b = b[offload.HdrLen:]
 	}
+	e.urgent.arriving(b)
 	if len(b) == 0 {
 		return
 	}

@@ -66,6 +66,7 @@ func (s *stream) countLocked() {
 		switch tcp.EndpointState(ep.State()) {
 		case tcp.StateClose, tcp.StateError:
 			s.st.queues.m.CompareAndDelete(c.id, c)
+			s.st.urgent.forget(c.id)
 		}
 	})
 	s.wq.EventRegister(&c.gone)
@@ -78,6 +79,7 @@ func (s *stream) uncountLocked() {
 	if c := s.counted; c != nil {
 		s.wq.EventUnregister(&c.gone)
 		s.st.queues.m.CompareAndDelete(c.id, c)
+		s.st.urgent.forget(c.id)
 		s.counted = nil
 	}
 }

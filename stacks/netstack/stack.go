@@ -93,6 +93,7 @@ type Stack struct {
 
 	directory directory // of datagram sockets
 	paths     paths
+	urgent    urgents
 
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
@@ -117,6 +118,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s := &Stack{log: c.Log, done: make(chan struct{})}
 	s.raws.st = s
+	s.urgent.queues = &s.queues
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,

@@ -40,6 +40,7 @@ type stream struct {
 	counted  *sendQueue     // the entry of Stack.queues, nil before the connection
 	giveUp   *time.Timer    // ends the handshake before gVisor would; may be nil
 	cork     cork
+	told     bool // Urgent has said that the next byte is
 }
 
 var (
@@ -213,7 +214,10 @@ func (s *stream) Recv(w io.Writer, n int) (int, error) {
 		return 0, err
 	}
 	ep := s.endpoint()
-	lw := recvWriter{w: w, left: n}
+	s.mu.Lock()
+	lw := recvWriter{w: w, left: n, q: s.counted, u: &s.st.urgent, told: s.told}
+	s.told = false
+	s.mu.Unlock()
 	r, err := ep.Read(&lw, tcpip.ReadOptions{})
 	switch err.(type) {
 	case nil:
@@ -253,16 +257,23 @@ func (s *stream) Recv(w io.Writer, n int) (int, error) {
 type recvWriter struct {
 	w    io.Writer
 	left int
+	done int
 	err  error
+
+	q    *sendQueue // may be nil
+	u    *urgents
+	told bool // the next byte is urgent, and the reader knows
 }
 
 func (l *recvWriter) Write(b []byte) (int, error) {
 	full := len(b)
 	b = b[:min(full, l.left)]
+	b = b[:l.bound(len(b), l.done)]
 	n := 0
 	if len(b) > 0 {
 		n, l.err = l.w.Write(b)
 		l.left -= n
+		l.done += n
 	}
 	if n < full && l.err == nil {
 		return n, io.ErrShortWrite

@@ -88,6 +88,7 @@ type peek struct {
 	scales   atomic.Uint32 // window scales: the peer's, and 8 bits up our own
 	segments atomic.Uint64 // unacknowledged, and 32 bits up those of them that were sacked
 	windows  atomic.Uint64 // bytes: the peer's, and 32 bits up our own
+	expected atomic.Uint64 // the next sequence number, with bit 32 set once it is known
 }
 
 // store picks it out of what gVisor's probe shows.
@@ -95,6 +96,19 @@ func (p *peek) store(s *tcp.TCPEndpointState) {
 	p.scales.Store(uint32(s.Sender.SndWndScale) | uint32(s.Receiver.RcvWndScale)<<8)
 	p.segments.Store(uint64(max(0, s.Sender.Outstanding)) | uint64(max(0, s.Sender.SackedOut))<<32)
 	p.windows.Store(uint64(s.Sender.SndWnd) | uint64(s.Receiver.RcvNxt.Size(s.Receiver.RcvAcc))<<32)
+	p.expected.Store(uint64(s.Receiver.RcvNxt) | 1<<32)
+}
+
+// acceptable tells whether a segment with this sequence number may be one of the
+// connection: not far from what is expected next.
+func (p *peek) acceptable(seq uint32) bool {
+	next := p.expected.Load()
+	if next == 0 {
+		return true // the first one
+	}
+	window := int32(min(p.windows.Load()>>32, 1<<30))
+	d := int32(seq - uint32(next))
+	return -window <= d && d <= window
 }
 
 func (p *peek) fill(info *unix.TCPInfo) {

@@ -148,6 +148,13 @@ func (s *Splitter) finish(dst []byte, first, last bool) {
 		if !first {
 			p[13] &^= tcpCWR // said once, RFC 3168 §6.1.2
 		}
+		if p[13]&tcpURG != 0 { // the pointer counts from each piece
+			up := int(binary.BigEndian.Uint16(p[18:])) - (s.next - s.hl)
+			if up <= 0 {
+				p[13] &^= tcpURG
+			}
+			binary.BigEndian.PutUint16(p[18:], uint16(max(up, 0)))
+		}
 	}
 	putSum(field, 0)
 	c := ^fold(sum(p, pseudo(s.l.addrs(dst), s.l.proto, len(p))))

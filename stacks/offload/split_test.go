@@ -188,3 +188,25 @@ func BenchmarkSplit(b *testing.B) {
 		}
 	}
 }
+
+// TestSplitUrgent: the urgent pointer counts from each piece, and not from behind
+// the urgent byte.
+func TestSplitUrgent(t *testing.T) {
+	s := spec{port: 5, ack: 7, ttl: 64, window: 512, flags: tcpACK | tcpURG, data: data(2500)}
+	h, p := super(s, 1000)
+	binary.BigEndian.PutUint16(p[ipv4Len+18:], 1500)
+	bufs, sizes := buffers(5, 2000)
+	n, err := Split(h, p, bufs, sizes, 0)
+	if err != nil || n != 3 {
+		t.Fatalf("%d pieces, %v, want 3", n, err)
+	}
+	for i, want := range []uint16{1500, 500, 0} {
+		piece := bufs[i][:sizes[i]]
+		if got := binary.BigEndian.Uint16(piece[ipv4Len+18:]); got != want || piece[ipv4Len+13]&tcpURG != 0 != (want != 0) {
+			t.Errorf("piece %d: pointer %d, want %d, flags %#x", i, got, want, piece[ipv4Len+13])
+		}
+		if !refVerify(piece) {
+			t.Errorf("piece %d has a bad checksum", i)
+		}
+	}
+}

@@ -44,7 +44,7 @@
 
 // Ports of the peer's small servers, as viewtest has them.
 enum { ECHO = 7, DIGEST = 9, SOURCE = 19, RESET = 1001, ABORT = 1002, STUCK = 1003, GREET = 1004,
-       WHO = 1005, CLOSED = 1006, SLOW = 1007, OTHER = 1010, BURST = 1011 };
+       WHO = 1005, CLOSED = 1006, SLOW = 1007, OTHER = 1010, BURST = 1011, URGENT = 1012 };
 
 #define LEN(a) ((int)(sizeof(a) / sizeof((a)[0])))
 #define UNUSED __attribute__((unused))

@@ -37,6 +37,7 @@ const (
 	PortSlow   = 1007 // reads 64 KiB every 20 ms, then answers as PortDigest
 	PortOther  = 1010 // UDP: answers from the peer's other address
 	PortBurst  = 1011 // UDP: "N" is answered by N numbered datagrams
+	PortUrgent = 1012 // sends "ab", an urgent "!" and "cd"; see urgent
 	PortWeb    = 8081 // HTTP by Go: /ws echoes WebSocket messages, /addr, /count
 )
 
@@ -138,10 +139,11 @@ func (p *Peer) startSmall() error {
 			io.ReadFull(c, make([]byte, 1))
 			c.SetLinger(0)
 		},
-		PortStuck: func(c *net.TCPConn) { <-p.w.alive.Done() },
-		PortGreet: func(c *net.TCPConn) { io.WriteString(c, "greet\n") },
-		PortWho:   func(c *net.TCPConn) { fmt.Fprintln(c, c.RemoteAddr().(*net.TCPAddr).IP) },
-		PortSlow:  func(c *net.TCPConn) { p.digest(c, slowly{c}) },
+		PortStuck:  func(c *net.TCPConn) { <-p.w.alive.Done() },
+		PortUrgent: urgent,
+		PortGreet:  func(c *net.TCPConn) { io.WriteString(c, "greet\n") },
+		PortWho:    func(c *net.TCPConn) { fmt.Fprintln(c, c.RemoteAddr().(*net.TCPAddr).IP) },
+		PortSlow:   func(c *net.TCPConn) { p.digest(c, slowly{c}) },
 	} {
 		ln, err := p.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
