@@ -74,5 +74,8 @@ func (m *Module) handleCompatIoctl(c *intercept.Call) intercept.Action {
 	if !fd.IsSocket() || cmd <= siocgstampns || cmd >= siocprotoMin && cmd <= siocprotoMax {
 		return intercept.Continue()
 	}
-	return m.deviceIoctl(c, cmd, intercept.Addr(c.Args[2]), rtnetlink.IfreqLen32)
+	if cmd == unix.SIOCGIFCONF {
+		return m.ifconf(c, intercept.Addr(c.Args[2]), rtnetlink.IfreqLen32)
+	}
+	return m.deviceIoctl(c, unix.AF_UNIX, cmd, intercept.Addr(c.Args[2]), rtnetlink.IfreqLen32)
 }

@@ -63,7 +63,25 @@ func (m *Module) handleIoctl(c *intercept.Call) intercept.Action {
 		}
 		return intercept.Fail(unix.ENOTTY)
 	}
-	return m.deviceIoctl(c, cmd, arg, rtnetlink.IfreqLen)
+	family := unix.AF_UNSPEC // of another kind of socket, or not ours
+	if s != nil {
+		family = s.common().family
+	}
+	switch cmd {
+	case unix.SIOCGIFCONF:
+		return m.ifconf(c, arg, rtnetlink.IfreqLen)
+	case unix.SIOCETHTOOL:
+		return m.ethtool(c, arg)
+	case unix.SIOCADDRT, unix.SIOCDELRT:
+		return m.routeIoctl(c, family, cmd == unix.SIOCDELRT, arg)
+	case unix.SIOCSIFADDR, unix.SIOCDIFADDR:
+		if family == unix.AF_INET6 {
+			return m.changeIoctl(c, arg, rtnetlink.In6IfreqLen, func(set rtnetlink.Setter, b []byte) unix.Errno {
+				return rtnetlink.Addr6Ioctl(m.stack.State(), set, cmd == unix.SIOCDIFADDR, b)
+			})
+		}
+	}
+	return m.deviceIoctl(c, family, cmd, arg, rtnetlink.IfreqLen)
 }
 
 // outq is SIOCOUTQ (bytes not acknowledged) and SIOCOUTQNSD (not sent, which is
@@ -103,16 +121,13 @@ func (s *stream) unsentLocked() int {
 }
 
 // deviceIoctl answers netdevice(7) from the view's state.
-func (m *Module) deviceIoctl(c *intercept.Call, cmd uint32, arg intercept.Addr, size int) intercept.Action {
-	if cmd == unix.SIOCGIFCONF {
-		return m.ifconf(c, arg, size)
-	}
+func (m *Module) deviceIoctl(c *intercept.Call, family int, cmd uint32, arg intercept.Addr, size int) intercept.Action {
 	ifr := make([]byte, size)
 	if err := c.ReadMem(arg, ifr); err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
 	m.changing.Lock()
-	n, errno := rtnetlink.Ioctl(m.stack.State(), m.setState(), cmd, ifr)
+	n, errno := rtnetlink.Ioctl(m.stack.State(), m.setState(), family, cmd, ifr)
 	m.changing.Unlock()
 	if errno != 0 {
 		return intercept.Fail(errno)
@@ -121,6 +136,64 @@ func (m *Module) deviceIoctl(c *intercept.Call, cmd uint32, arg intercept.Addr, 
 		return result(c.WriteMem(arg, ifr[:n]))
 	}
 	return intercept.Return(0)
+}
+
+// changeIoctl reads a structure of n bytes and has f change the state by it.
+func (m *Module) changeIoctl(c *intercept.Call, arg intercept.Addr, n int, f func(set rtnetlink.Setter, b []byte) unix.Errno) intercept.Action {
+	b := make([]byte, n)
+	if err := c.ReadMem(arg, b); err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if errno := f(m.setState(), b); errno != 0 {
+		return intercept.Fail(errno)
+	}
+	return intercept.Return(0)
+}
+
+// routeIoctl is SIOCADDRT and SIOCDELRT, which each family has a structure for.
+func (m *Module) routeIoctl(c *intercept.Call, family int, del bool, arg intercept.Addr) intercept.Action {
+	switch family {
+	case unix.AF_INET, unix.AF_PACKET:
+		var device string
+		return m.changeIoctl(c, arg, rtnetlink.RtentryLen, func(set rtnetlink.Setter, b []byte) unix.Errno {
+			if at := native.Uint64(b[rtnetlink.RtentryDevice:]); at != 0 {
+				name := make([]byte, unix.IFNAMSIZ-1)
+				if err := c.ReadMem(intercept.Addr(at), name); err != nil {
+					return intercept.Errno(err)
+				}
+				device = cString(name)
+			}
+			return rtnetlink.RouteIoctl(m.stack.State(), set, del, b, device)
+		})
+	case unix.AF_INET6:
+		return m.changeIoctl(c, arg, rtnetlink.In6RtmsgLen, func(set rtnetlink.Setter, b []byte) unix.Errno {
+			return rtnetlink.Route6Ioctl(m.stack.State(), set, del, b)
+		})
+	}
+	return intercept.Fail(unix.ENOTTY)
+}
+
+// ethtool is SIOCETHTOOL, whose ifreq points to another structure.
+func (m *Module) ethtool(c *intercept.Call, arg intercept.Addr) intercept.Action {
+	ifr := make([]byte, rtnetlink.IfreqLen)
+	if err := c.ReadMem(arg, ifr); err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	ifr[unix.IFNAMSIZ-1] = 0
+	data := intercept.Addr(native.Uint64(ifr[unix.IFNAMSIZ:]))
+	in := make([]byte, rtnetlink.EthtoolLen)
+	if err := c.ReadMem(data, in[:4]); err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	// Not all structures are that long.
+	_ = c.ReadMem(data, in)
+	out, errno := rtnetlink.Ethtool(m.stack.State(), ifr, in)
+	if errno != 0 {
+		return intercept.Fail(errno)
+	}
+	return result(c.WriteMem(data, out))
 }
 
 // ifconf answers SIOCGIFCONF: struct ifconf is a length and a pointer, which may

@@ -36,6 +36,11 @@ type Interface struct {
 	Up    bool
 	MTU   int              // bytes of the network layer
 	MAC   net.HardwareAddr // nil without a link header
+
+	// TxQueue is the length of the transmit queue as a program has set it, packets;
+	// negative: 0. It is only told.
+	TxQueue int
+
 	Addrs []netip.Prefix   // address with the length of its on-link prefix
 
 	// Info says more of those addresses that programs have added or changed.

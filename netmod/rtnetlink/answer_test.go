@@ -228,13 +228,13 @@ func TestIoctlRefusals(t *testing.T) {
 			ifr := make([]byte, size)
 			copy(ifr, tt.dev)
 			before := slices.Clone(ifr)
-			n, errno := Ioctl(twin(), nil, tt.cmd, ifr)
+			n, errno := Ioctl(twin(), nil, unix.AF_INET, tt.cmd, ifr)
 			if errno != tt.want || n != 0 || !slices.Equal(before, ifr) {
 				t.Errorf("%s: %d, %v, want %v", tt.name, n, errno, tt.want)
 			}
 		}
 	}
-	if _, errno := Ioctl(twin(), nil, unix.SIOCGIFMTU, make([]byte, 31)); errno != unix.EFAULT {
+	if _, errno := Ioctl(twin(), nil, unix.AF_INET, unix.SIOCGIFMTU, make([]byte, 31)); errno != unix.EFAULT {
 		t.Errorf("short ifreq: %v", errno)
 	}
 }
@@ -245,8 +245,8 @@ func TestIoctl32(t *testing.T) {
 		long, short := make([]byte, IfreqLen), make([]byte, IfreqLen32)
 		copy(long, "eth1")
 		copy(short, "eth1")
-		n, errno := Ioctl(twin(), nil, cmd, short)
-		if _, e := Ioctl(twin(), nil, cmd, long); errno != 0 || e != 0 || n != IfreqLen32 || !slices.Equal(long[:IfreqLen32], short) {
+		n, errno := Ioctl(twin(), nil, unix.AF_INET, cmd, short)
+		if _, e := Ioctl(twin(), nil, unix.AF_INET, cmd, long); errno != 0 || e != 0 || n != IfreqLen32 || !slices.Equal(long[:IfreqLen32], short) {
 			t.Errorf("command %#x: %d, %v, %v\n%x\n%x", cmd, n, errno, e, long, short)
 		}
 	}
@@ -281,7 +281,7 @@ func FuzzIoctl(f *testing.F) {
 	f.Add(uint32(unix.SIOCGIFADDR), make([]byte, IfreqLen))
 	f.Fuzz(func(t *testing.T, cmd uint32, ifr []byte) {
 		size := len(ifr)
-		if n, errno := Ioctl(twin(), nil, cmd, ifr); n > size || (errno == 0) != (n > 0) {
+		if n, errno := Ioctl(twin(), nil, unix.AF_INET, cmd, ifr); n > size || (errno == 0) != (n > 0) {
 			t.Errorf("%d of %d bytes, %v", n, size, errno)
 		}
 	})

@@ -73,6 +73,9 @@ func (r *request) changeLink(e *editor) *nlmsg.Failure {
 			return f
 		}
 	}
+	if v := attrs[unix.IFLA_TXQLEN]; len(v) >= 4 {
+		setTxQueue(ifc, int(int32(attrU32(v))))
+	}
 	if name != "" && name != ifc.Name {
 		if errno := e.rename(ifc, name); errno != 0 {
 			return nlmsg.Fail(errno, "")

@@ -139,9 +139,17 @@ func (q *addrRequest) add(e *editor, r *request) *nlmsg.Failure {
 			info.Broadcast = brd
 		}
 	}
+	return q.addInfo(e, r.flags, info)
+}
+
+// addInfo adds an address of which all is known.
+func (q *addrRequest) addInfo(e *editor, flags uint16, info stacks.AddrInfo) *nlmsg.Failure {
+	six := q.family == unix.AF_INET6
 	switch {
-	case six && q.bits > 128:
+	case q.bits < 0 || six && q.bits > 128:
 		return nlmsg.Fail(unix.EINVAL, "ipv6: Invalid prefix length")
+	case q.ifc == nil:
+		return nlmsg.Fail(unix.ENODEV, "ipv6: Unable to find the interface")
 	case six && (q.local.IsMulticast() || q.local.IsUnspecified() || q.local.IsLoopback() && !q.ifc.Loop || q.local.Is4In6()):
 		return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv6: Invalid address")
 	case six && q.ifc.MTU < minMTU6:
@@ -149,7 +157,7 @@ func (q *addrRequest) add(e *editor, r *request) *nlmsg.Failure {
 	case !six && q.local.IsUnspecified():
 		return nil // as the kernel: taken, and nothing comes of it
 	}
-	return q.enter(e, r.flags, info)
+	return q.enter(e, flags, info)
 }
 
 // lifetime reads struct ifa_cacheinfo.

@@ -24,7 +24,8 @@
 //	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
 //	RTM_NEWLINK, SETLINK     up or down, MTU, name
 //	RTM_NEWROUTE, DELROUTE   unicast routes with one next hop, and those that refuse packets
-//	SIOCSIFADDR, NETMASK, FLAGS, MTU, NAME
+//	SIOCSIFADDR, NETMASK, BRDADDR, DSTADDR, FLAGS, MTU, NAME, TXQLEN
+//	SIOCDIFADDR, SIOCADDRT, SIOCDELRT
 //
 // A change is a function too: from a State to the next ([Options.Serve], [Ioctl]),
 // with everything that follows from it in the kernel, and from two States to what

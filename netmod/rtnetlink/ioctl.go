@@ -53,15 +53,21 @@ const (
 //
 // errno is 0 or what the kernel gives: ENODEV for an unknown device,
 // EADDRNOTAVAIL where there is no IPv4 address, EPERM for commands that would
-// change something and are not modelled, EOPNOTSUPP for what only drivers serve (ethtool,
-// wireless extensions, MII, bonding), ENOTTY for what is no command of network
-// devices. SIOCGIFCONF has no ifreq; see [Ifconf].
+// change something and are not modelled, EOPNOTSUPP for what only drivers serve
+// (wireless extensions, MII, bonding), ENOTTY for what is no command of network
+// devices, or none of a socket of the family: IPv4 addresses are those of AF_INET and
+// AF_PACKET sockets. SIOCGIFCONF has no ifreq, see [Ifconf]; that of SIOCETHTOOL is a
+// pointer, see [Ethtool].
 //
-// set, if not nil, is told what SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS, SIOCSIFMTU,
-// SIOCSIFNAME and SIOCSIFTXQLEN make of s; without it they give EPERM too.
-func Ioctl(s stacks.State, set Setter, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
+// set, if not nil, is told what SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFBRDADDR,
+// SIOCSIFDSTADDR, SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME and SIOCSIFTXQLEN make of s;
+// without it they give EPERM too.
+func Ioctl(s stacks.State, set Setter, family int, cmd uint32, ifr []byte) (n int, errno unix.Errno) {
 	if len(ifr) < IfreqLen32 {
 		return 0, unix.EFAULT
+	}
+	if ofInet(cmd) && family != unix.AF_INET && (family != unix.AF_PACKET || cmd == siocgifpflags || cmd == siocsifpflags) {
+		return 0, unix.ENOTTY
 	}
 	if changes(cmd) {
 		return 0, setIoctl(s, set, cmd, ifr)
@@ -79,18 +85,18 @@ func Ioctl(s stacks.State, set Setter, cmd uint32, ifr []byte) (n int, errno uni
 		return len(ifr), 0
 	}
 
-	ifc, alias := named(s, ifr)
+	ifc, _ := named(s, ifr)
 	if ifc == nil {
 		return 0, unix.ENODEV
 	}
 	value := ifr[unix.IFNAMSIZ:]
 	switch cmd {
 	case unix.SIOCGIFADDR, unix.SIOCGIFDSTADDR, unix.SIOCGIFBRDADDR, unix.SIOCGIFNETMASK:
-		p, ok := firstAddr4(ifc)
-		if !ok || alias {
+		n := labelled(ifc, ifr)
+		if n < 0 {
 			return 0, unix.EADDRNOTAVAIL
 		}
-		inetAddr(value, cmd, p)
+		inetAddr(value, cmd, ifc, ifc.Addrs[n])
 	case unix.SIOCGIFFLAGS:
 		binary.NativeEndian.PutUint16(value, uint16(deviceOf(ifc).flags))
 	case unix.SIOCGIFINDEX:
@@ -101,6 +107,8 @@ func Ioctl(s stacks.State, set Setter, cmd uint32, ifr []byte) (n int, errno uni
 		binary.NativeEndian.PutUint32(value, uint32(ifc.MTU))
 	case unix.SIOCGIFTXQLEN:
 		binary.NativeEndian.PutUint32(value, deviceOf(ifc).txqlen)
+	case unix.SIOCETHTOOL:
+		return 0, unix.EOPNOTSUPP // without its own structure
 	case unix.SIOCGIFHWADDR:
 		binary.NativeEndian.PutUint16(value, deviceOf(ifc).hwType)
 		if mac := hwAddr(ifc); len(mac) > 0 {
@@ -169,29 +177,61 @@ func classify(cmd uint32) unix.Errno {
 	return unix.ENOTTY
 }
 
-// firstAddr4 is the address that the ioctls know: the first of IPv4.
-func firstAddr4(ifc *stacks.Interface) (netip.Prefix, bool) {
-	for _, p := range ifc.Addrs {
-		if p.Addr().Is4() {
-			return p, true
-		}
+// ofInet reports whether a command is served by AF_INET sockets, not by every socket:
+// net/ipv4/af_inet.c:inet_ioctl.
+func ofInet(cmd uint32) bool {
+	switch cmd {
+	case unix.SIOCGIFADDR, unix.SIOCSIFADDR, unix.SIOCGIFBRDADDR, unix.SIOCSIFBRDADDR, unix.SIOCGIFNETMASK,
+		unix.SIOCSIFNETMASK, unix.SIOCGIFDSTADDR, unix.SIOCSIFDSTADDR, siocgifpflags, siocsifpflags,
+		siocgarp, unix.SIOCDARP, unix.SIOCSARP, unix.SIOCADDRT, unix.SIOCDELRT, unix.SIOCRTMSG:
+		return true
 	}
-	return netip.Prefix{}, false
+	return false
 }
 
-// inetAddr writes the struct sockaddr_in that cmd asks for. There is neither a
-// peer nor a configured broadcast address: the kernel then tells the address
-// itself, and 0.0.0.0.
-func inetAddr(value []byte, cmd uint32, p netip.Prefix) {
+// labelled is the index of the IPv4 address that an ifreq is about, -1 if there is
+// none: the one with its label, and of several the one that the ifreq holds itself.
+func labelled(ifc *stacks.Interface, ifr []byte) int {
+	label := attrString(ifr[:unix.IFNAMSIZ])
+	value := ifr[unix.IFNAMSIZ:]
+	first := -1
+	for n, p := range ifc.Addrs {
+		if !p.Addr().Is4() || labelOf(ifc, p) != label {
+			continue
+		}
+		if binary.NativeEndian.Uint16(value) == unix.AF_INET && p.Addr() == netip.AddrFrom4([4]byte(value[4:8])) {
+			return n
+		}
+		if first < 0 {
+			first = n
+		}
+	}
+	return first
+}
+
+// inetAddr writes the struct sockaddr_in that cmd asks for.
+func inetAddr(value []byte, cmd uint32, ifc *stacks.Interface, p netip.Prefix) {
 	clear(value[:16])
 	binary.NativeEndian.PutUint16(value, unix.AF_INET)
+	info, a := ifc.Info[p], p.Addr()
 	switch cmd {
-	case unix.SIOCGIFADDR, unix.SIOCGIFDSTADDR:
-		copy(value[4:8], p.Addr().AsSlice())
+	case unix.SIOCGIFDSTADDR:
+		if info.Peer.IsValid() {
+			a = info.Peer
+		}
+	case unix.SIOCGIFBRDADDR:
+		if a = info.Broadcast; !a.IsValid() {
+			return // 0.0.0.0
+		}
 	case unix.SIOCGIFNETMASK:
-		binary.BigEndian.PutUint32(value[4:], ^uint32(0)<<(32-p.Bits()))
+		binary.BigEndian.PutUint32(value[4:], maskOf(p))
+		return
 	}
+	copy(value[4:8], a.AsSlice())
 }
+
+// maskOf is the netmask of an IPv4 prefix, in host byte order.
+func maskOf(p netip.Prefix) uint32 { return uint32(^uint64(0) << (32 - p.Bits())) }
 
 // Ifconf returns the array of struct ifreq that SIOCGIFCONF tells: one for each
 // IPv4 address of an interface, each of them size bytes ([IfreqLen] or
@@ -210,8 +250,8 @@ func Ifconf(s stacks.State, size, room int) []byte {
 				return out
 			}
 			entry := make([]byte, size)
-			copy(entry[:unix.IFNAMSIZ-1], ifc.Name)
-			inetAddr(entry[unix.IFNAMSIZ:], unix.SIOCGIFADDR, p)
+			copy(entry[:unix.IFNAMSIZ-1], labelOf(ifc, p))
+			inetAddr(entry[unix.IFNAMSIZ:], unix.SIOCGIFADDR, ifc, p)
 			out = append(out, entry...)
 		}
 	}

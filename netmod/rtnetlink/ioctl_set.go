@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,8 @@ import (
 // and net/ipv4/devinet.c:devinet_ioctl.
 func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	switch cmd {
-	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFFLAGS, unix.SIOCSIFMTU, unix.SIOCSIFNAME, siocsiftxqlen:
+	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFBRDADDR, unix.SIOCSIFDSTADDR,
+		unix.SIOCSIFFLAGS, unix.SIOCSIFMTU, unix.SIOCSIFNAME, siocsiftxqlen:
 	default:
 		return unix.EPERM
 	}
@@ -33,23 +35,27 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	}
 	value := ifr[unix.IFNAMSIZ:]
 	number := int(int32(binary.NativeEndian.Uint32(value)))
+	up := binary.NativeEndian.Uint16(value)&unix.IFF_UP != 0
 	var errno unix.Errno
 	switch cmd {
-	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK:
-		if alias {
-			return unix.EADDRNOTAVAIL // labels are not kept
-		}
+	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFBRDADDR, unix.SIOCSIFDSTADDR:
 		if binary.NativeEndian.Uint16(value) != unix.AF_INET {
 			return unix.EINVAL
 		}
-		a := netip.AddrFrom4([4]byte(value[4:8]))
-		if cmd == unix.SIOCSIFADDR {
-			errno = e.setAddr4(ifc, a)
-		} else {
-			errno = e.setMask4(ifc, a)
-		}
+		errno = e.setInet(ifc, cmd, ifr)
 	case unix.SIOCSIFFLAGS:
-		e.setUp(ifc, binary.NativeEndian.Uint16(value)&unix.IFF_UP != 0)
+		if !alias {
+			e.setUp(ifc, up)
+			break
+		}
+		clear(value[:8]) // flags, no address
+		n := labelled(ifc, ifr)
+		switch {
+		case n < 0:
+			errno = unix.EADDRNOTAVAIL
+		case !up:
+			e.removeAddr(ifc, n)
+		}
 	case unix.SIOCSIFMTU:
 		if f := e.changeMTU(ifc, number); f != nil {
 			errno = f.Errno
@@ -58,8 +64,9 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 		errno = e.rename(ifc, attrString(value[:unix.IFNAMSIZ]))
 	case siocsiftxqlen:
 		if number < 0 {
-			errno = unix.EINVAL
+			return unix.EINVAL
 		}
+		setTxQueue(ifc, number)
 	}
 	if errno != 0 {
 		return errno
@@ -70,29 +77,94 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	return 0
 }
 
-// setAddr4 replaces the first IPv4 address; 0.0.0.0 only removes it. The prefix is
-// that of the address's class, or the address alone on a point-to-point interface.
-func (e *editor) setAddr4(ifc *stacks.Interface, a netip.Addr) unix.Errno {
+// setTxQueue sets the length of the transmit queue, packets.
+func setTxQueue(ifc *stacks.Interface, n int) {
+	if ifc.TxQueue = n; n == 0 {
+		ifc.TxQueue = -1
+	}
+}
+
+// setInet changes the address with the label that an ifreq has, or adds one. It is
+// then taken off and put on again, as in the kernel.
+func (e *editor) setInet(ifc *stacks.Interface, cmd uint32, ifr []byte) unix.Errno {
+	a := netip.AddrFrom4([4]byte(ifr[unix.IFNAMSIZ+4 : unix.IFNAMSIZ+8]))
+	n := labelled(ifc, ifr)
+	if n < 0 && cmd != unix.SIOCSIFADDR {
+		return unix.EADDRNOTAVAIL
+	}
+	broadcasts := deviceOf(ifc).flags&unix.IFF_BROADCAST != 0
+	if cmd == unix.SIOCSIFADDR {
+		return e.setAddr4(ifc, attrString(ifr[:unix.IFNAMSIZ]), n, a)
+	}
+	p := ifc.Addrs[n]
+	info, length := ifc.Info[p], p.Bits()
+	was := info
+	if !info.Told {
+		info.Told, info.Scope = true, scopeOf(p.Addr())
+	}
+	switch cmd {
+	case unix.SIOCSIFNETMASK:
+		m := binary.BigEndian.Uint32(a.AsSlice())
+		length = bits.LeadingZeros32(^m)
+		if m<<length != 0 {
+			return unix.EINVAL
+		}
+		if next := netip.PrefixFrom(p.Addr(), length); broadcasts && length < 31 && info.Broadcast == lastOf(p) {
+			info.Broadcast = lastOf(next)
+		}
+	case unix.SIOCSIFBRDADDR:
+		info.Broadcast = a
+	case unix.SIOCSIFDSTADDR:
+		if classLen(a) < 0 {
+			return unix.EINVAL
+		}
+		if info.Peer = a; a == p.Addr() {
+			info.Peer = netip.Addr{}
+		}
+	}
+	if length == p.Bits() && info.Broadcast == was.Broadcast && info.Peer == was.Peer {
+		return 0
+	}
+	e.removeAddr(ifc, n)
+	e.addAddr(ifc, netip.PrefixFrom(p.Addr(), length), info)
+	return 0
+}
+
+// setAddr4 replaces the n-th address, or adds one if n is negative; 0.0.0.0 only
+// removes it. The prefix is that of the address's class, or the address alone on a
+// point-to-point interface.
+func (e *editor) setAddr4(ifc *stacks.Interface, label string, n int, a netip.Addr) unix.Errno {
 	length := classLen(a)
 	if length < 0 {
 		return unix.EINVAL
 	}
-	if deviceOf(&stacks.Interface{Loop: ifc.Loop, Type: ifc.Type, Up: true}).flags&unix.IFF_POINTOPOINT != 0 {
+	info := stacks.AddrInfo{Told: true, Scope: scopeOf(a)}
+	flags := deviceOf(ifc).flags
+	switch {
+	case flags&unix.IFF_POINTOPOINT != 0:
 		length = 32
+	case flags&unix.IFF_BROADCAST != 0 && length < 31:
+		info.Broadcast = lastOf(netip.PrefixFrom(a, length))
 	}
-	for n, p := range ifc.Addrs {
-		if p.Addr().Is4() {
-			if p.Addr() == a {
-				return 0
-			}
-			e.removeAddr(ifc, n)
-			break
+	if strings.Contains(label, ":") {
+		info.Label = label
+	}
+	if n >= 0 {
+		if ifc.Addrs[n].Addr() == a {
+			return 0
 		}
+		e.removeAddr(ifc, n)
 	}
 	if a.IsUnspecified() {
 		return 0
 	}
-	e.addAddr(ifc, netip.PrefixFrom(a, length), stacks.AddrInfo{})
+	p := netip.PrefixFrom(a, length)
+	for _, q := range ifc.Addrs {
+		if q == p {
+			return unix.EEXIST
+		}
+	}
+	e.addAddr(ifc, p, info)
 	return 0
 }
 
@@ -110,24 +182,4 @@ func classLen(a netip.Addr) int {
 		return 24
 	}
 	return -1
-}
-
-// setMask4 gives the first IPv4 address another prefix.
-func (e *editor) setMask4(ifc *stacks.Interface, mask netip.Addr) unix.Errno {
-	m := binary.BigEndian.Uint32(mask.AsSlice())
-	length := bits.LeadingZeros32(^m)
-	if m<<length != 0 {
-		return unix.EINVAL
-	}
-	for n, p := range ifc.Addrs {
-		if !p.Addr().Is4() {
-			continue
-		}
-		if p.Bits() != length {
-			e.removeAddr(ifc, n)
-			e.addAddr(ifc, netip.PrefixFrom(p.Addr(), length), stacks.AddrInfo{})
-		}
-		return 0
-	}
-	return unix.EADDRNOTAVAIL
 }

@@ -398,7 +398,7 @@ func TestKernelIoctl(t *testing.T) {
 				}
 				got := bytes.Clone(want)
 				_, _, wantErr := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(cmd), uintptr(unsafe.Pointer(&want[0])))
-				n, gotErr := Ioctl(twin(), nil, cmd, got)
+				n, gotErr := Ioctl(twin(), nil, unix.AF_INET, cmd, got)
 				if gotErr != wantErr {
 					t.Fatalf("%v, the kernel %v", gotErr, wantErr)
 				}

@@ -55,6 +55,9 @@ func deviceOf(i *stacks.Interface) device {
 		d = device{hwType: unix.ARPHRD_NONE, flags: up | unix.IFF_POINTOPOINT | unix.IFF_MULTICAST | unix.IFF_NOARP, qdisc: "pfifo_fast",
 			txqlen: 500, oper: operUnknown, minMTU: 68, maxMTU: 65535}
 	}
+	if i.TxQueue != 0 {
+		d.txqlen = uint32(max(0, i.TxQueue))
+	}
 	if !i.Up {
 		d.flags &^= up
 		d.oper = operDown

@@ -102,6 +102,8 @@ func tableEntry(s stacks.State, r stacks.Route) (entry, bool) {
 	if e.refuses() != 0 {
 		if six {
 			e.oif = 1 // the null device of IPv6
+		} else if r.Proto != 0 {
+			e.scope = uint8(r.Scope)
 		}
 		return e, true
 	}

@@ -100,6 +100,9 @@ var ioctls = []Entry{
 	{Name: "SIOCATMARK", Support: Full},
 	{Name: "SIOCGSTAMP, SIOCGSTAMPNS", Support: Refused, Errno: unix.ENOENT, Gap: "as with timestamps off"},
 	{Name: "SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFMTU and other SIOCGIF*", Support: Full},
-	{Name: "SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME", Support: Full},
-	{Name: "SIOCADDRT, SIOCDELRT", Support: Refused, Errno: unix.EPERM, Gap: "ip route changes the view"},
+	{Name: "SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFBRDADDR, SIOCSIFDSTADDR, SIOCDIFADDR", Support: Full},
+	{Name: "SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME, SIOCSIFTXQLEN", Support: Full},
+	{Name: "other SIOCSIF*, SIOCADDMULTI, SIOCSARP", Support: Refused, Errno: unix.EPERM, Gap: "not modelled"},
+	{Name: "SIOCADDRT, SIOCDELRT", Support: Part, Gap: "MSS, window and IRTT give EOPNOTSUPP"},
+	{Name: "SIOCETHTOOL", Support: Part, Gap: "driver, link, link settings, time stamps, message level, as of a TUN device; else EOPNOTSUPP"},
 }
