@@ -75,7 +75,8 @@
 //
 // They are taken in this order; two socket mutexes are held together only as
 // listener, then the child that no one else knows yet, and as netlink socket, then
-// the one of another kind that it asks about.
+// the one of another kind that it asks about, or the netlink socket whose port it
+// wants.
 // [intercept.Call.Complete] is called with the socket's mutex held, and the
 // cancel function of a parked call takes it.
 package netmod

@@ -92,7 +92,7 @@ func (n *netlink) bind(sa []byte, tgid int) error {
 		return unix.EINVAL
 	}
 	if n.port == 0 && port != 0 {
-		if !n.m.ports.take(n.proto, port) {
+		if !n.take(port) {
 			return unix.EADDRINUSE
 		}
 		n.port = port
@@ -107,37 +107,70 @@ func (n *netlink) bind(sa []byte, tgid int) error {
 // another socket has that, some number from below -4096. The mutex is held.
 func (n *netlink) autobind(tgid int) {
 	for port := uint32(tgid); n.port == 0; port = uint32(-4097 - rand.Int32N(1<<30)) {
-		if n.m.ports.take(n.proto, port) {
+		if n.take(port) {
 			n.port = port
 		}
 	}
+}
+
+// take takes a port; false: another socket of the protocol has it. One that is
+// closed, and whose hang-up was not served yet, has none. The mutex is held, and that
+// of the socket; the holder's may be waited for, since who holds a port waits for
+// none.
+func (n *netlink) take(port uint32) bool {
+	holder := n.m.ports.take(n, port)
+	if holder == nil {
+		return true
+	}
+	if s := n.m.netlinkSocket(holder); s != nil {
+		s.reapHungUp()
+	}
+	return n.m.ports.take(n, port) == nil
+}
+
+// netlinkSocket is the socket whose kernel's side n is.
+func (m *Module) netlinkSocket(n *netlink) *packet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sockets {
+		if p, ok := s.(*packet); ok && p.family == unix.AF_NETLINK && p.pkt == stacks.PacketSocket(n) {
+			return p
+		}
+	}
+	return nil
+}
+
+// A netlinkPort is a port of a protocol.
+type netlinkPort struct {
+	proto int
+	port  uint32
 }
 
 // netlinkPorts are the ports that are taken. Its mutex is a leaf, also below
 // netlink.mu.
 type netlinkPorts struct {
 	mu    sync.Mutex
-	taken map[[2]uint32]bool // of protocol and port
+	taken map[netlinkPort]*netlink
 }
 
-// take takes a port; false: another socket of the protocol has it.
-func (p *netlinkPorts) take(proto int, port uint32) bool {
+// take takes a port for n, or tells who has it.
+func (p *netlinkPorts) take(n *netlink, port uint32) (holder *netlink) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := [2]uint32{uint32(proto), port}
-	if p.taken[k] {
-		return false
+	k := netlinkPort{n.proto, port}
+	if holder, ok := p.taken[k]; ok {
+		return holder
 	}
 	if p.taken == nil {
-		p.taken = make(map[[2]uint32]bool)
+		p.taken = make(map[netlinkPort]*netlink)
 	}
-	p.taken[k] = true
-	return true
+	p.taken[k] = n
+	return nil
 }
 
 func (p *netlinkPorts) release(proto int, port uint32) {
 	p.mu.Lock()
-	delete(p.taken, [2]uint32{uint32(proto), port})
+	delete(p.taken, netlinkPort{proto, port})
 	p.mu.Unlock()
 }
 
