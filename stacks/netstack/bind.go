@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
@@ -64,43 +65,52 @@ func (s *sock) bindable(a netip.Addr) error {
 // (net/ipv4/inet_connection_sock.c:inet_csk_bind_conflict).
 func (s *stream) listenerAt() bool {
 	ep := s.endpoint()
-	at, err := ep.GetLocalAddress()
-	if err != nil || at.Port == 0 {
+	mine, port := spanOf(ep)
+	if port == 0 {
 		return false
 	}
 	for _, te := range s.st.gv.RegisteredEndpoints() {
 		other, ok := te.(tcpip.Endpoint)
-		if !ok || other == ep {
-			continue
-		}
-		to, err := other.GetLocalAddress()
-		if err != nil || to.Port != at.Port || tcp.EndpointState(other.State()) != tcp.StateListen {
+		if !ok || other == ep || tcp.EndpointState(other.State()) != tcp.StateListen {
 			continue
 		}
 		if ep.SocketOptions().GetReusePort() && other.SocketOptions().GetReusePort() {
 			continue
 		}
-		if takes(ep, at.Addr, to.Addr) || takes(other, to.Addr, at.Addr) {
+		if theirs, at := spanOf(other); at == port && mine.meets(theirs) {
 			return true
 		}
 	}
 	return false
 }
 
-// takes tells whether connections to an address come to an endpoint that is bound
-// to at.
-func takes(ep tcpip.Endpoint, at, addr tcpip.Address) bool {
-	a, b := addrOf(unix.AF_INET, at, 0).Unmap(), addrOf(unix.AF_INET, addr, 0).Unmap()
-	if a == b && !a.IsUnspecified() {
-		return true
+// A span is what an endpoint is bound to: an address, or all of one family or of
+// both.
+type span struct {
+	addr      netip.Addr // the zero Addr for all
+	four, six bool
+}
+
+// meets tells whether a connection may be for both.
+func (a span) meets(b span) bool {
+	return (a.four && b.four || a.six && b.six) && (!a.addr.IsValid() || !b.addr.IsValid() || a.addr == b.addr)
+}
+
+// spanOf has the local address and port of an endpoint. A wildcard of gVisor's
+// does not tell its family; the endpoint does.
+func spanOf(ep tcpip.Endpoint) (span, uint16) {
+	at, err := ep.GetLocalAddress()
+	if err != nil {
+		return span{}, 0
 	}
-	if !a.IsUnspecified() {
-		return false
+	if a := addrOf(unix.AF_INET, at.Addr, 0).Unmap(); !a.IsUnspecified() {
+		return span{a, a.Is4(), a.Is6()}, at.Port
 	}
-	if b.IsUnspecified() || !b.Is4() { // the families of wildcards are told by ports that conflict
-		return true
+	info, ok := ep.Info().(*stack.TransportEndpointInfo)
+	if ok && info.NetProto == header.IPv4ProtocolNumber {
+		return span{four: true}, at.Port
 	}
-	return at.Len() == header.IPv4AddressSize || !ep.SocketOptions().GetV6Only()
+	return span{four: !ep.SocketOptions().GetV6Only(), six: true}, at.Port
 }
 
 // noRoute is the errno of a datagram or a connection that has no route: EINVAL if

@@ -191,9 +191,59 @@ static void addresses(int type)
 	close(fd);
 }
 
+// duet lets two sockets listen on one port, in this order and in the other.
+static void duet(const char *a, int how_a, const char *b, int how_b)
+{
+	for (int turn = 0; turn < 2; turn++) {
+		const char *one = turn ? b : a, *two = turn ? a : b, *failed = NULL;
+		int x = made(one, SOCK_STREAM, turn ? how_b : how_a), y = made(two, SOCK_STREAM, turn ? how_a : how_b);
+		if (bind_to(x, one, 7310) < 0)
+			failed = "bind one";
+		else if (bind_to(y, two, 7310) < 0)
+			failed = "bind two";
+		else if (listen(x, 1) < 0)
+			failed = "listen one";
+		else if (listen(y, 1) < 0)
+			failed = "listen two";
+		say("%s, %s: %s", one, two, failed ? failed : "both listen");
+		close(x);
+		close(y);
+	}
+}
+
+// beside has the pairs that daemons make: a listener for each family, or one for
+// each address.
+static void beside(const char *how, int h)
+{
+	const char *own4 = env("LAB_SELF4"), *own6 = env("LAB_SELF6");
+	begin("bind/listen-beside-%s", how);
+	duet("0.0.0.0", h, "::", h | ONLY);
+	duet("0.0.0.0", h, "::", h);
+	duet("0.0.0.0", h, "::1", h);
+	duet("0.0.0.0", h, "::ffff:127.0.0.1", h);
+	duet("0.0.0.0", h, "127.0.0.1", h);
+	duet("127.0.0.1", h, "::", h | ONLY);
+	duet("127.0.0.1", h, "::", h);
+	duet("127.0.0.1", h, "::1", h);
+	duet("::", h | ONLY, "::1", h);
+	duet("::", h, "::", h | ONLY);
+	// The addresses differ between the two sides, so they are not said.
+	int x = made(own4, SOCK_STREAM, h), y = made(own6, SOCK_STREAM, h), z = made("127.0.0.1", SOCK_STREAM, h);
+	ok("own4", bind_to(x, own4, 7311) < 0 ? -1 : listen(x, 1));
+	ok("own6", bind_to(y, own6, 7311) < 0 ? -1 : listen(y, 1));
+	ok("lo", bind_to(z, "127.0.0.1", 7311) < 0 ? -1 : listen(z, 1));
+	close(x);
+	close(y);
+	close(z);
+}
+
 // streams is what concerns listeners.
 static void streams(void)
 {
+	beside("plain", NONE);
+	beside("reuseaddr", REUSE);
+	beside("reuseport", PORT);
+
 	begin("bind/listen-shared");
 	int a = made("127.0.0.1", SOCK_STREAM, REUSE), b = made("127.0.0.1", SOCK_STREAM, REUSE);
 	ok("a", bind_to(a, "127.0.0.1", 7300));
