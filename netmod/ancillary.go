@@ -5,7 +5,9 @@
 package netmod
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,6 +30,7 @@ const (
 	wantTimestamp
 	wantTimestampNS
 	wantOrigDst
+	wantOrigDst6
 	wantGroup
 	wantCreds
 	wantPktinfo2292
@@ -37,21 +40,22 @@ const (
 )
 
 var ancillaryOptions = map[optionKey]ancillary{
-	{unix.IPPROTO_IP, unix.IP_PKTINFO}:          wantPktinfo,
-	{unix.IPPROTO_IP, unix.IP_RECVTTL}:          wantTTL,
-	{unix.IPPROTO_IP, unix.IP_RECVTOS}:          wantTOS,
-	{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR}:  wantOrigDst,
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}:  wantPktinfo6,
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT}: wantHopLimit,
-	{unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO}:  wantPktinfo2292,
-	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT}: wantHopLimit2292,
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:   wantTClass,
-	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:    wantGroup,
-	{unix.SOL_SOCKET, unix.SO_PASSCRED}:         wantCreds, // of netlink only
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:        wantTimestamp,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}:      wantTimestampNS,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:    wantTimestamp,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:  wantTimestampNS,
+	{unix.IPPROTO_IP, unix.IP_PKTINFO}:             wantPktinfo,
+	{unix.IPPROTO_IP, unix.IP_RECVTTL}:             wantTTL,
+	{unix.IPPROTO_IP, unix.IP_RECVTOS}:             wantTOS,
+	{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR}:     wantOrigDst,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}:     wantPktinfo6,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT}:    wantHopLimit,
+	{unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO}:     wantPktinfo2292,
+	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT}:    wantHopLimit2292,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:      wantTClass,
+	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:       wantGroup,
+	{unix.SOL_SOCKET, unix.SO_PASSCRED}:            wantCreds, // of netlink only
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:           wantTimestamp,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}:         wantTimestampNS,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:       wantTimestamp,
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:     wantTimestampNS,
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR}: wantOrigDst6,
 }
 
 // note records that an option was set.
@@ -101,13 +105,25 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 		add(unix.SOL_SOCKET, unix.SCM_CREDENTIALS, make([]byte, unix.SizeofUcred)) // the kernel's
 	}
 	is4 := s.family == unix.AF_INET || m.Peer.Addr().Is4In6()
+	// Of IPv4 on an IPv6 socket IPV6_PKTINFO comes first, and the rest is IPv4's
+	// (net/ipv6/udp.c:udpv6_recvmsg).
+	info := make([]byte, 20) // struct in6_pktinfo
+	if m.Local.IsValid() {
+		v := m.Local.As16()
+		copy(info, v[:])
+	}
+	native.PutUint32(info[16:], uint32(m.IfIndex))
+	if s.family == unix.AF_INET6 && w&wantPktinfo6 != 0 {
+		add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, info)
+	}
 	if w&wantPktinfo != 0 && is4 {
 		b := make([]byte, 12)
 		native.PutUint32(b, uint32(m.IfIndex))
 		if a := m.Local.Unmap(); a.Is4() {
 			v := a.As4()
-			copy(b[4:], v[:])
 			copy(b[8:], v[:])
+			v = s.m.answerFrom(a, m.IfIndex).As4()
+			copy(b[4:], v[:])
 		}
 		add(unix.IPPROTO_IP, unix.IP_PKTINFO, b)
 	}
@@ -121,19 +137,7 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 		local, _ := s.ep.Names()
 		add(unix.IPPROTO_IP, unix.IP_ORIGDSTADDR, encodeSockaddr(unix.AF_INET, netip.AddrPortFrom(m.Local, local.Port())))
 	}
-	if s.family != unix.AF_INET6 {
-		return out
-	}
-	info := make([]byte, 20) // struct in6_pktinfo
-	if m.Local.IsValid() {
-		v := m.Local.As16()
-		copy(info, v[:])
-	}
-	native.PutUint32(info[16:], uint32(m.IfIndex))
-	if w&wantPktinfo6 != 0 {
-		add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, info)
-	}
-	if is4 { // the rest is of IPv6 packets (net/ipv6/udp.c:udpv6_recvmsg)
+	if s.family != unix.AF_INET6 || is4 {
 		return out
 	}
 	if w&wantHopLimit != 0 && m.TTL >= 0 {
@@ -141,6 +145,10 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	}
 	if w&wantTClass != 0 && m.TOS >= 0 {
 		add(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int32Value(m.TOS))
+	}
+	if w&wantOrigDst6 != 0 && m.Local.IsValid() {
+		local, _ := s.ep.Names()
+		add(unix.IPPROTO_IPV6, unix.IPV6_ORIGDSTADDR, encodeSockaddr(unix.AF_INET6, netip.AddrPortFrom(m.Local, local.Port())))
 	}
 	if w&wantPktinfo2292 != 0 {
 		add(unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO, info)
@@ -160,6 +168,38 @@ func appendControl(out []byte, level, typ int, data []byte) []byte {
 	native.PutUint32(out[at+12:], uint32(typ))
 	copy(out[at+unix.CmsgLen(0):], data)
 	return out
+}
+
+// answerFrom is the address that answers to a datagram have, ipi_spec_dst of ip(7):
+// the one it was sent to, or the interface's first if that is a group or everyone.
+func (m *Module) answerFrom(to netip.Addr, index int) netip.Addr {
+	for _, ifc := range m.stack.State().Interfaces {
+		if ifc.Index != index {
+			continue
+		}
+		first := to
+		for _, p := range slices.Backward(ifc.Addrs) {
+			if p.Addr() == to || ifc.Loop && p.Contains(to) && to != broadcastOf(p) {
+				return to
+			}
+			if p.Addr().Is4() {
+				first = p.Addr()
+			}
+		}
+		return first
+	}
+	return to
+}
+
+// broadcastOf is the last address of an IPv4 prefix.
+func broadcastOf(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() {
+		return netip.Addr{}
+	}
+	b := p.Addr().As4()
+	host := ^uint32(0) >> p.Bits()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|host)
+	return netip.AddrFrom4(b)
 }
 
 // fitControl cuts encoded control messages down to what there is room for, as

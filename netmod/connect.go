@@ -41,7 +41,10 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 	if b.typ == unix.SOCK_RAW {
 		to, err = rawPeer(b.family, sa)
 	}
-	if _, ok := s.(*packet); ok && b.typ != unix.SOCK_RAW && to.IsValid() {
+	if p, ok := s.(*packet); ok && b.typ != unix.SOCK_RAW && to.IsValid() {
+		if err != nil && p.refuses4() {
+			return intercept.Fail(unix.EAFNOSUPPORT)
+		}
 		err = nil // an IPv4 destination of an IPv6 socket: __ip6_datagram_connect takes it
 	}
 	if err != nil {

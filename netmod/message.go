@@ -426,6 +426,13 @@ func (s *packet) only6() bool {
 	return err == nil && native.Uint32(v[:]) != 0
 }
 
+// refuses4 is only6 for a call that does not hold the mutex.
+func (s *packet) refuses4() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.only6()
+}
+
 func (s *packet) isUDP() bool {
 	return s.family != unix.AF_NETLINK && s.typ == unix.SOCK_DGRAM && (s.proto == 0 || s.proto == unix.IPPROTO_UDP)
 }

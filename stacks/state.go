@@ -41,7 +41,7 @@ type Interface struct {
 	// negative: 0. It is only told.
 	TxQueue int
 
-	Addrs []netip.Prefix   // address with the length of its on-link prefix
+	Addrs []netip.Prefix // address with the length of its on-link prefix
 
 	// Info says more of those addresses that programs have added or changed.
 	Info map[netip.Prefix]AddrInfo

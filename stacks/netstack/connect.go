@@ -62,6 +62,15 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if err := s.st.refused(a.Addr()); err != nil {
 		return err
 	}
+	if to := a.Addr().Unmap(); to.Is4() && to.IsLoopback() && to != firstLoopback && s.state() == tcp.StateInitial {
+		from, err := full(s.family, netip.AddrPortFrom(firstLoopback, 0))
+		if err != nil {
+			return err
+		}
+		if err := s.endpoint().Bind(from); err != nil {
+			return connectErrno(err)
+		}
+	}
 	gerr := s.endpoint().Connect(f)
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
 		if e := connectErrno(gerr); e != unix.ENETUNREACH {

@@ -314,6 +314,9 @@ func (s *sock) setFilter(f groupFilter) error {
 // the groups of others too (IP_MULTICAST_ALL, net/ipv4/igmp.c:ip_mc_sf_allow); and
 // one to a connected socket only if it was sent to the socket's own address.
 func (s *packetSocket) hears(m *stacks.Message) bool {
+	if dev := s.endpoint().SocketOptions().GetBindToDevice(); dev != 0 && m.IfIndex != 0 && m.IfIndex != int(dev) {
+		return false // bound to it only now
+	}
 	to := m.Local.Unmap().WithZone("")
 	if s.proto == unix.IPPROTO_UDP && to.IsValid() {
 		if local, remote := s.Names(); remote.IsValid() && !local.Addr().IsUnspecified() && local.Addr().Unmap().WithZone("") != to {

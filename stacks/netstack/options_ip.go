@@ -185,13 +185,14 @@ var solIPv6 = map[optKey]option{
 		return err
 	}, gap: "datagrams are fragmented by the interface's MTU"},
 
-	{ip6, unix.IPV6_RECVPKTINFO}:  keptBool(ip6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", 0, ""),
-	{ip6, unix.IPV6_RECVTCLASS}:   keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
-	{ip6, unix.IPV6_RECVHOPLIMIT}: keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
-	{ip6, unix.IPV6_2292PKTINFO}:  keptBool(ip6, unix.IPV6_2292PKTINFO, "IPV6_2292PKTINFO", 0, ""),
-	{ip6, unix.IPV6_2292HOPLIMIT}: keptBool(ip6, unix.IPV6_2292HOPLIMIT, "IPV6_2292HOPLIMIT", 0, ""),
-	{ip6, unix.IPV6_RECVPATHMTU}:  keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
-	{ip6, unix.IPV6_RECVERR}:      recvErr(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR"),
+	{ip6, unix.IPV6_RECVPKTINFO}:     keptBool(ip6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", 0, ""),
+	{ip6, unix.IPV6_RECVTCLASS}:      keptBool(ip6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", 0, ""),
+	{ip6, unix.IPV6_RECVHOPLIMIT}:    keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
+	{ip6, unix.IPV6_2292PKTINFO}:     keptBool(ip6, unix.IPV6_2292PKTINFO, "IPV6_2292PKTINFO", 0, ""),
+	{ip6, unix.IPV6_2292HOPLIMIT}:    keptBool(ip6, unix.IPV6_2292HOPLIMIT, "IPV6_2292HOPLIMIT", 0, ""),
+	{ip6, unix.IPV6_RECVPATHMTU}:     keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
+	{ip6, unix.IPV6_RECVERR}:         recvErr(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR"),
+	{ip6, unix.IPV6_RECVORIGDSTADDR}: keptBool(ip6, unix.IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR", 0, ""),
 
 	{ip6, unix.IPV6_DONTFRAG}:         kept(ip6, unix.IPV6_DONTFRAG, "IPV6_DONTFRAG", 0, 0, 1, truth(intOrNone), ""),
 	{ip6, unix.IPV6_AUTOFLOWLABEL}:    kept(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, 0, 1, truth(intOrNone), ""),

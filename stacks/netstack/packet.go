@@ -101,6 +101,9 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 		return err
 	}
 	ep := s.endpoint()
+	if dev := ep.SocketOptions().GetBindToDevice(); dev != 0 && a.Addr().Zone() != "" && f.NIC != tcpip.NICID(dev) {
+		return unix.EINVAL // net/ipv6/datagram.c:__ip6_datagram_connect
+	}
 	if s.noGroups(f) {
 		return unix.ENETUNREACH
 	}
@@ -128,6 +131,9 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 // and requests to such temporary addresses are left unanswered over IPv4.
 func (s *packetSocket) destination(a netip.AddrPort) (tcpip.FullAddress, error) {
 	f, err := full(s.family, a)
+	if err == nil && s.family == unix.AF_INET6 && !a.Addr().Is4In6() && !a.Addr().IsUnspecified() && s.localName().Addr().Is4In6() {
+		return f, unix.EAFNOSUPPORT // net/ipv6/ip6_output.c:ip6_dst_lookup_tail
+	}
 	if err == nil && s.proto == unix.IPPROTO_ICMP && f.NIC == 0 && f.Addr.Len() > 0 {
 		f.NIC = s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, f.Addr)
 	}
@@ -241,6 +247,7 @@ func (s *packetSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Messa
 		}
 		m = s.message(&r)
 		if s.hears(&m) {
+			m.IfIndex = s.arrival(&m)
 			return w.n, r.Total, m, nil
 		}
 		if peek { // look at the one behind it

@@ -60,6 +60,12 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		o.ControlMessages.HasTTL, o.ControlMessages.TTL = true, uint8(m.TTL)
 		o.ControlMessages.HasHopLimit, o.ControlMessages.HopLimit = true, uint8(m.TTL)
 	}
+	if m.IfIndex != 0 && !s.st.gv.HasNIC(tcpip.NICID(m.IfIndex)) {
+		return unix.ENODEV
+	}
+	if !m.Local.IsValid() {
+		m.Local = s.loopbackSource(m.Peer.Addr())
+	}
 	source := false // gVisor must be told the source, and cannot be
 	if m.Local.IsValid() && !m.Local.IsUnspecified() {
 		if source, err = s.chooseSource(&o, m, v4); err != nil {
@@ -132,7 +138,10 @@ func (s *packetSocket) name(addressed bool) error {
 func (s *packetSocket) chooseSource(o *tcpip.WriteOptions, m stacks.Message, v4 bool) (other bool, err error) {
 	local := m.Local.Unmap().WithZone("")
 	if s.st.gv.CheckLocalAddress(0, protoOf(local), gvAddr(local)) == 0 {
-		return false, unix.EINVAL // ip(7): not an address of this machine
+		if v4 {
+			return false, unix.ENETUNREACH // no address of this machine (ip_route_output_key_hash_rcu)
+		}
+		return false, unix.EINVAL
 	}
 	if !v4 {
 		o.ControlMessages.HasIPv6PacketInfo = true

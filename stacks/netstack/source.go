@@ -6,7 +6,9 @@ package netstack
 
 import (
 	"math"
+	"net/netip"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -16,6 +18,34 @@ import (
 
 	"umrun/stacks"
 )
+
+// firstLoopback is the address that Linux chooses towards all of 127/8; gVisor
+// chooses the destination.
+var firstLoopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// loopbackSource is the source of a datagram to a loopback address of IPv4, if the
+// socket has no address; else the zero Addr.
+func (s *packetSocket) loopbackSource(to netip.Addr) netip.Addr {
+	to = to.Unmap()
+	if s.proto != unix.IPPROTO_UDP || !to.Is4() || !to.IsLoopback() || to == firstLoopback || !s.localName().Addr().Unmap().IsUnspecified() {
+		return netip.Addr{}
+	}
+	return firstLoopback
+}
+
+// arrival is the interface that a datagram came in by: what was sent to the address
+// of another interface did not leave the loopback one, but is told as that one's
+// (net/ipv4/ip_sockglue.c:ipv4_pktinfo_prepare).
+func (s *packetSocket) arrival(m *stacks.Message) int {
+	to := m.Local.Unmap().WithZone("")
+	if m.IfIndex != loopbackNIC || !to.IsValid() || to.IsLoopback() || to.IsMulticast() {
+		return m.IfIndex
+	}
+	if nic := s.st.gv.CheckLocalAddress(0, protoOf(to), gvAddr(to)); nic != 0 {
+		return int(nic)
+	}
+	return m.IfIndex
+}
 
 // writeFrom sends one UDP datagram from m.Local. A server that is bound to the
 // wildcard answers so from the address that it was asked at; gVisor's endpoints

@@ -6,7 +6,7 @@ package viewtest_test
 
 func init() {
 	transcripts = append(transcripts,
-		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6",
+		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6", "cmsg 4", "cmsg 6", "cmsg mapped", "mapped udp", "mapped tcp", "mapped scopes",
 	)
 	const (
 		freebind = "a packet of an address that is not the view's would be dropped by the peer"
@@ -25,6 +25,9 @@ func init() {
 		difference{where: "mcast/bind-address-is-source", native: "from: 3 \"own\" from SELF port EPH len 16", umrun: "from: EAGAIN",
 			reason: "a packet leaves by an interface that has its source address, not by another that IP_MULTICAST_IF names"},
 		difference{where: "msg/splice-in-?", native: "came: 3 \"ghi\" from *", umrun: "came: 2 \"gh\" from *", reason: "splice does not trap, and its MSG_MORE is none to AF_UNIX"},
+		difference{where: "cmsg/send-ttl-6", native: "came: 3 flags 0, PKTINFO6 ::1 by lo, 41/52 int 0, 41/67 int 0, ORIGDST ::1 port EPH len 28",
+			umrun: "came: 3 flags 0, PKTINFO6 ::1 by lo, 41/52 int 64, 41/67 int 0, ORIGDST ::1 port EPH len 28", reason: "a hop limit of 0 goes nowhere, and is taken for the socket's"},
+		difference{where: "mapped/udp-failed-send-binds", native: "a port getsockname: :: port EPH len 28", umrun: "a port getsockname: :: port 0 len 28", reason: "a datagram that is not sent needs no port"},
 		difference{where: "bind/v4-and-dual", native: "the dual one: EAGAIN", umrun: "the dual one: 4 \"nine\" from ::ffff:127.0.0.1 port EPH len 28", reason: dual},
 		difference{where: "bind/v4-and-dual", native: "the v4 one: 4 \"nine\" from 127.0.0.1 port EPH len 16", umrun: "the v4 one: EAGAIN", reason: dual},
 		difference{where: "bind/tcp-addresses", native: "239.1.2.3: ok", umrun: "239.1.2.3: EADDRNOTAVAIL", reason: "no stream can be there"},
