@@ -33,6 +33,7 @@ const (
 	wantOrigDst6
 	wantGroup
 	wantCreds
+	wantGRO
 	wantPktinfo2292
 	wantHopLimit2292
 
@@ -56,6 +57,7 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:       wantTimestamp,
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:     wantTimestampNS,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR}: wantOrigDst6,
+	{unix.IPPROTO_UDP, unix.UDP_GRO}:               wantGRO,
 }
 
 // note records that an option was set.
@@ -103,6 +105,9 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	}
 	if w&wantCreds != 0 {
 		add(unix.SOL_SOCKET, unix.SCM_CREDENTIALS, make([]byte, unix.SizeofUcred)) // the kernel's
+	}
+	if m.Segment > 0 && w&wantGRO != 0 {
+		add(unix.IPPROTO_UDP, unix.UDP_GRO, int32Value(m.Segment))
 	}
 	is4 := s.family == unix.AF_INET || m.Peer.Addr().Is4In6()
 	// Of IPv4 on an IPv6 socket IPV6_PKTINFO comes first, and the rest is IPv4's
@@ -245,7 +250,7 @@ func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, erro
 		case level == unix.SOL_SOCKET:
 			err = controlOfSocket(typ)
 		case level == unix.IPPROTO_UDP && s.isUDP():
-			err = unix.EINVAL
+			err = controlOfUDP(&m, typ, v)
 		case level == unix.IPPROTO_IPV6 && ip6 && dst.Addr().Is4In6():
 			if typ == unix.IPV6_PKTINFO {
 				err = controlOfIPv6(&m, typ, v)
@@ -275,6 +280,17 @@ func controlOfSocket(typ int) error {
 		return unix.EPERM
 	}
 	return unix.EINVAL
+}
+
+// controlOfUDP is net/ipv4/udp.c:__udp_cmsg_send.
+func controlOfUDP(m *stacks.Message, typ int, v []byte) error {
+	if typ != unix.UDP_SEGMENT || len(v) != 2 {
+		return unix.EINVAL
+	}
+	if m.Segment = int(native.Uint16(v)); m.Segment == 0 {
+		m.Segment = -1
+	}
+	return nil
 }
 
 // controlWord is an int whose values go from least to most.

@@ -192,7 +192,14 @@ func (s *packet) next(p []byte, peek bool) (n, size int, m stacks.Message, err e
 	if s.stubPeer.IsValid() {
 		return 0, 0, stacks.Message{}, unix.EAGAIN
 	}
-	return s.pkt.RecvMsg(p, peek)
+	if s.want&wantGRO == 0 {
+		return s.pkt.RecvMsg(p, peek)
+	}
+	if n, size, m, err = s.pkt.RecvMsg(p, false); err != nil {
+		return n, size, m, err
+	}
+	s.gather(p[:n], m)
+	return s.next(p, peek)
 }
 
 // down pushes datagrams into the pair.

@@ -88,7 +88,7 @@ var controls = []Entry{
 	{Name: "IP_ORIGDSTADDR", Support: Part, Gap: "received only"},
 	{Name: "SO_TIMESTAMP, SO_TIMESTAMPNS", Support: Full},
 	{Name: "IP_RECVERR, IPV6_RECVERR", Support: Part, Gap: noErrQueue},
-	{Name: "UDP_SEGMENT, UDP_GRO", Support: Refused, Errno: unix.EINVAL, Gap: "not modelled"},
+	{Name: "UDP_SEGMENT, UDP_GRO", Support: Full},
 	{Name: "SCM_RIGHTS, SCM_CREDENTIALS", Support: Full, Gap: "of AF_UNIX"},
 }
 

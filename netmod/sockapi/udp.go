@@ -11,6 +11,6 @@ var solUDP = []Option{
 	no("UDP_ENCAP", unix.UDP_ENCAP, "no IPsec"),
 	no("UDP_NO_CHECK6_TX", unix.UDP_NO_CHECK6_TX, "not modelled"),
 	no("UDP_NO_CHECK6_RX", unix.UDP_NO_CHECK6_RX, "not modelled"),
-	no("UDP_SEGMENT", unix.UDP_SEGMENT, "not modelled: QUIC stacks send datagrams one by one"),
-	no("UDP_GRO", unix.UDP_GRO, "not modelled: QUIC stacks receive datagrams one by one"),
+	{Name: "UDP_SEGMENT", Number: unix.UDP_SEGMENT, Access: Both, Support: Full},
+	{Name: "UDP_GRO", Number: unix.UDP_GRO, Access: Both, Support: Full},
 }

@@ -52,7 +52,20 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 			return err
 		}
 	}
-	narrow, err := s.checkSize(len(p), v4, o.To)
+	segment := max(m.Segment, -1)
+	if segment == 0 {
+		segment = int(s.segment.Load())
+	}
+	if segment > 0 && s.proto != unix.IPPROTO_UDP {
+		segment = 0
+	}
+	var narrow int
+	var err error
+	if segment > 0 {
+		err = s.checkSegment(len(p), segment, v4, o.To)
+	} else {
+		narrow, err = s.checkSize(len(p), v4, o.To)
+	}
 	if err != nil {
 		return err
 	}
@@ -84,7 +97,7 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 	if err := s.name(o.To != nil); err != nil {
 		return err
 	}
-	send := func() tcpip.Error {
+	send := func(p []byte) tcpip.Error {
 		switch {
 		case source:
 			return s.writeFrom(p, o.To, m)
@@ -93,9 +106,11 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		return s.write(p, o, m.TOS, v4, narrow != 0)
 	}
-	gerr := send()
-	if noted(gerr) {
-		gerr = send()
+	var gerr tcpip.Error
+	if segment > 0 && len(p) > segment {
+		gerr = s.sendSegments(p, segment, send)
+	} else if gerr = send(p); noted(gerr) {
+		gerr = send(p)
 	}
 	switch gerr.(type) {
 	case nil:

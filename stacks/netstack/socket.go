@@ -34,7 +34,8 @@ type sock struct {
 	ep atomic.Pointer[epBox]
 
 	closed  atomic.Bool
-	reports *reports // of datagram sockets, else nil
+	reports *reports     // of datagram sockets, else nil
+	segment atomic.Int32 // UDP_SEGMENT
 
 	mu   sync.Mutex
 	err  unix.Errno // what SO_ERROR will report; +checklocks:mu
