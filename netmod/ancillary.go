@@ -334,7 +334,7 @@ func controlOfIP(m *stacks.Message, typ int, v []byte) (err error) {
 
 func controlOfIPv6(m *stacks.Message, typ int, v []byte) (err error) {
 	switch typ {
-	case unix.IPV6_PKTINFO:
+	case unix.IPV6_PKTINFO, unix.IPV6_2292PKTINFO:
 		if len(v) < unix.SizeofInet6Pktinfo {
 			return unix.EINVAL
 		}
@@ -351,7 +351,7 @@ func controlOfIPv6(m *stacks.Message, typ int, v []byte) (err error) {
 				m.Local = a.WithZone(strconv.Itoa(i))
 			}
 		}
-	case unix.IPV6_HOPLIMIT:
+	case unix.IPV6_HOPLIMIT, unix.IPV6_2292HOPLIMIT:
 		if len(v) != 4 {
 			return unix.EINVAL
 		}

@@ -277,6 +277,9 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 		if level == unix.SOL_SOCKET && name == unix.SO_COOKIE {
 			return intercept.Continue() // the placeholder's is as good
 		}
+		if b := s.common(); b.typ == unix.SOCK_RAW && b.family == unix.AF_INET6 && level == unix.IPPROTO_IP {
+			return intercept.Fail(unix.ENOPROTOOPT) // net/ipv6/ipv6_sockglue.c:ipv6_getsockopt
+		}
 		var l [4]byte
 		if err := c.ReadMem(intercept.Addr(c.Args[4]), l[:]); err != nil {
 			return intercept.Fail(intercept.Errno(err))

@@ -121,6 +121,31 @@ var solRawAny = map[optKey]option{
 	// These are free to change with CAP_NET_RAW, which who has a raw socket has.
 	{sock0, unix.SO_MARK}:     kept(sock0, unix.SO_MARK, "SO_MARK", 0, math.MinInt32, math.MaxInt32, intOf, ""),
 	{sock0, unix.SO_PRIORITY}: kept(sock0, unix.SO_PRIORITY, "SO_PRIORITY", 0, math.MinInt32, math.MaxInt32, intOf, ""),
+	{sock0, unix.SO_BINDTOIFINDEX}: rawOption("SO_BINDTOIFINDEX", func(s *rawSocket, v []byte) error {
+		n, err := intOf(v)
+		switch {
+		case err != nil:
+			return err
+		case n < 0:
+			return unix.EINVAL
+		}
+		s.in.dev = tcpip.NICID(n) // also one that does not exist
+		return nil
+	}, func(s *rawSocket) ([]byte, error) { return bytesOf(int(s.in.dev)), nil }),
+	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: func(s *sock, _ tcpip.Endpoint, v []byte) error {
+		n, err := s.st.device(v)
+		if err == nil {
+			s.raw.in.mu.Lock()
+			s.raw.in.dev = n
+			s.raw.in.mu.Unlock()
+		}
+		return err
+	}, ask: func(s *sock, v []byte) ([]byte, error) {
+		s.raw.in.mu.Lock()
+		n := s.raw.in.dev
+		s.raw.in.mu.Unlock()
+		return s.st.deviceName(int(n), v)
+	}},
 	{sock0, unix.SO_LOCK_FILTER}: rawOption("SO_LOCK_FILTER", func(s *rawSocket, v []byte) error {
 		n, err := intOf(v)
 		switch {
@@ -138,13 +163,16 @@ var solRaw4 = map[optKey]option{
 	{unix.SOL_RAW, icmpFilterOption}: icmpOption("ICMP_FILTER", unix.IPPROTO_ICMP, 4),
 	{ip4, unix.IP_HDRINCL}:           keptBool(ip4, unix.IP_HDRINCL, "IP_HDRINCL", 0, ""),
 	// Packets are not put together before they are sent here.
-	{ip4, unix.IP_NODEFRAG}: keptBool(ip4, unix.IP_NODEFRAG, "IP_NODEFRAG", 0, ""),
+	{ip4, unix.IP_TRANSPARENT}: kept(ip4, unix.IP_TRANSPARENT, "IP_TRANSPARENT", 0, 0, 1, truth(ipInt), ""),
+	{ip4, unix.IP_FREEBIND}:    kept(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, 0, 1, truth(ipInt), ""),
+	{ip4, unix.IP_NODEFRAG}:    keptBool(ip4, unix.IP_NODEFRAG, "IP_NODEFRAG", 0, ""),
 }
 
 var solRaw6 = map[optKey]option{
 	{unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER}: icmpOption("ICMPV6_FILTER", unix.IPPROTO_ICMPV6, 32),
 	{ip6, ipv6HdrIncl}:                        keptBool(ip6, ipv6HdrIncl, "IPV6_HDRINCL", 0, ""),
 	{unix.SOL_RAW, ipv6HdrIncl}:               keptBool(ip6, ipv6HdrIncl, "IPV6_HDRINCL", 0, ""),
+	{ip6, unix.IPV6_TRANSPARENT}:              kept(ip6, unix.IPV6_TRANSPARENT, "IPV6_TRANSPARENT", 0, 0, 1, truth(intOf), ""),
 	{ip6, unix.IPV6_CHECKSUM}:                 checksumOption(true),
 	{unix.SOL_RAW, unix.IPV6_CHECKSUM}:        checksumOption(false),
 }

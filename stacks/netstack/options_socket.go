@@ -54,12 +54,12 @@ var solSocket = map[optKey]option{
 
 	{sock0, unix.SO_LINGER}:       {name: "SO_LINGER", set: setLinger, get: getLinger},
 	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, ask: getDevice},
-	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		if err != nil {
 			return err
 		}
-		return bindToDevice(s, ep, n)
+		return bindToDevice(ep, n)
 	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
 		return bytesOf(int(ep.SocketOptions().GetBindToDevice())), nil
 	}},
@@ -249,28 +249,36 @@ func getLinger(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
 
 // setDevice takes an interface name, with or without NUL; an empty one unbinds.
 func setDevice(s *sock, ep tcpip.Endpoint, v []byte) error {
+	n, err := s.st.device(v)
+	if err != nil {
+		return err
+	}
+	return bindToDevice(ep, int(n))
+}
+
+// device finds the interface of SO_BINDTODEVICE's value, 0 for none.
+func (s *Stack) device(v []byte) (tcpip.NICID, error) {
 	name, _, _ := bytes.Cut(v, []byte{0})
 	if len(name) > maxName {
 		name = name[:maxName]
 	}
 	if len(name) == 0 {
-		return bindToDevice(s, ep, 0)
+		return 0, nil
 	}
-	for _, i := range s.st.State().Interfaces {
+	for _, i := range s.State().Interfaces {
 		if i.Name == string(name) {
-			return bindToDevice(s, ep, i.Index)
+			return tcpip.NICID(i.Index), nil
 		}
 	}
-	return unix.ENODEV
+	return 0, unix.ENODEV
 }
 
 // bindToDevice binds to an interface, 0 to none. An ordinary user may do it once
-// (net/core/sock.c:sock_bindtoindex_locked); the owner of a raw socket has the
-// capability for more.
-func bindToDevice(s *sock, ep tcpip.Endpoint, index int) error {
+// (net/core/sock.c:sock_bindtoindex_locked).
+func bindToDevice(ep tcpip.Endpoint, index int) error {
 	o := ep.SocketOptions()
 	switch {
-	case o.GetBindToDevice() != 0 && s.raw == nil:
+	case o.GetBindToDevice() != 0:
 		return unix.EPERM
 	case index < 0:
 		return unix.EINVAL
@@ -280,11 +288,15 @@ func bindToDevice(s *sock, ep tcpip.Endpoint, index int) error {
 
 // getDevice wants room for the longest name (net/core/sock.c:sock_getbindtodevice).
 func getDevice(s *sock, v []byte) ([]byte, error) {
-	id := int(s.endpoint().SocketOptions().GetBindToDevice())
+	return s.st.deviceName(int(s.endpoint().SocketOptions().GetBindToDevice()), v)
+}
+
+// deviceName is the value of SO_BINDTODEVICE, with v as the room for it.
+func (s *Stack) deviceName(id int, v []byte) ([]byte, error) {
 	if id != 0 && len(v) < unix.IFNAMSIZ {
 		return nil, unix.EINVAL
 	}
-	for _, i := range s.st.State().Interfaces {
+	for _, i := range s.State().Interfaces {
 		if i.Index == id {
 			return append([]byte(i.Name), 0), nil
 		}

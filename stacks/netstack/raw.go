@@ -42,6 +42,7 @@ type inbox struct {
 	local  netip.Addr     // only packets to it; the zero Addr: any
 	source netip.Addr     // packets are sent from it; the zero Addr: the route's
 	remote netip.Addr     // only packets from it, likewise
+	dev    tcpip.NICID    // only packets by it, in both directions; 0: any
 	dport  uint16         // as connect(2) gave it; it means nothing
 	peer   netip.AddrPort // what to send to, with its zone; valid when connected
 	rdShut bool
@@ -146,18 +147,23 @@ func (s *rawSocket) Bind(a netip.AddrPort) error {
 		source = netip.Addr{}
 	case source.Is4() && (source.As4() == [4]byte{255, 255, 255, 255} || s.st.broadcast(f)):
 		source = netip.Addr{}
-	case s.st.gv.CheckLocalAddress(f.NIC, s.netProto(), f.Addr) == 0:
+	case !s.bindsAny() && s.st.gv.CheckLocalAddress(f.NIC, s.netProto(), f.Addr) == 0:
 		return unix.EADDRNOTAVAIL
-	}
-	if ip.Zone() != "" {
-		if err := s.endpoint().SocketOptions().SetBindToDevice(int32(f.NIC)); err != nil {
-			return errno(err)
-		}
 	}
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
+	if ip.Zone() != "" {
+		s.in.dev = f.NIC
+	}
 	s.in.local, s.in.source = known(ip), source
 	return nil
+}
+
+// bindsAny tells whether addresses of others can be bound, too.
+func (s *rawSocket) bindsAny() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.val(optKey{ip4, unix.IP_TRANSPARENT}, 0)|s.val(optKey{ip4, unix.IP_FREEBIND}, 0)|s.val(optKey{ip6, unix.IPV6_TRANSPARENT}, 0) != 0
 }
 
 // Connect fixes the peer: only its packets are received, and an unbound socket gets
@@ -241,13 +247,12 @@ func (s *rawSocket) Shutdown(how int) error {
 // takes tells whether packets of the socket's protocol from src to dst, which came in
 // by nic, are for the socket (net/ipv4/raw.c:raw_v4_match).
 func (s *rawSocket) takes(src, dst netip.Addr, nic tcpip.NICID) bool {
-	dev := s.endpoint().SocketOptions().GetBindToDevice()
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	return s.in.hashed &&
 		(!s.in.remote.IsValid() || s.in.remote == src) &&
 		(!s.in.local.IsValid() || s.in.local == dst) &&
-		(dev == 0 || tcpip.NICID(dev) == nic)
+		(s.in.dev == 0 || s.in.dev == nic)
 }
 
 // receive queues a packet, unless a filter or the lack of room is against it. view is

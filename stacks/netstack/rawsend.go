@@ -65,17 +65,19 @@ func (s *rawSocket) way(to netip.AddrPort, m stacks.Message) (way, error) {
 	if f.NIC == 0 {
 		f.NIC = tcpip.NICID(m.IfIndex)
 	}
+	if f.NIC == 0 {
+		s.in.mu.Lock()
+		f.NIC = s.in.dev
+		s.in.mu.Unlock()
+	}
+	if f.NIC == 0 && w.dst.IsMulticast() {
+		f.NIC = s.multicastNIC()
+	}
 	s.mu.Lock()
 	noGroups := s.noGroups(f)
 	s.mu.Unlock()
 	if noGroups {
 		return way{}, unix.ENETUNREACH
-	}
-	if f.NIC == 0 {
-		f.NIC = tcpip.NICID(ep.SocketOptions().GetBindToDevice())
-	}
-	if f.NIC == 0 && w.dst.IsMulticast() {
-		f.NIC = s.multicastNIC()
 	}
 	// Requests to own addresses: see packetSocket.destination.
 	if own := s.st.gv.CheckLocalAddress(0, s.netProto(), f.Addr); own != 0 && w.dst.Is4() && (f.NIC == 0 || f.NIC == loopbackNIC) {

@@ -67,6 +67,8 @@ static void settings(void)
 		need("RECVHOPLIMIT", on(r, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1));
 		need("RECVTCLASS", on(r, IPPROTO_IPV6, IPV6_RECVTCLASS, 1));
 		need("RECVPKTINFO", on(r, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1));
+		need("2292HOPLIMIT", on(r, IPPROTO_IPV6, IPV6_2292HOPLIMIT, 1));
+		need("2292PKTINFO", on(r, IPPROTO_IPV6, IPV6_2292PKTINFO, 1));
 	} else {
 		need("RECVTTL", on(r, IPPROTO_IP, IP_RECVTTL, 1));
 		need("RECVTOS", on(r, IPPROTO_IP, IP_RECVTOS, 1));
@@ -90,9 +92,9 @@ static void settings(void)
 			if (h->cmsg_type == IP_PKTINFO && h->cmsg_level == IPPROTO_IP) {
 				struct in_pktinfo *p = (void *)CMSG_DATA(h);
 				say("PKTINFO: to loopback %d, local %d", p->ipi_addr.s_addr == htonl(INADDR_LOOPBACK), p->ipi_spec_dst.s_addr == htonl(INADDR_LOOPBACK));
-			} else if (h->cmsg_type == IPV6_PKTINFO && h->cmsg_level == IPPROTO_IPV6) {
+			} else if ((h->cmsg_type == IPV6_PKTINFO || h->cmsg_type == IPV6_2292PKTINFO) && h->cmsg_level == IPPROTO_IPV6) {
 				struct in6_pktinfo *p = (void *)CMSG_DATA(h);
-				say("PKTINFO: to loopback %d", IN6_IS_ADDR_LOOPBACK(&p->ipi6_addr));
+				say("control message %d, to loopback %d", h->cmsg_type, IN6_IS_ADDR_LOOPBACK(&p->ipi6_addr));
 			} else {
 				say("control message %d %d of %d bytes: %d", h->cmsg_level, h->cmsg_type, (int)h->cmsg_len, *CMSG_DATA(h));
 			}
