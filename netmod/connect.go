@@ -359,6 +359,19 @@ func (s *stream) renew() {
 	if s.local.IsValid() {
 		local = s.local
 	}
+	s.renewAt(local)
+}
+
+// forgetPort lets a socket be bound whose port was chosen for a connection that is
+// over (net/ipv4/tcp.c:tcp_set_state gives such a port back). The mutex is held.
+func (s *stream) forgetPort() {
+	if local, _ := s.ep.Names(); s.state == fresh && !s.bound && local.Port() != 0 {
+		s.renewAt(netip.AddrPort{})
+	}
+}
+
+// renewAt replaces the endpoint by one with an address, none if its port is 0.
+func (s *stream) renewAt(local netip.AddrPort) {
 	ep, err := s.m.stack.Socket(s.family, s.typ, s.proto)
 	if err != nil {
 		s.m.log.Error("renew socket", "err", err)

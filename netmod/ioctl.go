@@ -49,7 +49,12 @@ func (m *Module) handleIoctl(c *intercept.Call) intercept.Action {
 			return intercept.Fail(intercept.Errno(err))
 		}
 		return result(c.WriteMem(arg, int32Value(n)))
-	case fiosetown, siocspgrp, fiogetown, siocgpgrp, siocatmark:
+	case siocatmark:
+		if _, ok := s.(*packet); ok {
+			return intercept.Fail(unix.ENOTTY)
+		}
+		return intercept.Continue()
+	case fiosetown, siocspgrp, fiogetown, siocgpgrp:
 		return intercept.Continue()
 	case siocgstamp, siocgstampns:
 		if s == nil {

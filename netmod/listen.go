@@ -108,6 +108,7 @@ func (s *stream) listen(c *intercept.Call, d intercept.FD, backlog int) intercep
 	}
 	if s.state == listening {
 		s.queue.backlog = backlog
+		s.m.pump.schedule(&s.job, nudge)
 		return intercept.Return(0)
 	}
 	n, err := newNook(d.N)
@@ -140,6 +141,9 @@ func (s *stream) progressListen() {
 		tcp := q.held
 		q.held = nil
 		if tcp == nil {
+			if len(q.ready) > q.backlog { // the rest waits in the stack, which has as much room
+				break
+			}
 			var err error
 			if tcp, err = s.tcp.Accept(); err != nil {
 				break
@@ -268,7 +272,9 @@ func (s *stream) waitAccept(c *intercept.Call, d *held, args acceptArgs) interce
 func (s *stream) admit(c *intercept.Call, listener int, args acceptArgs) (intercept.Action, *child, int) {
 	q := s.queue
 	ch := q.ready[0]
-	q.ready = q.ready[1:]
+	if q.ready = q.ready[1:]; len(q.ready) >= q.backlog {
+		s.m.pump.schedule(&s.job, nudge) // there is room again, see progressListen
+	}
 	nonblock := args.flags&unix.SOCK_NONBLOCK != 0
 	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {

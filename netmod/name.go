@@ -175,6 +175,9 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 		m.live.sweep() // a port may be held by a placeholder that is gone
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		if st, ok := s.(*stream); ok {
+			st.forgetPort()
+		}
 		err = b.ep.Bind(to)
 		if intercept.Errno(err) == unix.EADDRINUSE {
 			b.mu.Unlock()

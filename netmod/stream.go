@@ -131,6 +131,10 @@ func (s *stream) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 		s.closeListener()
 		s.state = failed
 		return intercept.Return(0)
+	case connecting: // it is given up (inet_shutdown, tcp_disconnect)
+		s.tcp.Abort()
+		s.connectFailed(unix.ECONNRESET)
+		return intercept.Return(0)
 	case connected:
 	default:
 		return intercept.Fail(unix.ENOTCONN)
