@@ -50,6 +50,8 @@ type endpoint struct {
 	offload bool
 	mtu     atomic.Uint32
 	maxMTU  int // what the link carries, and receive buffers hold
+	index   int // of the interface
+	taps    *taps
 	log     *slog.Logger
 
 	refusing *atomic.Pointer[refusal] // the stack's
@@ -86,8 +88,8 @@ var (
 	_ stack.GSOEndpoint  = (*endpoint)(nil)
 )
 
-func (s *Stack) newLink(l stacks.Link, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{link: l, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent}
+func (s *Stack) newLink(l stacks.Link, index, mtu int, log *slog.Logger) *endpoint {
+	e := &endpoint{link: l, index: index, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent, taps: &s.taps}
 	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
@@ -134,10 +136,10 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 		}
 		before, kept := e.acks.admit(p, int(e.mtu.Load()))
 		if before != nil {
-			e.emitLocked(before)
+			e.emitLocked(before, nil)
 			before.DecRef()
 		}
-		if kept || e.emitLocked(p) {
+		if kept || e.emitLocked(p, nil) {
 			n++
 		}
 	}
@@ -150,16 +152,20 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 	return n, nil
 }
 
-// emitLocked sends p or queues it; false if there is no room.
+// emitLocked sends p or queues it, and shows it to taps; false if there is no room.
+// origin is nil for what the stack itself sends.
 //
 // +checklocks:e.mu
-func (e *endpoint) emitLocked(p *stack.PacketBuffer) bool {
-	if e.sendLocked(p) {
-		return true
-	}
+func (e *endpoint) emitLocked(p *stack.PacketBuffer, origin any) bool {
 	if len(e.queue) >= hardPackets {
 		e.dropped.Add(1)
 		return false
+	}
+	if e.taps.on() {
+		e.showOut(p, origin)
+	}
+	if e.sendLocked(p) {
+		return true
 	}
 	e.queue = append(e.queue, p.IncRef())
 	e.bytes += p.Size()
@@ -172,7 +178,7 @@ func (e *endpoint) emitLocked(p *stack.PacketBuffer) bool {
 // +checklocks:e.mu
 func (e *endpoint) expireLocked(all bool) {
 	for _, p := range e.acks.expired(all) {
-		e.emitLocked(p)
+		e.emitLocked(p, nil)
 		p.DecRef()
 	}
 	if !e.busy && len(e.queue) > 0 {
@@ -323,8 +329,8 @@ func (e *endpoint) inbound(d stack.NetworkDispatcher) {
 // link has done so or made the packet in this process.
 func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 	valid := false
+	var h offload.Hdr
 	if e.offload {
-		var h offload.Hdr
 		if h.Decode(b) != nil {
 			return
 		}
@@ -354,6 +360,9 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 		proto = header.IPv6ProtocolNumber
 	default:
 		return
+	}
+	if e.taps.on() {
+		e.showIn(proto, h, b)
 	}
 	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 	e.delivery.Lock()

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/loopback"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -90,6 +89,8 @@ type Stack struct {
 	warned sync.Map // keys of differences that were logged
 	queues sendQueues
 	raws   rawHub
+	taps   taps
+	loop   *loopEndpoint
 
 	directory directory // of datagram sockets
 	paths     paths
@@ -119,6 +120,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{log: c.Log, done: make(chan struct{})}
 	s.raws.st = s
 	s.urgent.queues = &s.queues
+	s.loop = newLoop(&s.taps)
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
@@ -236,11 +238,11 @@ func (s *Stack) configure(c Config) error {
 	loop := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
 	if err := s.addInterface(&st, stacks.Interface{
 		Index: loopbackNIC, Name: "lo", Loop: true, Up: true, MTU: loopbackMTU, Addrs: loop,
-	}, loopback.New(), nil); err != nil {
+	}, s.loop, nil); err != nil {
 		return err
 	}
 	for i, l := range c.Links {
-		e := s.newLink(l.Link, l.mtu(), s.log.With("link", l.Name))
+		e := s.newLink(l.Link, firstLinkNIC+i, l.mtu(), s.log.With("link", l.Name))
 		s.links = append(s.links, e)
 		if err := s.addInterface(&st, stacks.Interface{
 			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: l.mtu(), Addrs: l.Addrs,
