@@ -36,6 +36,7 @@ const (
 	wantGRO
 	wantPktinfo2292
 	wantHopLimit2292
+	wantAuxdata
 
 	wantStamps = wantTimestamp | wantTimestampNS
 )
@@ -58,6 +59,7 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:     wantTimestampNS,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR}: wantOrigDst6,
 	{unix.IPPROTO_UDP, unix.UDP_GRO}:               wantGRO,
+	{unix.SOL_PACKET, unix.PACKET_AUXDATA}:         wantAuxdata,
 }
 
 // note records that an option was set.
@@ -108,6 +110,9 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	}
 	if m.Segment > 0 && w&wantGRO != 0 {
 		add(unix.IPPROTO_UDP, unix.UDP_GRO, int32Value(m.Segment))
+	}
+	if l, ok := m.Link.(*linkInfo); ok && w&wantAuxdata != 0 {
+		add(unix.SOL_PACKET, unix.PACKET_AUXDATA, l.auxdata())
 	}
 	is4 := s.family == unix.AF_INET || m.Peer.Addr().Is4In6()
 	// Of IPv4 on an IPv6 socket IPV6_PKTINFO comes first, and the rest is IPv4's

@@ -16,7 +16,7 @@ import (
 
 // handleConnect answers connect(2).
 func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
-	fd, err := c.DupFD(int(int32(c.Args[0])))
+	fd, err := m.dup(c)
 	if err != nil { // the kernel looks at the descriptor first, too
 		return intercept.Fail(intercept.Errno(err))
 	}
@@ -36,6 +36,9 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 	b := s.common()
 	if nl, ok := b.ep.(*netlink); ok {
 		return result(nl.connect(sa, c.Task.TGID()))
+	}
+	if b.family == unix.AF_PACKET {
+		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	to, err := parseSockaddr(b.family, sa)
 	if b.typ == unix.SOCK_RAW {

@@ -56,14 +56,40 @@
 // a stream. Calls that trap take back what is shown and tell the true errno, and
 // MSG_ERRQUEUE the details (errqueue.go).
 //
+// # Packet sockets
+//
+// An AF_PACKET socket is served here, like netlink, by what the stack tells of its
+// interfaces ([stacks.Tapper]). It sees the view's interfaces and sends by them;
+// WireGuard judges what it sends like any other packet.
+//
+// # Rings
+//
+// libpcap does not receive by recv(2): it asks for a ring (PACKET_RX_RING), maps the
+// socket, reads the memory and calls poll(2) when there is nothing to read. It has no
+// other way, and gives up without a ring. No file that an ordinary user can make has
+// both memory that is shared with the supervisor and readiness that the supervisor
+// sets, so that two take turns under the program's number. PACKET_RX_RING puts a
+// memory file there, for mmap(2), which does not trap; the next trapped call on the
+// number, if the memory is mapped by then, puts the placeholder back. Programs bind
+// the socket last, to lose no packet (Documentation/networking/packet_mmap.rst), and
+// that is such a call. One that never makes any finds the socket always readable.
+//
+// Readable is what the placeholder is made by an empty datagram, when a frame or
+// block was handed over, and no longer once the program has given all of them back.
+// That is a store to memory, of which nothing tells: the ring's goroutine looks, at
+// once and then less and less often, and takes the datagram out again through a
+// duplicate of the placeholder. That duplicate would hide the last close, so it is
+// kept only while the memory is in use: the memory file is locked, and its lock ends
+// with the last descriptor and mapping of the program's.
+//
 // # Who runs what
 //
 // Handlers run on intercept's receiver. One goroutine, the poller, waits on the
 // module's ends of all pairs; a few workers serve what the stack's callbacks
 // have marked ready. Each socket is a [job]: it runs on one of them at a time. No
-// goroutine belongs to a socket, but for an answer of the DNS stub under way, or a
-// thread that waits in a trapped receive on a stream. One more looks after what no
-// event tells of, see [liveness].
+// goroutine belongs to a socket, but for an answer of the DNS stub under way, a
+// thread that waits in a trapped receive on a stream, or a ring of a packet socket.
+// One more looks after what no event tells of, see [liveness].
 //
 // # Locks
 //
@@ -72,6 +98,7 @@
 //	closes.mu    held while closes are read
 //	Module.mu    the table and the lists; a leaf, never held across a call out
 //	rendezvous.mu, queue.mu, netlinkPorts.mu   leaves
+//	afpacket.mu  a leaf, taken by the stack's taps too
 //
 // They are taken in this order; two socket mutexes are held together only as
 // listener, then the child that no one else knows yet, and as netlink socket, then

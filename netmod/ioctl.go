@@ -29,7 +29,7 @@ const (
 // handleIoctl answers ioctls of the socket range on whatever socket, and TIOCOUTQ
 // (SIOCOUTQ) on the module's. The command is the kernel's unsigned int.
 func (m *Module) handleIoctl(c *intercept.Call) intercept.Action {
-	fd, err := c.DupFD(int(int32(c.Args[0])))
+	fd, err := m.dup(c)
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}

@@ -280,6 +280,9 @@ func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 // of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg. d is a duplicate
 // of the placeholder, or -1.
 func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
+	if a, ok := s.pkt.(*afpacket); ok {
+		return s.sendFrame(c, a, x)
+	}
 	if s.family != unix.AF_INET6 || !s.isUDP() {
 		if x.size >= datagramMax {
 			return 0, unix.EMSGSIZE
@@ -434,5 +437,5 @@ func (s *packet) refuses4() bool {
 }
 
 func (s *packet) isUDP() bool {
-	return s.family != unix.AF_NETLINK && s.typ == unix.SOCK_DGRAM && (s.proto == 0 || s.proto == unix.IPPROTO_UDP)
+	return s.family != unix.AF_NETLINK && s.family != unix.AF_PACKET && s.typ == unix.SOCK_DGRAM && (s.proto == 0 || s.proto == unix.IPPROTO_UDP)
 }

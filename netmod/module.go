@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,11 +70,13 @@ type Module struct {
 
 	ports netlinkPorts
 
-	changing sync.Mutex  // one request to rtnetlink at a time
-	expiry   *time.Timer // when the life of an address ends; +checklocks:changing
+	changing  sync.Mutex   // one request to rtnetlink at a time
+	expiry    *time.Timer  // when the life of an address ends; +checklocks:changing
+	ringCount atomic.Int32 // of rings, to look at without a lock
 
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
+	rings   map[uint64]*packet          // by the inode of the memory
 	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer
 	closed  bool
 	warned  map[string]bool

@@ -152,6 +152,9 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 		if nl, ok := b.ep.(*netlink); ok {
 			return result(nl.bind(sa, c.Task.TGID()))
 		}
+		if a, ok := b.ep.(*afpacket); ok {
+			return result(a.bind(sa))
+		}
 		if b.typ == unix.SOCK_RAW {
 			if err := rawName(b.family, sa); err != nil {
 				return intercept.Fail(intercept.Errno(err))
@@ -210,6 +213,9 @@ func localName(s socket) []byte {
 	if nl, ok := b.ep.(*netlink); ok {
 		return nl.localName()
 	}
+	if a, ok := b.ep.(*afpacket); ok {
+		return a.localName()
+	}
 	local, _ := b.ep.Names()
 	if p, ok := s.(*packet); ok && p.stubPeer.IsValid() {
 		local = p.stubLocal(local)
@@ -240,6 +246,9 @@ func remoteName(s socket) ([]byte, error) {
 	b := s.common()
 	if _, ok := b.ep.(*netlink); ok {
 		return netlinkName(0, 0), nil
+	}
+	if b.family == unix.AF_PACKET {
+		return nil, unix.EOPNOTSUPP
 	}
 	_, remote := b.ep.Names()
 	switch s := s.(type) {

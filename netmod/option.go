@@ -81,6 +81,9 @@ func int32Value(v int) []byte {
 func getProtocol(s socket, _ int) ([]byte, error) {
 	b := s.common()
 	proto := b.proto
+	if b.family == unix.AF_PACKET {
+		return int32Value(0), nil // sk_protocol is not set
+	}
 	if proto == 0 && b.family != unix.AF_NETLINK {
 		proto = unix.IPPROTO_UDP
 		if b.typ == unix.SOCK_STREAM {
@@ -248,6 +251,9 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 		b := s.common()
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		if a, ok := b.ep.(*afpacket); ok && level == unix.SOL_PACKET && name == unix.PACKET_RX_RING {
+			return result(a.setRing(c, s.(*packet), d.FD, v))
+		}
 		if rule, ok := optionRules[optionKey{level, name}]; ok && rule.set != nil && !b.ownCreds(level, name) {
 			err := rule.set(s, *d, v)
 			if err == nil && rule.child {
@@ -318,7 +324,8 @@ func (m *Module) handleGetsockopt(c *intercept.Call) intercept.Action {
 // asksByValue tells whether the program's buffer says what it asks for.
 func asksByValue(level, name int) bool {
 	return level == unix.IPPROTO_IP && (name == unix.IP_MSFILTER || name == unix.MCAST_MSFILTER) ||
-		level == unix.IPPROTO_IPV6 && name == unix.MCAST_MSFILTER
+		level == unix.IPPROTO_IPV6 && name == unix.MCAST_MSFILTER ||
+		level == unix.SOL_PACKET && name == unix.PACKET_HDRLEN
 }
 
 // getOption returns the value of an option, in v where there is none of the

@@ -78,6 +78,9 @@ func (s *packet) constSource() bool {
 	if n, ok := s.pkt.(*netlink); ok {
 		return s.want == 0 && n.constSource()
 	}
+	if s.family == unix.AF_PACKET {
+		return false
+	}
 	// A raw socket's source is not its peer: the peer may have a port.
 	return s.connected && s.typ != unix.SOCK_RAW && s.want == 0
 }
@@ -98,6 +101,9 @@ func (s *packet) turn(ready uint32) (again bool) {
 	}
 	if s.gone {
 		return false
+	}
+	if a, ok := s.pkt.(*afpacket); ok {
+		a.tell(s.peer)
 	}
 	s.serveWriters()
 	s.serveReaders()
@@ -162,7 +168,7 @@ func (s *packet) sendNative(p []byte) bool {
 		s.m.stub.ask(s, p, s.stubPeer)
 		return true
 	}
-	if !s.connected && s.family != unix.AF_NETLINK {
+	if !s.connected && s.family != unix.AF_NETLINK && s.family != unix.AF_PACKET {
 		s.soErr, s.quiet = unix.EDESTADDRREQ, true
 		return true
 	}
@@ -171,7 +177,7 @@ func (s *packet) sendNative(p []byte) bool {
 		if e == unix.EAGAIN {
 			return false
 		}
-		s.soErr, s.quiet = e, e == unix.EMSGSIZE
+		s.soErr, s.quiet = e, e == unix.EMSGSIZE || s.family == unix.AF_PACKET
 	}
 	return true
 }
@@ -332,6 +338,9 @@ func (s *packet) shutdown(c *intercept.Call, d intercept.FD, how int) intercept.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked()
+	if s.family == unix.AF_PACKET {
+		return intercept.Fail(unix.EOPNOTSUPP)
+	}
 	if !s.connected {
 		return intercept.Fail(unix.ENOTCONN)
 	}

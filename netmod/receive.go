@@ -38,6 +38,9 @@ func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 }
 
 func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
+	if s.family == unix.AF_PACKET && x.flags&^afpacketFlags != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
 	if x.flags&unix.MSG_OOB != 0 && !s.isUDP() { // which does not look at it
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
@@ -124,9 +127,15 @@ type incoming struct {
 // incoming describes a datagram of a size that came with m.
 func (s *packet) incoming(size int, m stacks.Message) incoming {
 	in := incoming{size: size, control: s.want.encode(s, m)}
-	if s.family == unix.AF_NETLINK {
+	switch s.family {
+	case unix.AF_NETLINK:
 		in.name = netlinkName(0, m.IfIndex)
-	} else {
+	case unix.AF_PACKET:
+		in.name = make([]byte, unix.SizeofSockaddrLinklayer)
+		if l, ok := m.Link.(*linkInfo); ok {
+			copy(in.name, l.name[:])
+		}
+	default:
 		in.name = encodeSockaddr(s.family, m.Peer)
 	}
 	return in

@@ -99,7 +99,7 @@ func notAFUnix() []intercept.Arg {
 // none, and the others do not exist here.
 func (m *Module) handleSocketpair(c *intercept.Call) intercept.Action {
 	switch int32(c.Args[0]) {
-	case unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+	case unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET:
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	return intercept.Fail(unix.EAFNOSUPPORT)

@@ -178,7 +178,7 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 	switch family {
 	case unix.AF_UNIX:
 		return intercept.Continue()
-	case unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+	case unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET:
 	default:
 		return intercept.Fail(unix.EAFNOSUPPORT)
 	}
@@ -216,6 +216,13 @@ func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error
 		}
 		return m.newPacket(family, typ, proto, ep, nonblock)
 	}
+	if family == unix.AF_PACKET {
+		ep, err := newAFPacket(m, typ, proto)
+		if err != nil {
+			return nil, -1, err
+		}
+		return m.newPacket(family, typ, proto, ep, nonblock)
+	}
 	ep, err := m.stack.Socket(family, typ, proto)
 	if err != nil {
 		return nil, -1, err
@@ -233,7 +240,7 @@ func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error
 // with finds the socket that argument 0 names and lets f answer. What is not a
 // socket of the module's goes to foreign.
 func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Action) intercept.Action {
-	fd, err := c.DupFD(int(int32(c.Args[0])))
+	fd, err := m.dup(c)
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}

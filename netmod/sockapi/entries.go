@@ -40,7 +40,8 @@ var kinds = []Entry{
 	{Name: "AF_NETLINK, NETLINK_KOBJECT_UEVENT", Support: Part, Gap: "silent, as in a network namespace of an ordinary user"},
 	{Name: "AF_NETLINK, other protocols", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "they speak of the host's kernel"},
 	{Name: "AF_UNIX", Support: Full, Gap: "the kernel's; connect(2) is judged"},
-	{Name: "AF_PACKET", Support: Refused, Errno: unix.EAFNOSUPPORT, Gap: "not modelled"},
+	{Name: "AF_PACKET, SOCK_RAW and SOCK_DGRAM", Support: Part, Gap: "on the view's interfaces; see limits.md"},
+	{Name: "AF_PACKET, SOCK_PACKET", Support: Refused, Errno: unix.ESOCKTNOSUPPORT, Gap: "obsolete"},
 	{Name: "AF_VSOCK, AF_ALG, AF_CAN, AF_BLUETOOTH, AF_XDP and every other family", Support: Refused, Errno: unix.EAFNOSUPPORT, Gap: "they act outside of the view"},
 }
 
@@ -87,6 +88,7 @@ var controls = []Entry{
 	{Name: "IP_TOS, IPV6_TCLASS", Support: Full},
 	{Name: "IP_ORIGDSTADDR", Support: Part, Gap: "received only"},
 	{Name: "SO_TIMESTAMP, SO_TIMESTAMPNS", Support: Full},
+	{Name: "PACKET_AUXDATA", Support: Full},
 	{Name: "IP_RECVERR, IPV6_RECVERR", Support: Part, Gap: noErrQueue},
 	{Name: "UDP_SEGMENT, UDP_GRO", Support: Full},
 	{Name: "SCM_RIGHTS, SCM_CREDENTIALS", Support: Full, Gap: "of AF_UNIX"},

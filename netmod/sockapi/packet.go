@@ -6,30 +6,33 @@ package sockapi
 
 import "golang.org/x/sys/unix"
 
-const noPacket = "no packet sockets"
+const (
+	notModelled = "not modelled"
+	hearsAll    = "an interface of the view hears all that there is"
+)
 
 var solPacket = []Option{
-	no("PACKET_ADD_MEMBERSHIP", unix.PACKET_ADD_MEMBERSHIP, noPacket),
-	no("PACKET_DROP_MEMBERSHIP", unix.PACKET_DROP_MEMBERSHIP, noPacket),
-	no("PACKET_RECV_OUTPUT", unix.PACKET_RECV_OUTPUT, noPacket),
-	no("PACKET_RX_RING", unix.PACKET_RX_RING, noPacket),
-	no("PACKET_STATISTICS", unix.PACKET_STATISTICS, noPacket),
-	no("PACKET_COPY_THRESH", unix.PACKET_COPY_THRESH, noPacket),
-	no("PACKET_AUXDATA", unix.PACKET_AUXDATA, noPacket),
-	no("PACKET_ORIGDEV", unix.PACKET_ORIGDEV, noPacket),
-	no("PACKET_VERSION", unix.PACKET_VERSION, noPacket),
-	no("PACKET_HDRLEN", unix.PACKET_HDRLEN, noPacket),
-	no("PACKET_RESERVE", unix.PACKET_RESERVE, noPacket),
-	no("PACKET_TX_RING", unix.PACKET_TX_RING, noPacket),
-	no("PACKET_LOSS", unix.PACKET_LOSS, noPacket),
-	no("PACKET_VNET_HDR", unix.PACKET_VNET_HDR, noPacket),
-	no("PACKET_TX_TIMESTAMP", unix.PACKET_TX_TIMESTAMP, noPacket),
-	no("PACKET_TIMESTAMP", unix.PACKET_TIMESTAMP, noPacket),
-	no("PACKET_FANOUT", unix.PACKET_FANOUT, noPacket),
-	no("PACKET_TX_HAS_OFF", unix.PACKET_TX_HAS_OFF, noPacket),
-	no("PACKET_QDISC_BYPASS", unix.PACKET_QDISC_BYPASS, noPacket),
-	no("PACKET_ROLLOVER_STATS", unix.PACKET_ROLLOVER_STATS, noPacket),
-	no("PACKET_FANOUT_DATA", unix.PACKET_FANOUT_DATA, noPacket),
-	no("PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, noPacket),
-	no("PACKET_VNET_HDR_SZ", unix.PACKET_VNET_HDR_SZ, noPacket),
+	{Name: "PACKET_ADD_MEMBERSHIP", Number: unix.PACKET_ADD_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full, Gap: hearsAll},
+	{Name: "PACKET_DROP_MEMBERSHIP", Number: unix.PACKET_DROP_MEMBERSHIP, Access: Set, Shape: Mreq, Support: Full, Gap: hearsAll},
+	no("PACKET_RECV_OUTPUT", unix.PACKET_RECV_OUTPUT, "Linux has it not either"),
+	{Name: "PACKET_RX_RING", Number: unix.PACKET_RX_RING, Access: Set, Shape: Opaque, Support: Part, Gap: "poll(2) may return in vain; 1 GiB at most; see limits.md"},
+	{Name: "PACKET_STATISTICS", Number: unix.PACKET_STATISTICS, Access: Get, Shape: Opaque, Support: Full},
+	{Name: "PACKET_COPY_THRESH", Number: unix.PACKET_COPY_THRESH, Access: Both, Support: Part, Gap: "what a frame of a ring cuts off is not queued besides"},
+	{Name: "PACKET_AUXDATA", Number: unix.PACKET_AUXDATA, Access: Both, Support: Full},
+	{Name: "PACKET_ORIGDEV", Number: unix.PACKET_ORIGDEV, Access: Both, Support: Kept},
+	{Name: "PACKET_VERSION", Number: unix.PACKET_VERSION, Access: Both, Support: Full},
+	{Name: "PACKET_HDRLEN", Number: unix.PACKET_HDRLEN, Access: Get, Support: Full},
+	{Name: "PACKET_RESERVE", Number: unix.PACKET_RESERVE, Access: Both, Support: Full},
+	no("PACKET_TX_RING", unix.PACKET_TX_RING, notModelled),
+	{Name: "PACKET_LOSS", Number: unix.PACKET_LOSS, Access: Both, Support: Kept},
+	no("PACKET_VNET_HDR", unix.PACKET_VNET_HDR, notModelled),
+	no("PACKET_TX_TIMESTAMP", unix.PACKET_TX_TIMESTAMP, "Linux has it not either"),
+	{Name: "PACKET_TIMESTAMP", Number: unix.PACKET_TIMESTAMP, Access: Both, Support: Kept},
+	no("PACKET_FANOUT", unix.PACKET_FANOUT, notModelled),
+	no("PACKET_TX_HAS_OFF", unix.PACKET_TX_HAS_OFF, notModelled),
+	{Name: "PACKET_QDISC_BYPASS", Number: unix.PACKET_QDISC_BYPASS, Access: Both, Support: Kept},
+	no("PACKET_ROLLOVER_STATS", unix.PACKET_ROLLOVER_STATS, notModelled),
+	no("PACKET_FANOUT_DATA", unix.PACKET_FANOUT_DATA, notModelled),
+	{Name: "PACKET_IGNORE_OUTGOING", Number: unix.PACKET_IGNORE_OUTGOING, Access: Both, Support: Full},
+	no("PACKET_VNET_HDR_SZ", unix.PACKET_VNET_HDR_SZ, notModelled),
 }

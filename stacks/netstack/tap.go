@@ -139,9 +139,11 @@ func (e *endpoint) inject(p *stack.PacketBuffer, origin any) {
 
 // showOut shows taps a packet that leaves.
 func (e *endpoint) showOut(p *stack.PacketBuffer, origin any) {
-	h := virtioHdr(p)
-	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(p.NetworkProtocolNumber), Outgoing: true, Data: wire(p),
-		Unsummed: h.Flags&offload.NeedsCsum != 0, GSOTCP: h.GSOType != 0, Origin: origin})
+	h, b := virtioHdr(p), wire(p)
+	unsummed := h.Flags&offload.NeedsCsum != 0
+	e.urgent.leaving(b, unsummed) // as flatten does
+	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(p.NetworkProtocolNumber), Outgoing: true, Data: b,
+		Unsummed: unsummed, GSOTCP: h.GSOType != 0, Origin: origin})
 }
 
 // showIn shows taps a packet that came in.

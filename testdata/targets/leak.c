@@ -7,6 +7,7 @@
 // LAB_OUTSIDE4 is an address and port that only the host's network reaches,
 // where a listener waits; LAB_INHERIT a descriptor that was inherited.
 #include "lab.h"
+#include <linux/if_packet.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
@@ -58,10 +59,31 @@ static void made(const char *label, long fd)
 		say("%s: made, reaches outside: %s", label, reaches(fd));
 }
 
+// packets sends to the host by each interface there may be, and tells how many took it:
+// none but the view's.
+static void packets(const char *label, int type)
+{
+	int taken = 0, fd = socket(AF_PACKET, type, 0x300);
+	ok(label, fd);
+	// UDP from 10.66.66.66 to 198.51.100.2:99.
+	unsigned char p[46] = { 0 }, ip[] = { 0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 66, 66, 66, 198, 51, 100, 2, 0, 99, 0, 99, 0, 12, 0, 0 };
+	for (int i = 0; i < 64; i++) {
+		int header = type == SOCK_RAW && i == 1 ? 14 : 0; // of lo
+		struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_protocol = 8, .sll_ifindex = i };
+		memset(p, 0, sizeof p);
+		if (header)
+			p[12] = 8;
+		memcpy(p + header, ip, sizeof ip);
+		taken += sendto(fd, p, header + 32, 0, (struct sockaddr *)&to, sizeof to) > 0;
+	}
+	say("%s: taken by %d interfaces", label, taken);
+	close(fd);
+}
+
 static void families(void)
 {
-	ok("AF_PACKET", socket(AF_PACKET, SOCK_RAW, 0x300));
-	ok("AF_PACKET DGRAM", socket(AF_PACKET, SOCK_DGRAM, 0x300));
+	packets("AF_PACKET", SOCK_RAW);
+	packets("AF_PACKET DGRAM", SOCK_DGRAM);
 	ok("SOCK_PACKET", socket(AF_INET, SOCK_PACKET, 0x300));
 	ok("AF_VSOCK", socket(AF_VSOCK, SOCK_STREAM, 0));
 	ok("AF_ALG", socket(AF_ALG, SOCK_SEQPACKET, 0));

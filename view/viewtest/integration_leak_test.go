@@ -22,8 +22,10 @@ import (
 )
 
 // refusedFamilies is what the target prints for families and netlink protocols.
-const refusedFamilies = `AF_PACKET: EAFNOSUPPORT
-AF_PACKET DGRAM: EAFNOSUPPORT
+const refusedFamilies = `AF_PACKET: ok
+AF_PACKET: taken by 2 interfaces
+AF_PACKET DGRAM: ok
+AF_PACKET DGRAM: taken by 2 interfaces
 SOCK_PACKET: EINVAL
 AF_VSOCK: EAFNOSUPPORT
 AF_ALG: EAFNOSUPPORT
