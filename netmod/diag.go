@@ -141,6 +141,11 @@ func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 		own = s.stubbed
 		d.Info, d.Congestion = option(b.ep, unix.IPPROTO_TCP, unix.TCP_INFO), cString(option(b.ep, unix.IPPROTO_TCP, unix.TCP_CONGESTION))
 	case *packet:
+		if b.typ == unix.SOCK_RAW {
+			describeRaw(&d, b.ep, b.proto)
+			own = true
+			break
+		}
 		if !s.isUDP() || d.Local.Port() == 0 {
 			return d, k, false, false
 		}
@@ -162,10 +167,68 @@ func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 			d.RecvQ += n
 		}
 	}
+	d.RcvBuf, d.SndBuf = intOption(b.ep, unix.SOL_SOCKET, unix.SO_RCVBUF), intOption(b.ep, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	if v := option(b.ep, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); b.family == unix.AF_INET6 && len(v) >= 4 {
 		d.V6Only = native.Uint32(v) != 0
 	}
 	return d, k, own, true
+}
+
+// describeRaw tells a raw socket, whose protocol stands where others have a port.
+func describeRaw(d *sockdiag.Socket, ep stacks.Socket, proto int) {
+	d.Proto, d.State = unix.IPPROTO_RAW, sockdiag.Close
+	if p, ok := ep.(stacks.Peered); ok && p.Peer().IsValid() {
+		d.State = sockdiag.Established
+		d.Remote = netip.AddrPortFrom(p.Peer(), 0)
+	}
+	a := d.Local.Addr()
+	if !a.IsValid() {
+		a = netip.IPv4Unspecified()
+		if d.Family == unix.AF_INET6 {
+			a = netip.IPv6Unspecified()
+		}
+	}
+	d.Local = netip.AddrPortFrom(a, uint16(proto))
+}
+
+// listNetlink tells of the netlink sockets that have a name.
+func (m *Module) listNetlink() []sockdiag.Netlink {
+	m.mu.Lock()
+	all := make(map[*netlink]sockdiag.Netlink)
+	for cookie, s := range m.sockets {
+		p, ok := s.(*packet)
+		if !ok {
+			continue
+		}
+		if n, ok := p.pkt.(*netlink); ok {
+			all[n] = sockdiag.Netlink{Type: p.typ, Protocol: n.proto, Cookie: cookie, Inode: uint32(p.inode)}
+		}
+	}
+	m.mu.Unlock()
+	var out []sockdiag.Netlink
+	for n, d := range all {
+		// The socket that asks holds its own mutex: what is looked at is not under
+		// it. What lies in the placeholder is not counted.
+		d.RcvBuf, d.SndBuf = intOption(n, unix.SOL_SOCKET, unix.SO_RCVBUF), intOption(n, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		n.mu.Lock()
+		d.Port, d.Groups = n.port, n.groups
+		for _, q := range n.queue {
+			d.RecvQ += len(q.data)
+		}
+		n.mu.Unlock()
+		if d.Port != 0 {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// intOption is option for an int, 0 if there is none.
+func intOption(ep stacks.Socket, level, name int) int {
+	if v := option(ep, level, name); len(v) >= 4 {
+		return int(int32(native.Uint32(v)))
+	}
+	return 0
 }
 
 // option asks an endpoint for an option; nil if it has none.

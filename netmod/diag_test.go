@@ -95,6 +95,19 @@ func ssTarget(w *transcript) {
 	name(u6)
 	socket(unix.AF_INET, unix.SOCK_DGRAM) // not bound: not shown
 
+	raw := func(family, proto int) int {
+		fd, err := unix.Socket(family, unix.SOCK_RAW, proto)
+		w.must("raw socket", err)
+		return fd
+	}
+	raw(unix.AF_INET, 253)
+	raw(unix.AF_INET6, 254)
+	w.must("connect", unix.Connect(raw(unix.AF_INET, 254), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	nl, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	w.must("netlink socket", err)
+	w.must("bind", unix.Bind(nl, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 77777777}))
+	ports = append(ports, ":253", ":P-raw", ":254", ":P-other", ":77777777", ":P-netlink")
+
 	// The peer's FIN takes its time to arrive.
 	var states []byte
 	w.await("half closed", func() bool {
@@ -103,7 +116,8 @@ func ssTarget(w *transcript) {
 		return strings.Contains(string(states), "FIN-WAIT-2")
 	})
 	names := strings.NewReplacer(ports...)
-	for _, args := range []string{"-Htlnp", "-Htlnp6", "-Huanp", "-Htanp", "-Htn state close-wait", "-Htan dst 127.0.0.0/8", "-Htan sport " + ports[0], "-Htane4 dport = " + ports[0]} {
+	for _, args := range []string{"-Htlnp", "-Htlnp6", "-Huanp", "-Htanp", "-Htn state close-wait", "-Htan dst 127.0.0.0/8", "-Htan sport " + ports[0], "-Htane4 dport = " + ports[0],
+		"-Hwanp", "-Hwan6", "-Hnaf netlink", "-Huanm"} {
 		out, err := exec.Command("ss", strings.Fields(args)...).Output()
 		w.must("ss "+args, err)
 		var lines []string
@@ -127,5 +141,5 @@ func TestSS(t *testing.T) {
 	if _, err := exec.LookPath("ss"); err != nil {
 		t.Skip("ss(8) is not installed")
 	}
-	compare(t, "ss", nil)
+	compareChanges(t, "ss") // in a namespace without the sockets of others
 }

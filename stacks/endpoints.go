@@ -27,3 +27,10 @@ type Endpoint struct {
 	// listener they are the connections that wait, and how many may.
 	RecvQ, SendQ int
 }
+
+// Peered is implemented by raw sockets, whose Names tells of no peer without a port,
+// as getpeername(2) does.
+type Peered interface {
+	// Peer returns the address that the socket is connected to, the zero Addr if none.
+	Peer() netip.Addr
+}

@@ -19,14 +19,15 @@ const (
 	byFamily = 20 // SOCK_DIAG_BY_FAMILY
 	destroy  = 21 // SOCK_DESTROY
 
-	reqLen  = 56 // struct inet_diag_req_v2
-	idAt    = 8  // its struct inet_diag_sockid
-	maxPF   = 46 // AF_MAX
-	filter  = 1  // INET_DIAG_REQ_BYTECODE
-	rawDiag = unix.IPPROTO_RAW
+	reqLen  = 56               // struct inet_diag_req_v2
+	idAt    = 8                // its struct inet_diag_sockid
+	maxPF   = 46               // AF_MAX
+	filter  = 1                // INET_DIAG_REQ_BYTECODE
+	rawDiag = unix.IPPROTO_RAW // all raw sockets; their protocol is told as local port
 
 	attrInfo     = 2  // INET_DIAG_INFO
 	attrCong     = 4  // INET_DIAG_CONG
+	attrMemory   = 7  // INET_DIAG_SKMEMINFO
 	attrShutdown = 8  // INET_DIAG_SHUTDOWN
 	attrV6Only   = 11 // INET_DIAG_SKV6ONLY
 
@@ -65,14 +66,21 @@ type Socket struct {
 
 	Info       []byte // struct tcp_info, may be nil
 	Congestion string // TCP_CONGESTION, may be empty
+
+	RcvBuf, SndBuf int // bytes, SO_RCVBUF and SO_SNDBUF
+}
+
+// Sources tell of the sockets of each family, when an answer needs them.
+type Sources struct {
+	Inet    func() []Socket
+	Netlink func() []Netlink
 }
 
 // Answer returns the datagrams, in order, that a NETLINK_SOCK_DIAG socket with the
 // address port receives for what it sent in one sendmsg(2); see [nlmsg.Serve].
-// list is called when an answer needs the sockets.
-func Answer(o nlmsg.Options, list func() []Socket, req []byte, port uint32) [][]byte {
+func Answer(o nlmsg.Options, from Sources, req []byte, port uint32) [][]byte {
 	return nlmsg.Serve(o, req, port, func(m nlmsg.Message, w *nlmsg.Writer) (bool, *nlmsg.Failure) {
-		dumped, errno := serve(list, m, w)
+		dumped, errno := serve(from, m, w)
 		if errno != 0 {
 			return false, nlmsg.Fail(errno, "")
 		}
@@ -81,7 +89,7 @@ func Answer(o nlmsg.Options, list func() []Socket, req []byte, port uint32) [][]
 }
 
 // serve is sock_diag_rcv_msg and inet_diag_handler_cmd.
-func serve(list func() []Socket, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.Errno) {
+func serve(from Sources, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.Errno) {
 	if m.Type != byFamily && m.Type != destroy || len(m.Body) < 2 || m.Body[0] >= maxPF {
 		return false, unix.EINVAL
 	}
@@ -92,19 +100,24 @@ func serve(list func() []Socket, m nlmsg.Message, w *nlmsg.Writer) (dumped bool,
 		return false, unix.ENOENT
 	case m.Type == destroy:
 		return false, unix.EOPNOTSUPP
+	case family == unix.AF_NETLINK && len(m.Body) < netlinkReqLen:
+		return false, unix.EINVAL
 	case !inet && !m.Dump():
 		return false, unix.EOPNOTSUPP
 	case inet && len(m.Body) < reqLen:
 		return false, unix.EINVAL
 	case m.Dump() && w.Size() > maxDumps:
 		return false, unix.EBUSY
+	case family == unix.AF_NETLINK:
+		dumpNetlink(m.Body, from.Netlink(), w)
+		return true, 0
 	case !inet:
 		w.Done()
 		return true, 0
 	}
 	q := newQuery(m.Body)
 	if !m.Dump() {
-		return false, q.one(list(), w)
+		return false, q.one(from.Inet(), w)
 	}
 	var code program
 	if c, ok := nlmsg.Attrs(m.Body, reqLen)[filter]; ok {
@@ -113,15 +126,12 @@ func serve(list func() []Socket, m nlmsg.Message, w *nlmsg.Writer) (dumped bool,
 		}
 	}
 	switch q.proto {
-	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
-	case rawDiag:
-		w.Done()
-		return true, 0
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, rawDiag:
 	default:
 		w.DoneWith(nlmsg.Fail(unix.ENOENT, "")) // the dump has begun before the module is missed
 		return true, 0
 	}
-	q.all(list(), code, w)
+	q.all(from.Inet(), code, w)
 	w.Done()
 	return true, 0
 }
@@ -254,6 +264,9 @@ func (s *Socket) write(w *nlmsg.Writer, ext uint8, flags uint16) {
 		}
 		w.AttrU8(attrV6Only, only)
 	}
+	if wants(ext, attrMemory) {
+		w.Attr(attrMemory, memory(s.RecvQ, s.RcvBuf, s.SendQ, s.SndBuf))
+	}
 	if wants(ext, attrInfo) && s.Info != nil {
 		w.Attr(attrInfo, s.Info)
 	}
@@ -261,6 +274,16 @@ func (s *Socket) write(w *nlmsg.Writer, ext uint8, flags uint16) {
 		w.AttrString(attrCong, s.Congestion)
 	}
 	w.End()
+}
+
+// memory is the array that SK_MEMINFO_* of linux/sock_diag.h index: what is received,
+// the bound of that, what is sent, its bound, and five numbers that are the kernel's.
+func memory(recvQ, rcvBuf, sendQ, sndBuf int) []byte {
+	var b []byte
+	for _, v := range [9]int{recvQ, rcvBuf, sendQ, sndBuf, 0, sendQ} {
+		b = binary.NativeEndian.AppendUint32(b, uint32(v))
+	}
+	return b
 }
 
 func wants(ext uint8, attr int) bool { return ext&(1<<(attr-1)) != 0 }

@@ -108,6 +108,8 @@ func (w *world) add(t testing.TB, fd, family, proto, state, recvQ, sendQ int) {
 	if family == unix.AF_INET6 {
 		s.V6Only = must[int](t)(unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)) != 0
 	}
+	s.RcvBuf = must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF))
+	s.SndBuf = must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF))
 	if proto == unix.IPPROTO_TCP {
 		s.Congestion = must[string](t)(unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION))
 		s.Congestion = strings.TrimRight(s.Congestion, "\x00")
@@ -253,6 +255,11 @@ func show(t *testing.T, datagrams [][]byte) (out []string) {
 	return out
 }
 
+// inet are Sources of a list of sockets, and of no others.
+func inet(list []Socket) Sources {
+	return Sources{Inet: func() []Socket { return list }, Netlink: func() []Netlink { return nil }}
+}
+
 // request is a message with a struct inet_diag_req_v2.
 func request(typ, flags uint16, family, proto int, ext uint8, states uint32, local, remote netip.AddrPort, cookie uint64, attrs ...byte) []byte {
 	b := make([]byte, unix.NLMSG_HDRLEN+8)
@@ -319,6 +326,7 @@ func TestKernel(t *testing.T) {
 		"udp none":     request(byFamily, dump, v4, udp, 0, 1<<SynSent, none, none, anyCookie),
 		"local port":   request(byFamily, dump, v4, tcp, 0, all, ap("0.0.0.0:8080"), none, anyCookie),
 		"udp port":     request(byFamily, dump, v4, udp, 0, all, ap("0.0.0.0:53"), none, anyCookie),
+		"udp memory":   request(byFamily, dump, v4, udp, 1<<(attrMemory-1), all, none, none, anyCookie),
 		"acknowledged": request(byFamily, dump|unix.NLM_F_ACK, v4, udp, 0, all, none, none, anyCookie),
 
 		"one listener":        request(byFamily, 0, v4, tcp, 0, all, ap("127.0.0.1:8080"), ap("0.0.0.0:0"), anyCookie),
@@ -373,7 +381,7 @@ func TestKernel(t *testing.T) {
 			for end := time.Now().Add(5 * time.Second); ; {
 				answer, port := ask(t, req)
 				want = show(t, answer)
-				got = show(t, Answer(nlmsg.Options{}, func() []Socket { return w.list }, req, port))
+				got = show(t, Answer(nlmsg.Options{}, inet(w.list), req, port))
 				if cmp.Equal(want, got) || time.Now().After(end) {
 					break
 				}
@@ -383,6 +391,54 @@ func TestKernel(t *testing.T) {
 				t.Errorf("-kernel +ours\n%s", d)
 			}
 		})
+	}
+}
+
+// TestNetlink: a netlink socket is told as the kernel tells it, without the kernel's
+// own sockets and without the inode, which some kernels leave out.
+func TestNetlink(t *testing.T) {
+	if why, ok := os.LookupEnv(inside); !ok || why != "" {
+		t.Skip("no network namespace can be made here: " + why)
+	}
+	fd := must[int](t)(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE))
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	me := Netlink{Type: unix.SOCK_RAW, Protocol: unix.NETLINK_ROUTE, Port: must[unix.Sockaddr](t)(unix.Getsockname(fd)).(*unix.SockaddrNetlink).Pid,
+		Cookie: must[uint64](t)(unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)),
+		RcvBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)),
+		SndBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF))}
+	for _, proto := range []byte{unix.NETLINK_ROUTE, netlinkAll, 99} {
+		for _, show := range []byte{0, showMemory, showGroups | showFlags} {
+			req := make([]byte, unix.NLMSG_HDRLEN+netlinkReqLen)
+			binary.NativeEndian.PutUint32(req, uint32(len(req)))
+			binary.NativeEndian.PutUint16(req[4:], byFamily)
+			binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+			req[16], req[17], req[24] = unix.AF_NETLINK, proto, show
+			answer, port := ask(t, req)
+			mine := func(datagrams [][]byte) (out []string) {
+				for _, d := range datagrams {
+					for len(d) >= unix.NLMSG_HDRLEN {
+						n := int(binary.NativeEndian.Uint32(d))
+						m := slices.Clone(d[:n])
+						d = d[min(len(d), nlmsg.Align(n)):]
+						if binary.NativeEndian.Uint16(m[4:]) == byFamily {
+							if binary.NativeEndian.Uint32(m[20:]) != me.Port || m[18] != unix.NETLINK_ROUTE {
+								continue
+							}
+							clear(m[32:36]) // the inode
+						}
+						out = append(out, hex.EncodeToString(m))
+					}
+				}
+				return out
+			}
+			got := Answer(nlmsg.Options{}, Sources{Netlink: func() []Netlink { return []Netlink{me} }}, req, port)
+			if d := cmp.Diff(mine(answer), mine(got)); d != "" {
+				t.Errorf("protocol %d show %d: -kernel +ours\n%s", proto, show, d)
+			}
+		}
 	}
 }
 
@@ -400,7 +456,7 @@ func TestNotTheKernels(t *testing.T) {
 		"destroy": {request(destroy, unix.NLM_F_ACK, unix.AF_INET, unix.IPPROTO_TCP, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.EOPNOTSUPP},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Answer(nlmsg.Options{}, func() []Socket { return nil }, c.req, 1)
+			got := Answer(nlmsg.Options{}, inet(nil), c.req, 1)
 			if len(got) != 1 || binary.NativeEndian.Uint16(got[0][4:]) != c.typ ||
 				int32(binary.NativeEndian.Uint32(got[0][16:])) != -int32(c.want) {
 				t.Errorf("got %x", got)
@@ -421,7 +477,7 @@ func FuzzAnswer(f *testing.F) {
 		{},
 	}
 	f.Fuzz(func(t *testing.T, req []byte) {
-		for _, d := range Answer(nlmsg.Options{ExtAck: true}, func() []Socket { return list }, req, 1) {
+		for _, d := range Answer(nlmsg.Options{ExtAck: true}, inet(list), req, 1) {
 			for rest := d; len(rest) > 0; {
 				if len(rest) < unix.NLMSG_HDRLEN {
 					t.Fatalf("torn message in %x", d)

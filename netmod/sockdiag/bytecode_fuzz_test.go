@@ -106,7 +106,7 @@ func FuzzBytecode(f *testing.F) {
 		family, proto := [...]int{unix.AF_INET, unix.AF_INET6}[which&1], [...]int{unix.IPPROTO_TCP, unix.IPPROTO_UDP}[which>>1&1]
 		req := request(byFamily, unix.NLM_F_DUMP, family, proto, 0, 0xfff, netip.AddrPort{}, netip.AddrPort{}, anyCookie, filterAttr(code)...)
 		kernel, port := ask(t, req)
-		ours := Answer(nlmsg.Options{}, func() []Socket { return w.list }, req, port)
+		ours := Answer(nlmsg.Options{}, inet(w.list), req, port)
 		want, refused := chosen(t, kernel, w.list)
 		got, no := chosen(t, ours, w.list)
 		if refused != no || !slices.Equal(want, got) {

@@ -9,8 +9,9 @@
 //
 //	AF_INET, AF_INET6   TCP and UDP: dumps, filtered by state, port and
 //	                    INET_DIAG_REQ_BYTECODE; one socket by its addresses
-//	raw sockets         dump: always empty
-//	AF_NETLINK, AF_PACKET   dump: always empty
+//	raw sockets         dump
+//	AF_NETLINK          dump
+//	AF_PACKET           dump: always empty
 //
 // Everything else gives ENOENT, as from a kernel without the module for it; ss
 // then reads /proc/net, which for AF_UNIX is right: those sockets are the host's.
@@ -19,7 +20,7 @@
 // # What is told of a socket
 //
 // struct inet_diag_msg, and of its attributes INET_DIAG_SHUTDOWN, INFO, CONG,
-// and SKV6ONLY. The others are left out, memory (ss -m), TOS, marks, classes and
-// control groups among them; readers take what is there. Rules and errnos are those
+// SKMEMINFO and SKV6ONLY; of netlink sockets all. The others are left out, TOS, marks,
+// classes and control groups among them; readers take what is there. Rules and errnos are those
 // of net/core/sock_diag.c and net/ipv4/{inet,tcp,udp}_diag.c, v6.18.
 package sockdiag

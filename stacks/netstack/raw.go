@@ -222,6 +222,13 @@ func (s *rawSocket) Names() (local, remote netip.AddrPort) {
 	return netip.AddrPortFrom(a, port), remote
 }
 
+// Peer implements stacks.Peered.
+func (s *rawSocket) Peer() netip.Addr {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.in.peer.Addr()
+}
+
 // Shutdown is shutdown(2). Nothing is kept from being sent by it but packets that
 // come with their header.
 func (s *rawSocket) Shutdown(how int) error {
