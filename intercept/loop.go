@@ -49,12 +49,17 @@ func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
 		current: new(notification),
 		ended:   make(chan struct{}),
 	}
-	if err := n.l.init(fd); err != nil {
+	if n.watch, err = newWatcher(n); err != nil {
 		tasks.close()
 		unix.Close(fd)
 		return nil, err
 	}
-	n.watch = newWatcher(n)
+	if err := n.l.init(fd); err != nil {
+		n.watch.nap.close()
+		tasks.close()
+		unix.Close(fd)
+		return nil, err
+	}
 	n.sync = n.l.setSync()
 	n.wg.Go(n.watch.run)
 	n.wg.Go(n.receive)

@@ -47,6 +47,7 @@ const (
 type watcher struct {
 	n     *notifier
 	timer *time.Timer
+	nap   napper
 	quit  chan struct{} // closed by stop
 	once  sync.Once
 
@@ -67,10 +68,14 @@ type watched struct {
 	stat  int // descriptor of /proc/TID/stat, -1: not open
 }
 
-func newWatcher(n *notifier) *watcher {
+func newWatcher(n *notifier) (*watcher, error) {
+	nap, err := newNapper()
+	if err != nil {
+		return nil, err
+	}
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &watcher{n: n, timer: t, quit: make(chan struct{}), byTID: make(map[int]*watched), hot: make(map[int]time.Time)}
+	return &watcher{n: n, timer: t, nap: nap, quit: make(chan struct{}), byTID: make(map[int]*watched), hot: make(map[int]time.Time)}, nil
 }
 
 // stop ends run, which then takes back all that is parked. The receiver has ended
@@ -123,6 +128,7 @@ func (w *watcher) intervalLocked(e *watched, now time.Time) time.Duration {
 
 // run is the watcher's goroutine.
 func (w *watcher) run() {
+	defer w.nap.close()
 	defer w.cancelAll()
 	for {
 		select {
@@ -145,9 +151,7 @@ func (w *watcher) run() {
 // sleep waits for d and reports false if the watcher was stopped.
 func (w *watcher) sleep(d time.Duration) bool {
 	if d < time.Millisecond {
-		// Timers of the runtime are as coarse as its epoll_wait: 1 ms.
-		ts := unix.NsecToTimespec(int64(max(d, 50*time.Microsecond)))
-		_ = unix.Nanosleep(&ts, nil)
+		w.nap.sleep(max(d, 50*time.Microsecond))
 		select {
 		case <-w.quit:
 			return false

@@ -99,7 +99,7 @@ func (s *sock) SetOption(level, name int, value []byte) error {
 		s.opts.add(k, value)
 	}
 	if o.gap != "" {
-		s.st.warnOnce(o.name, "socket option without full effect", "option", o.name, "gap", o.gap)
+		s.st.tellOnce(o.name, "socket option without full effect", "option", o.name, "gap", o.gap)
 	}
 	return nil
 }

@@ -339,9 +339,10 @@ func (s *Stack) Close() error {
 	return nil
 }
 
-// warnOnce logs a difference from Linux that the program may notice, once.
-func (s *Stack) warnOnce(key, msg string, args ...any) {
+// tellOnce notes a difference from Linux that the program may notice, once: in the log,
+// since a person who did not write the program can do nothing about it.
+func (s *Stack) tellOnce(key, msg string, args ...any) {
 	if _, again := s.warned.LoadOrStore(key, true); !again {
-		s.log.Warn(msg, args...)
+		s.log.Info(msg, args...)
 	}
 }
