@@ -244,6 +244,25 @@ func export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
 	return prog, binary.Read(file, binary.NativeEndian, prog)
 }
 
+// callName returns the name of a call, or its number if libseccomp does not know it.
+func callName(arch Arch, nr int) string {
+	as, err := seccomp.GetNativeArch()
+	if arch == I386 {
+		as = seccomp.ArchX86
+	}
+	var name string
+	if err == nil {
+		name, err = seccomp.ScmpSyscall(nr).GetNameByArch(as)
+	}
+	if err != nil {
+		name = fmt.Sprint(nr)
+	}
+	if arch == I386 {
+		name += " (i386)"
+	}
+	return name
+}
+
 // LibseccompVersion returns the version of the libseccomp that is loaded, as
 // "2.5.4".
 func LibseccompVersion() string {

@@ -58,6 +58,9 @@ type Config struct {
 	// job control. It runs on a goroutine that Close waits for, and must not block.
 	OnChange func(unix.WaitStatus)
 
+	// Meter, if set, counts the calls that are received.
+	Meter *Meter
+
 	// interruptible does without WAIT_KILLABLE_RECV, for tests.
 	interruptible bool
 }
@@ -221,7 +224,7 @@ func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []u
 	if err != nil {
 		return err
 	}
-	n, err := newNotifier(fd, rules, cfg.Log)
+	n, err := newNotifier(fd, rules, cfg.Log, cfg.Meter)
 	if err != nil {
 		return err
 	}

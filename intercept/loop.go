@@ -7,7 +7,6 @@ package intercept
 import (
 	"errors"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,13 +20,14 @@ import (
 type notifier struct {
 	l     listener
 	log   *slog.Logger
+	meter *Meter // nil: nobody counts
 	rules table
 	tasks *taskCache
 	watch *watcher
 	sync  error // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
-	tid      atomic.Int32 // the receiver's thread while it is in its ioctl, else 0
+	inRecv   atomic.Bool // the receiver is in its ioctl, or nearly
 	stopping atomic.Bool
 	current  *notification // what the receiver receives into
 	ended    chan struct{} // closed when the receiver has ended
@@ -36,7 +36,7 @@ type notifier struct {
 }
 
 // newNotifier serves the listener fd, which it owns, until close.
-func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
+func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier, error) {
 	tasks, err := newTaskCache()
 	if err != nil {
 		unix.Close(fd)
@@ -44,6 +44,7 @@ func newNotifier(fd int, rules Rules, log *slog.Logger) (*notifier, error) {
 	}
 	n := &notifier{
 		log:     log,
+		meter:   meter,
 		rules:   newTable(rules),
 		tasks:   tasks,
 		current: new(notification),
@@ -86,11 +87,14 @@ func (n *notifier) wake() {
 			return
 		case <-time.After(delay):
 		}
-		if tid := n.tid.Load(); tid != 0 {
+		if n.inRecv.Load() {
 			n.current.spoil()
-			// What the runtime uses for preemption: harmless. Repeated, as
-			// the receiver may be on its way into the ioctl.
-			_ = unix.Tgkill(unix.Getpid(), int(tid), unix.SIGURG)
+			// To each thread, since to ask at each call which one it is would
+			// cost more. It is what the runtime uses for preemption: harmless.
+			// Repeated, as the receiver may be on its way into the ioctl.
+			for _, tid := range threads() {
+				_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG)
+			}
 		}
 	}
 }
@@ -111,16 +115,18 @@ func (n *notifier) receive() {
 			return
 		}
 		err := n.l.wait()
+		there := n.meter.read()
 		if err == nil {
-			runtime.LockOSThread() // for wake
-			n.tid.Store(int32(unix.Gettid()))
+			n.inRecv.Store(true) // for wake
 			err = n.l.recv(nt)
-			n.tid.Store(0)
-			runtime.UnlockOSThread()
+			n.inRecv.Store(false)
+		}
+		if err != nil {
+			n.meter.add(nil, there)
 		}
 		switch {
 		case err == nil:
-			hs = n.handle(nt, hs[:0])
+			hs = n.handle(nt, hs[:0], there)
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ENOENT):
 			// The thread was gone before its call was received, or all
@@ -140,7 +146,7 @@ func (n *notifier) receive() {
 }
 
 // handle answers one notification or parks it. hs is scratch.
-func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
+func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handler {
 	tid := int(nt.pid)
 	n.watch.supersede(tid)
 	arch := Native
@@ -156,6 +162,7 @@ func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
 		// to the i386 calls that it multiplexes. Nobody answers for it, so it
 		// does not exist.
 		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
+		n.meter.add(c, there)
 		return hs
 	}
 	parked, err := c.Serve(hs...)
@@ -165,6 +172,7 @@ func (n *notifier) handle(nt *notification, hs []Handler) []Handler {
 	if parked {
 		n.watch.add(c)
 	}
+	n.meter.add(c, there)
 	return hs
 }
 

@@ -38,23 +38,33 @@ func parseStatus(b []byte, field string) (int, error) {
 func threadGroup(tid int) (int, error) { return statusField(tid, "Tgid") }
 
 // openFDs returns the numbers of our own descriptors.
-func openFDs() ([]int, error) {
-	d, err := os.Open("/proc/self/fd")
+func openFDs() ([]int, error) { return selfNumbers("fd") }
+
+// threads returns the numbers of our own threads, as far as they can be had.
+func threads() []int {
+	tids, _ := selfNumbers("task")
+	return tids
+}
+
+// selfNumbers returns the numbers in a directory of /proc/self, but for the
+// descriptor by which "fd" is read.
+func selfNumbers(dir string) ([]int, error) {
+	d, err := os.Open("/proc/self/" + dir)
 	if err != nil {
-		return nil, fmt.Errorf("list descriptors: %w", err)
+		return nil, fmt.Errorf("list /proc/self/%s: %w", dir, err)
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	if err != nil {
-		return nil, fmt.Errorf("list descriptors: %w", err)
+		return nil, fmt.Errorf("list /proc/self/%s: %w", dir, err)
 	}
-	var fds []int
+	var numbers []int
 	for _, name := range names {
-		if fd, err := strconv.Atoi(name); err == nil && fd != int(d.Fd()) {
-			fds = append(fds, fd)
+		if n, err := strconv.Atoi(name); err == nil && (dir != "fd" || n != int(d.Fd())) {
+			numbers = append(numbers, n)
 		}
 	}
-	return fds, nil
+	return numbers, nil
 }
 
 // fdFlags returns the flags of a task's descriptor, with O_CLOEXEC for

@@ -42,23 +42,7 @@ func (t *Task) TGID() int {
 	return t.tgid
 }
 
-// NetNS returns the inode number of the thread's network namespace. ESRCH when the
-// thread is gone, EACCES when it may not be looked at.
-func (t *Task) NetNS() (uint64, error) {
-	if ino, ok := t.pidfdNetNS(); ok {
-		return ino, nil
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", t.tid), &st); err != nil {
-		return 0, fmt.Errorf("network namespace of %d: %w", t.tid, procError(err))
-	}
-	if t.dead() {
-		return 0, fmt.Errorf("network namespace of %d: %w", t.tid, unix.ESRCH)
-	}
-	return st.Ino, nil
-}
-
-// pidfdNetNS is NetNS by the thread's pidfd (6.11), which takes a third of the time.
+// pidfdNetNS is [Call.NetNS] by the thread's pidfd (6.11), which takes a third of the time.
 func (t *Task) pidfdNetNS() (ino uint64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -118,15 +102,22 @@ func (t *Task) dead() bool {
 }
 
 // taskCache keeps a Task with an open pidfd for each thread whose descriptors were
-// asked for. The pidfds of ended threads become readable before the number can be
-// used again, and sit in one epoll set, so that a single call before each lookup
-// keeps the cache true.
+// asked for. A number may be another thread's by the time that it calls: its old
+// pidfd then gives ESRCH, and the Task is replaced (see getfd). So a Task out of the
+// cache is the caller's own only once a descriptor was had by it.
+//
+// The pidfds of ended threads are readable, and sit in one epoll set, by which they
+// are found and closed now and then.
 type taskCache struct {
 	epoll int
 
 	mu    sync.Mutex
 	tasks map[int]*Task
+	gets  int // since the last sweep
 }
+
+// sweepEach is how many calls come between two sweeps while no thread is new.
+const sweepEach = 256
 
 func newTaskCache() (*taskCache, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -136,21 +127,32 @@ func newTaskCache() (*taskCache, error) {
 	return &taskCache{epoll: fd, tasks: make(map[int]*Task)}, nil
 }
 
-// get returns the Task of a thread that waits in a notification.
+// get returns the Task of a thread that waits in a notification, as far as is known.
 func (tc *taskCache) get(tid int) *Task {
 	tc.mu.Lock()
 	defer tc.mu.Unlock()
-	if len(tc.tasks) > 0 {
+	if tc.gets++; tc.gets >= sweepEach {
 		tc.sweepLocked()
-		if t := tc.tasks[tid]; t != nil {
-			return t
-		}
+	}
+	if t := tc.tasks[tid]; t != nil {
+		return t
 	}
 	return NewTask(tid, 0)
 }
 
+// drop forgets t, which has ended.
+func (tc *taskCache) drop(t *Task) {
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	if tc.tasks[t.tid] == t {
+		delete(tc.tasks, t.tid)
+	}
+	t.close()
+}
+
 // sweepLocked drops the threads that have ended.
 func (tc *taskCache) sweepLocked() {
+	tc.gets = 0
 	var events [16]unix.EpollEvent
 	for {
 		n, err := unix.EpollWait(tc.epoll, events[:], 0)
@@ -177,6 +179,7 @@ func (tc *taskCache) put(t *Task, pidfd int) error {
 	if tc.tasks == nil {
 		return ErrGone // closed
 	}
+	tc.sweepLocked()
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(t.tid)}
 	if err := unix.EpollCtl(tc.epoll, unix.EPOLL_CTL_ADD, pidfd, &e); err != nil {
 		return fmt.Errorf("watch thread %d: %w", t.tid, err)
@@ -228,6 +231,16 @@ func (n *notifier) DupFD(c *Call, fd int) (int, error) {
 }
 
 func (n *notifier) getfd(c *Call, fd int) (int, error) {
+	t := c.Task
+	if dup, err := t.getfd(fd); err == nil {
+		return dup, nil
+	} else if err == unix.ESRCH {
+		// The thread that calls is alive: it is not the one that t is about.
+		n.tasks.drop(t)
+		c.Task = NewTask(c.TID, 0)
+	} else if err != errNoPidfd {
+		return -1, fmt.Errorf("pidfd_getfd of %d, descriptor %d: %w", c.TID, fd, err)
+	}
 	pidfd, done, err := n.pidfd(c)
 	if err != nil {
 		return -1, err
@@ -240,19 +253,35 @@ func (n *notifier) getfd(c *Call, fd int) (int, error) {
 	return dup, nil
 }
 
-// pidfd returns a pidfd of the calling thread, good until done is called.
+// errNoPidfd says that the cache knows no pidfd of the thread.
+var errNoPidfd = errors.New("no pidfd yet")
+
+// getfd duplicates a descriptor by the pidfd that is in the cache. It does not tell
+// the runtime of the call, which takes no longer than that would.
+func (t *Task) getfd(fd int) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone {
+		return -1, unix.ESRCH
+	}
+	if t.pidfd < 0 {
+		return -1, errNoPidfd
+	}
+	dup, _, errno := unix.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(t.pidfd), uintptr(fd), 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(dup), nil
+}
+
+// pidfd opens a pidfd of the calling thread, good until done is called, and puts it
+// into the cache.
 //
 // It must be the thread's own (PIDFD_THREAD, 6.9): a thread can have another
 // descriptor table than its group's leader (unshare(CLONE_FILES)), and a table that
 // is not the caller's gives somebody else's file under the same number.
 func (n *notifier) pidfd(c *Call) (fd int, done func(), err error) {
 	t := c.Task
-	t.mu.Lock()
-	if t.pidfd >= 0 {
-		return t.pidfd, t.mu.Unlock, nil
-	}
-	t.mu.Unlock()
-
 	fd, err = unix.PidfdOpen(c.TID, unix.PIDFD_THREAD)
 	if errors.Is(err, unix.EINVAL) {
 		return n.groupPidfd(c)

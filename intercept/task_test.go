@@ -54,7 +54,7 @@ func TestDescriptors(t *testing.T) {
 			return Fail(Errno(err))
 		}
 		defer f.Close()
-		if _, err := c.Task.NetNS(); err != nil {
+		if _, err := c.NetNS(); err != nil {
 			t.Errorf("network namespace: %v", err)
 		}
 		switch {
@@ -240,13 +240,14 @@ func TestInstallUnderSignals(t *testing.T) {
 		return InstallFD(f.N, true)
 	}
 	r := start(t, Config{Rules: onCall(h)}, "installs", "3000")
-	tid := int(r.n.tid.Load())
 	for done := false; !done; {
 		select {
 		case <-r.f.exited:
 			done = true
 		default:
-			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			for _, tid := range threads() {
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
 			time.Sleep(20 * time.Microsecond)
 		}
 	}

@@ -77,6 +77,7 @@ type Module struct {
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
 	rings   map[uint64]*packet          // by the inode of the memory
+	others  map[uint64]struct{}         // cookies of AF_UNIX sockets that are none of the module's
 	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer
 	closed  bool
 	warned  map[string]bool
@@ -92,6 +93,7 @@ func New(conf Config) (*Module, error) {
 		stack:   conf.Stack,
 		log:     conf.Log,
 		sockets: make(map[uint64]socket),
+		others:  make(map[uint64]struct{}),
 		leaving: make(map[stacks.Unacked]struct{}),
 		warned:  make(map[string]bool),
 	}

@@ -190,7 +190,7 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 	}
 	// A task that made a network namespace of its own wants no network (or an
 	// empty one); a socket of the view would give it one.
-	if ns, err := c.Task.NetNS(); err != nil || ns != m.netns {
+	if ns, err := c.NetNS(); err != nil || ns != m.netns {
 		return intercept.Fail(unix.EACCES)
 	}
 	flags := typ &^ 0xf
@@ -253,20 +253,39 @@ func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Act
 	return f(s, d)
 }
 
+// othersMax bounds what is remembered of sockets that are none of the module's; then
+// it begins anew, since no close of them is seen.
+const othersMax = 4096
+
 // foreign answers for a descriptor that is none of the module's sockets. The
 // kernel serves it, but sockets of the host's network, however the program came
 // by them, stay out of use.
+//
+// Programs that pass messages over AF_UNIX call by the thousand; of such a socket is
+// remembered that it is one, by its cookie, which no other socket ever has.
 func (m *Module) foreign(c *intercept.Call, d intercept.FD) intercept.Action {
 	if d.Key.Cookie == 0 {
 		return intercept.Continue() // no socket: the kernel has the errno
 	}
-	domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
+	m.mu.Lock()
+	_, known := m.others[d.Key.Cookie]
+	m.mu.Unlock()
+	if !known {
+		domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		if domain != unix.AF_UNIX {
+			m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
+			return intercept.Fail(unix.EACCES)
+		}
+		m.mu.Lock()
+		if len(m.others) >= othersMax {
+			clear(m.others)
+		}
+		m.others[d.Key.Cookie] = struct{}{}
+		m.mu.Unlock()
 	}
-	if domain != unix.AF_UNIX {
-		m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
-		return intercept.Fail(unix.EACCES)
-	}
+	c.About("AF_UNIX")
 	return intercept.Continue()
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
 )
 
 // Config says which program runs on which networks. The zero value of each field
@@ -53,6 +55,9 @@ type Config struct {
 	// Active, if set, is called whenever the program has written or read what others
 	// wait for; it must be quick.
 	Active func()
+
+	// Meter, if set, counts the calls that are trapped.
+	Meter *intercept.Meter
 
 	Log *slog.Logger
 }

@@ -123,6 +123,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		SigMask:   p.conf.SigMask,
 		SigIgnore: p.conf.SigIgnore,
 		OnChange:  v.changed,
+		Meter:     p.conf.Meter,
 	}
 	s, err := intercept.Start(ctx, conf)
 	if errors.Is(err, unix.ENOEXEC) {

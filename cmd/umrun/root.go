@@ -29,6 +29,7 @@ type flags struct {
 	verbose bool
 	quiet   bool
 	logFile string
+	traps   string
 	dryRun  bool
 }
 
@@ -46,6 +47,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say what was started, and more in the log")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "errors only, no warnings")
 	fs.StringVar(&f.logFile, "log", "", "append the log to `FILE`")
+	fs.StringVar(&f.traps, "traps", "", "write to `FILE`, at the end, how many calls were trapped and what time they took")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print the plan as JSON and run nothing")
 	defineReserved(fs)
 }

@@ -43,6 +43,11 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		log.Warn(fmt.Sprintf("the program has ended, %d bytes of it are still on their way: waiting up to a minute, Ctrl-C gives them up", bytes))
 	}
 	conf.Active = startProcs(log).active
+	meter, closeMeter, err := openMeter(f.traps)
+	if err != nil {
+		return err
+	}
+	conf.Meter = meter
 	plan, err := view.MakePlan(conf)
 	if err != nil {
 		return err
@@ -75,6 +80,9 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		log.Error(err.Error())
 	}
 	if err := v.Close(); err != nil {
+		log.Error(err.Error())
+	}
+	if err := closeMeter(); err != nil {
 		log.Error(err.Error())
 	}
 	return exitStatus(st)

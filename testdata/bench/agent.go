@@ -93,6 +93,8 @@ func perform(kind string, a netip.Addr, d time.Duration, n int) (sample, error) 
 		return many(a, n)
 	case "calls":
 		return calls(n)
+	case "unix":
+		return messages(n)
 	case "sockets":
 		return timed(0, n, func() error {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
@@ -420,6 +422,24 @@ func calls(n int) (sample, error) {
 	defer unix.Close(fd)
 	return timed(0, n, func() error {
 		_, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		return err
+	})
+}
+
+// messages sends and receives over an AF_UNIX pair: two calls.
+func messages(n int) (sample, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return sample{}, err
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	b := []byte{1}
+	return timed(0, n, func() error {
+		if _, err := unix.SendmsgN(fds[0], b, nil, nil, 0); err != nil {
+			return err
+		}
+		_, _, _, _, err := unix.Recvmsg(fds[1], b, nil, 0)
 		return err
 	})
 }

@@ -34,7 +34,7 @@ func (b *bench) calls(ctx context.Context) error {
 	}
 	defer k.close()
 	var lines [][2]string
-	for _, c := range [][2]string{{"calls", "getsockopt(SO_ERROR)"}, {"sockets", "socket() and close()"}} {
+	for _, c := range [][2]string{{"calls", "getsockopt(SO_ERROR)"}, {"sockets", "socket() and close()"}, {"unix", "sendmsg() and recvmsg() on an AF_UNIX pair"}} {
 		a, err := u.ask(ctx, c[0], 0, n)
 		if err != nil {
 			return err

@@ -27,6 +27,7 @@ const (
 	portUDP    = 5005 // counts datagrams
 	portCount  = 5006 // tells their number since it was last asked
 	portCC     = 5007 // tells the congestion control of its end
+	portPage   = 5008 // serves a page with many objects by HTTP
 )
 
 // bulk is the size of the buffers of bulk transfers, bytes.
@@ -58,6 +59,12 @@ func serve(addrs []string) int {
 			}
 			go accept(l, f) // until the process ends, as all that follows
 		}
+		page, err := net.Listen("tcp", netip.AddrPortFrom(ip, portPage).String())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench serve:", err)
+			return 1
+		}
+		go pages(page)
 		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, portUDP)))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench serve:", err)
