@@ -150,10 +150,20 @@ func (l *liveness) sweep() {
 func (l *liveness) reapClosed() {
 	l.probeListeners()
 	l.scan()
+	l.reapPackets(func(*packet) bool { return true })
+}
+
+// reapNetlink does the same for netlink sockets: the next one is to have the port of
+// one that the program has just closed, its own number.
+func (l *liveness) reapNetlink() {
+	l.reapPackets(func(p *packet) bool { return p.family == unix.AF_NETLINK })
+}
+
+func (l *liveness) reapPackets(want func(*packet) bool) {
 	l.m.mu.Lock()
 	var packets []*packet
 	for _, s := range l.m.sockets {
-		if p, ok := s.(*packet); ok {
+		if p, ok := s.(*packet); ok && want(p) {
 			packets = append(packets, p)
 		}
 	}

@@ -210,6 +210,7 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 // newSocket makes a socket and its placeholder.
 func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error) {
 	if family == unix.AF_NETLINK {
+		m.live.reapNetlink()
 		ep, err := newNetlink(m, typ, proto)
 		if err != nil {
 			return nil, -1, err
