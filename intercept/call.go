@@ -39,8 +39,9 @@ func (a Arch) String() string {
 // must be undone; there is nobody to answer.
 var ErrGone = errors.New("the intercepted call is over")
 
-// A Key identifies an open socket, whoever holds it under whatever number.
+// A Key identifies an open file, whoever holds it under whatever number.
 type Key struct {
+	Ino    uint64 // inode of a file that is no socket, in its file system; 0: a socket
 	Cookie uint64 // SO_COOKIE, never used again while the machine runs; 0: no socket
 }
 
@@ -197,7 +198,7 @@ func identify(n int) (FD, error) {
 		if err := unix.Fstat(n, &st); err != nil {
 			return FD{}, fmt.Errorf("fstat of a duplicate: %w", err)
 		}
-		return FD{N: n, Mode: st.Mode & unix.S_IFMT}, nil
+		return FD{N: n, Mode: st.Mode & unix.S_IFMT, Key: Key{Ino: st.Ino}}, nil
 	}
 	return FD{}, fmt.Errorf("SO_COOKIE of a duplicate: %w", errno)
 }

@@ -397,7 +397,7 @@ func (a *afpacket) comeBack(c *intercept.Call, s *packet, fd intercept.FD) (inte
 	if err != nil {
 		return intercept.FD{}, unix.EMFILE
 	}
-	return intercept.FD{N: n, Key: intercept.Key{Ino: s.inode, Cookie: s.cookie}, Mode: unix.S_IFSOCK}, nil
+	return intercept.FD{N: n, Key: intercept.Key{Cookie: s.cookie}, Mode: unix.S_IFSOCK}, nil
 }
 
 // mapsFile tells whether a task has mapped a memory file, by proc_pid_maps(5).
