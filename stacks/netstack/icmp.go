@@ -22,7 +22,10 @@ type icmpError struct {
 	src, dst netip.AddrPort // of the datagram; a ping's identifier is the port of src
 	mtu      int            // bytes; 0: the message is not about the size
 	hard     bool           // told to connected sockets in any case (RFC 1122 §4.1.3.3)
-	report   stacks.Report
+	named    bool           // src and dst have ports: it is UDP's, or a ping's
+	packet   []byte         // what the message quotes, from its IP header on
+	body     []byte         // the same from its transport header on, 8 bytes at least
+	report   stacks.Report  // Payload and Dst as UDP and ping sockets tell them
 }
 
 // Linux's errno and hardness of the codes of "destination unreachable"
@@ -49,7 +52,7 @@ var unreachable6 = [...]verdict{
 const icmpHeader = 8
 
 // parseICMP decodes an ICMP message b behind an IP header. ok is false if it is no
-// error about a UDP datagram or an echo request, or if it is damaged.
+// error about a packet, or if it is damaged.
 func parseICMP(ip, b []byte) (e icmpError, ok bool) {
 	if len(b) < icmpHeader {
 		return e, false
@@ -97,6 +100,7 @@ func parseICMP4(ip header.IPv4, b []byte) (e icmpError, ok bool) {
 		int(q.HeaderLength()) > len(q) || q.HeaderLength() < header.IPv4MinimumSize || q.FragmentOffset() != 0 {
 		return e, false
 	}
+	e.packet = q
 	return e, e.quote(netip.AddrFrom4(q.SourceAddress().As4()), netip.AddrFrom4(q.DestinationAddress().As4()),
 		q.TransportProtocol(), q[q.HeaderLength():])
 }
@@ -146,6 +150,7 @@ func parseICMP6(ip header.IPv6, b []byte) (e icmpError, ok bool) {
 		}
 		next, rest = tcpip.TransportProtocolNumber(rest[0]), rest[size:]
 	}
+	e.packet = q
 	return e, e.quote(netip.AddrFrom16(q.SourceAddress().As16()), netip.AddrFrom16(q.DestinationAddress().As16()), next, rest)
 }
 
@@ -155,7 +160,7 @@ func (e *icmpError) quote(src, dst netip.Addr, proto tcpip.TransportProtocolNumb
 	if len(b) < head {
 		return false
 	}
-	e.proto = int(proto)
+	e.proto, e.body, e.named = int(proto), b, true
 	switch {
 	case proto == header.UDPProtocolNumber:
 		e.src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b))
@@ -167,7 +172,8 @@ func (e *icmpError) quote(src, dst netip.Addr, proto tcpip.TransportProtocolNumb
 		e.dst = netip.AddrPortFrom(dst, 0)
 		e.report.Payload = b // net/ipv4/ping.c:ping_err: from the ICMP header on
 	default:
-		return false
+		e.named = false
+		e.src, e.dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
 	}
 	e.report.Dst = e.dst
 	return true

@@ -161,7 +161,7 @@ var solRawAny = map[optKey]option{
 
 var solRaw4 = map[optKey]option{
 	{unix.SOL_RAW, icmpFilterOption}: icmpOption("ICMP_FILTER", unix.IPPROTO_ICMP, 4),
-	{ip4, unix.IP_HDRINCL}:           keptBool(ip4, unix.IP_HDRINCL, "IP_HDRINCL", 0, ""),
+	{ip4, unix.IP_HDRINCL}:           hdrinclOption("IP_HDRINCL", ipIntOrNone),
 	// Packets are not put together before they are sent here.
 	{ip4, unix.IP_TRANSPARENT}: kept(ip4, unix.IP_TRANSPARENT, "IP_TRANSPARENT", 0, 0, 1, truth(ipInt), ""),
 	{ip4, unix.IP_FREEBIND}:    kept(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, 0, 1, truth(ipInt), ""),
@@ -170,11 +170,21 @@ var solRaw4 = map[optKey]option{
 
 var solRaw6 = map[optKey]option{
 	{unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER}: icmpOption("ICMPV6_FILTER", unix.IPPROTO_ICMPV6, 32),
-	{ip6, ipv6HdrIncl}:                        keptBool(ip6, ipv6HdrIncl, "IPV6_HDRINCL", 0, ""),
-	{unix.SOL_RAW, ipv6HdrIncl}:               keptBool(ip6, ipv6HdrIncl, "IPV6_HDRINCL", 0, ""),
+	{ip6, ipv6HdrIncl}:                        hdrinclOption("IPV6_HDRINCL", intOf),
+	{unix.SOL_RAW, ipv6HdrIncl}:               hdrinclOption("IPV6_HDRINCL", intOf),
 	{ip6, unix.IPV6_TRANSPARENT}:              kept(ip6, unix.IPV6_TRANSPARENT, "IPV6_TRANSPARENT", 0, 0, 1, truth(intOf), ""),
 	{ip6, unix.IPV6_CHECKSUM}:                 checksumOption(true),
 	{unix.SOL_RAW, unix.IPV6_CHECKSUM}:        checksumOption(false),
+}
+
+func hdrinclOption(name string, decode func([]byte) (int, error)) option {
+	return rawOption(name, func(s *rawSocket, v []byte) error {
+		n, err := decode(v)
+		if err == nil {
+			s.in.hdrincl = n != 0
+		}
+		return err
+	}, func(s *rawSocket) ([]byte, error) { return boolBytes(s.in.hdrincl), nil })
 }
 
 // checksumOption is IPV6_CHECKSUM. ICMPv6 always has a checksum, but by level SOL_RAW

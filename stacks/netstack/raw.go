@@ -33,7 +33,10 @@ type rawSocket struct {
 	queued atomic.Int64 // bytes that the link has not taken yet
 }
 
-var _ stacks.PacketSocket = (*rawSocket)(nil)
+var (
+	_ stacks.PacketSocket = (*rawSocket)(nil)
+	_ stacks.Reporter     = (*rawSocket)(nil)
+)
 
 // An inbox decides what is received, and holds it. Its mutex is a leaf.
 type inbox struct {
@@ -48,10 +51,11 @@ type inbox struct {
 	rdShut bool
 	wrShut bool
 
-	filter *bpf.Program // SO_ATTACH_FILTER
-	locked bool         // SO_LOCK_FILTER
-	icmp   icmpFilter
-	sum    int // offset of the checksum, IPV6_CHECKSUM; negative: none
+	hdrincl bool         // IP_HDRINCL, IPV6_HDRINCL
+	filter  *bpf.Program // SO_ATTACH_FILTER
+	locked  bool         // SO_LOCK_FILTER
+	icmp    icmpFilter
+	sum     int // offset of the checksum, IPV6_CHECKSUM; negative: none
 
 	queue []rawPacket
 	bytes int // of queue, with rawOverhead
@@ -69,7 +73,7 @@ const rawOverhead = 512
 
 // newRaw makes a raw socket.
 func newRaw(st *Stack, family, proto int) (*rawSocket, error) {
-	s := &rawSocket{sock: sock{st: st, family: family, typ: unix.SOCK_RAW, proto: proto, wq: &waiter.Queue{}}}
+	s := &rawSocket{sock: sock{st: st, family: family, typ: unix.SOCK_RAW, proto: proto, wq: &waiter.Queue{}, reports: new(reports)}}
 	ep, gerr := raw.EndpointFactory{}.NewUnassociatedEndpoint(st.gv, s.netProto(), tcpip.TransportProtocolNumber(proto), s.wq)
 	if gerr != nil {
 		return nil, errno(gerr)
@@ -80,9 +84,10 @@ func newRaw(st *Stack, family, proto int) (*rawSocket, error) {
 	ep.SocketOptions().SetReuseAddress(true) // INET_PROTOSW_REUSE
 	s.in.hashed = true
 	s.in.sum = -1
+	s.reports.strategy.Store(unix.IP_PMTUDISC_WANT)
 	switch {
 	case proto == unix.IPPROTO_RAW:
-		s.setVal(s.hdrinclKey(), 1)
+		s.in.hdrincl = true
 	case family == unix.AF_INET6 && proto == unix.IPPROTO_ICMPV6:
 		s.in.sum = header.ICMPv6ChecksumOffset
 	}
@@ -97,18 +102,11 @@ func (s *rawSocket) netProto() tcpip.NetworkProtocolNumber {
 	return header.IPv4ProtocolNumber
 }
 
-// hdrinclKey is where IP_HDRINCL or IPV6_HDRINCL is kept.
-func (s *rawSocket) hdrinclKey() optKey {
-	if s.family == unix.AF_INET6 {
-		return optKey{ip6, ipv6HdrIncl}
-	}
-	return optKey{ip4, unix.IP_HDRINCL}
-}
-
+// hdrincl tells whether packets are sent with the header that the program made.
 func (s *rawSocket) hdrincl() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.val(s.hdrinclKey(), 0) != 0
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.in.hdrincl
 }
 
 // known is an address or, for the unspecified one, the zero Addr.
@@ -178,6 +176,7 @@ func (s *rawSocket) Connect(a netip.AddrPort) error {
 		s.in.mu.Lock()
 		defer s.in.mu.Unlock()
 		s.in.hashed = false
+		s.reports.connected.Store(false)
 		s.in.local, s.in.source, s.in.remote, s.in.peer, s.in.dport = netip.Addr{}, netip.Addr{}, netip.Addr{}, netip.AddrPort{}, 0
 		return nil
 	}
@@ -194,6 +193,7 @@ func (s *rawSocket) Connect(a netip.AddrPort) error {
 	if !s.in.local.IsValid() {
 		s.in.local = w.src
 	}
+	s.reports.connected.Store(true)
 	s.in.remote, s.in.dport = w.dst, a.Port()
 	s.in.peer = netip.AddrPortFrom(w.dst.WithZone(a.Addr().Zone()), 0)
 	return nil
@@ -291,12 +291,16 @@ func (s *rawSocket) RecvMsg(p []byte, peek bool) (n, size int, m stacks.Message,
 	if err := s.down(); err != nil {
 		return 0, 0, m, err
 	}
+	if e := s.takePending(); e != 0 {
+		return 0, 0, m, e
+	}
 	for {
 		r, err := s.take(peek)
 		if err != nil {
 			return 0, 0, m, err
 		}
 		if s.family == unix.AF_INET6 || s.hearsGroup(&r.msg) {
+			r.msg.IfIndex = s.arrival(&r.msg)
 			return copy(p, r.data), len(r.data), r.msg, nil
 		}
 		if peek { // look at the one behind it
@@ -332,6 +336,9 @@ func (s *rawSocket) Poll() stacks.Events {
 	if s.queued.Load() < s.endpoint().SocketOptions().GetSendBufferSize() {
 		ev |= unix.POLLOUT
 	}
+	if s.troubled() {
+		ev |= unix.POLLERR
+	}
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	if len(s.in.queue) > 0 {
@@ -353,7 +360,7 @@ func (s *rawSocket) Option(level, name int, value []byte) (int, error) {
 		if err := s.down(); err != nil {
 			return 0, err
 		}
-		return copy(value, bytesOf(0)), nil
+		return copy(value, bytesOf(int(s.takePending()))), nil
 	case optKey{ip4, unix.IP_MTU}, optKey{ip6, unix.IPV6_MTU}:
 		if level == ip6 && s.family == unix.AF_INET {
 			break

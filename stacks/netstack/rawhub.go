@@ -220,3 +220,23 @@ func (s *rawSocket) sumIsRight(b []byte, src, dst netip.Addr) bool {
 	pseudo := header.PseudoHeaderChecksum(tcpip.TransportProtocolNumber(s.proto), gvAddr(src), gvAddr(dst), uint16(len(b)))
 	return checksum.Checksum(b, pseudo) == 0xffff
 }
+
+// report tells raw sockets what ICMP says of a packet of theirs, or of what they
+// might have sent (net/ipv4/raw.c:raw_icmp_error, net/ipv6/raw.c:rawv6_err).
+func (h *rawHub) report(e icmpError, nic tcpip.NICID) {
+	src, dst := e.src.Addr(), e.dst.Addr()
+	for _, s := range h.takers(rawKey{protoOf(src), e.proto}, dst, src, nic) {
+		r, hard := e.report, e.hard
+		if e.mtu != 0 { // raw sockets have their own idea of when it matters
+			strategy := s.reports.strategy.Load()
+			hard = s.family == unix.AF_INET && strategy != unix.IP_PMTUDISC_DONT || strategy == unix.IPV6_PMTUDISC_DO
+		}
+		r.Dst = netip.AddrPortFrom(dst, 0)
+		r.Payload = e.body
+		if s.hdrincl() {
+			r.Payload = e.packet
+		}
+		r.Msg.IfIndex, r.Msg.Stamp = int(nic), time.Now().UnixNano()
+		s.report(r, hard)
+	}
+}

@@ -185,6 +185,9 @@ func (s *rawSocket) SendMsg(p []byte, m stacks.Message) error {
 		return unix.EAGAIN
 	}
 	if s.hdrincl() {
+		if e := s.takePending(); e != 0 { // sock_alloc_send_skb
+			return e
+		}
 		if wrShut {
 			return unix.EPIPE
 		}

@@ -139,7 +139,7 @@ func (d *directory) sender(proto int, src, dst netip.AddrPort) *packetSocket {
 // report tells the socket of an error; hard ones are told to connected sockets
 // that did not ask (net/ipv4/udp.c:__udp4_lib_err). The caller owns nothing of r
 // any more.
-func (s *packetSocket) report(r stacks.Report, hard bool) {
+func (s *sock) report(r stacks.Report, hard bool) {
 	asked := s.reports.recv4.Load()
 	if r.Origin == unix.SO_EE_ORIGIN_ICMP6 || r.Origin == unix.SO_EE_ORIGIN_LOCAL && r.Dst.Addr().Is6() && !r.Dst.Addr().Is4In6() {
 		asked = s.reports.recv6.Load()
@@ -165,7 +165,7 @@ func (s *packetSocket) report(r stacks.Report, hard bool) {
 }
 
 // TakeReports implements stacks.Reporter.
-func (s *packetSocket) TakeReports() (pending unix.Errno, queue []stacks.Report) {
+func (s *sock) TakeReports() (pending unix.Errno, queue []stacks.Report) {
 	r := s.reports
 	if !r.news.Load() {
 		return 0, nil
@@ -179,7 +179,7 @@ func (s *packetSocket) TakeReports() (pending unix.Errno, queue []stacks.Report)
 }
 
 // takePending returns the pending error and clears it.
-func (s *packetSocket) takePending() unix.Errno {
+func (s *sock) takePending() unix.Errno {
 	r := s.reports
 	if !r.news.Load() {
 		return 0
@@ -193,7 +193,7 @@ func (s *packetSocket) takePending() unix.Errno {
 }
 
 // troubled tells whether poll(2) shows POLLERR.
-func (s *packetSocket) troubled() bool {
+func (s *sock) troubled() bool {
 	r := s.reports
 	if !r.news.Load() {
 		return false
@@ -225,6 +225,10 @@ func (o *icmpObserver) HandlePacket(p *stack.PacketBuffer) {
 	b := append(append([]byte(nil), p.TransportHeader().Slice()...), p.Data().AsRange().ToSlice()...)
 	e, ok := parseICMP(ip, b)
 	if !ok {
+		return
+	}
+	o.st.raws.report(e, p.NICID)
+	if !e.named {
 		return
 	}
 	s := o.st.directory.sender(e.proto, e.src, e.dst)

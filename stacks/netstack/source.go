@@ -36,7 +36,7 @@ func (s *packetSocket) loopbackSource(to netip.Addr) netip.Addr {
 // arrival is the interface that a datagram came in by: what was sent to the address
 // of another interface did not leave the loopback one, but is told as that one's
 // (net/ipv4/ip_sockglue.c:ipv4_pktinfo_prepare).
-func (s *packetSocket) arrival(m *stacks.Message) int {
+func (s *sock) arrival(m *stacks.Message) int {
 	to := m.Local.Unmap().WithZone("")
 	if m.IfIndex != loopbackNIC || !to.IsValid() || to.IsLoopback() || to.IsMulticast() {
 		return m.IfIndex
