@@ -6,7 +6,9 @@ package netmod
 
 import (
 	"context"
-	"sync"
+	"errors"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +51,7 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		}
 		return n, err
 	}
-	return s.natively(c, d, x.flags, unix.POLLOUT, try)
+	return s.natively(c, d, x.flags, unix.EPOLLOUT, try)
 }
 
 // markLocked makes the last byte that was written urgent. The pump, which has not
@@ -123,7 +125,7 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		}
 		return n, s.noName(c, x)
 	}
-	return s.natively(c, d, x.flags, unix.POLLIN, try)
+	return s.natively(c, d, x.flags, unix.EPOLLIN, try)
 }
 
 // noName stores that there is no address and no control message.
@@ -144,7 +146,7 @@ func (s *stream) noName(c *intercept.Call, x *transfer) error {
 // natively does try, an operation on the placeholder itself that does not block,
 // and lets the thread wait for events where it would have to. A goroutine waits
 // for it: such calls are rare.
-func (s *stream) natively(c *intercept.Call, d *held, flags int, events int16, try func() (int, error)) intercept.Action {
+func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, try func() (int, error)) intercept.Action {
 	answer := func(n int, err error) intercept.Action {
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
@@ -155,38 +157,35 @@ func (s *stream) natively(c *intercept.Call, d *held, flags int, events int16, t
 	if intercept.Errno(err) != unix.EAGAIN || flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
 		return answer(n, err)
 	}
-	bell, err := newBell()
+	fd := d.take()
+	ready, err := newReadiness(fd.N, events)
 	if err != nil {
+		fd.Close()
+		s.m.log.Error("wait for a placeholder", "err", err)
 		return intercept.Fail(unix.ENOBUFS)
 	}
-	fd := d.take()
-	timeout := -1
 	s.mu.Lock()
-	if t := s.rcvTimeo; events == unix.POLLIN && t > 0 {
-		timeout = int(t.Milliseconds()) + 1
-	}
-	if t := s.sndTimeo; events == unix.POLLOUT && t > 0 {
-		timeout = int(t.Milliseconds()) + 1
+	timeout := s.rcvTimeo
+	if events == unix.EPOLLOUT {
+		timeout = s.sndTimeo
 	}
 	s.mu.Unlock()
-	stop := context.AfterFunc(s.m.ctx, bell.ring)
-	s.m.wg.Add(1)
-	go func() {
-		defer s.m.wg.Done()
-		defer bell.close()
-		defer stop()
+	var deadline time.Time
+	if timeout > 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	stop := context.AfterFunc(s.m.ctx, ready.close)
+	s.m.wg.Go(func() {
 		defer fd.Close()
+		defer ready.close()
+		defer stop()
 		for {
-			fds := []unix.PollFd{{Fd: int32(fd.N), Events: events}, {Fd: int32(bell.fd), Events: unix.POLLIN}}
-			ready, err := unix.Poll(fds, timeout)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil || ready == 0 {
+			switch err := ready.wait(deadline); {
+			case err == nil:
+			case errors.Is(err, os.ErrDeadlineExceeded):
 				c.Complete(intercept.Fail(unix.EAGAIN))
 				return
-			}
-			if fds[1].Revents != 0 {
+			default: // the call was taken back
 				return
 			}
 			if n, err := try(); intercept.Errno(err) != unix.EAGAIN {
@@ -194,39 +193,12 @@ func (s *stream) natively(c *intercept.Call, d *held, flags int, events int16, t
 				return
 			}
 		}
-	}()
+	})
 	return c.Park(func(intercept.Reason) intercept.Action {
-		bell.ring()
-		if timeout >= 0 {
+		ready.close()
+		if timeout > 0 {
 			return intercept.Fail(unix.EINTR)
 		}
 		return intercept.Restart()
 	})
-}
-
-// A bell ends a poll(2) on another goroutine.
-type bell struct {
-	mu     sync.Mutex
-	fd     int // eventfd
-	closed bool
-}
-
-func newBell() (*bell, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	return &bell{fd: fd}, err
-}
-
-func (b *bell) ring() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.closed {
-		_, _ = unix.Write(b.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	}
-}
-
-func (b *bell) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	unix.Close(b.fd)
 }
