@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +37,11 @@ const (
 	wantHopLimit2292
 	wantAuxdata
 
-	wantStamps = wantTimestamp | wantTimestampNS
+	wantTimestampNew // the options with _NEW in their names
+	wantTimestamping // SO_TIMESTAMPING, of what comes in
+	wantLastStamp    // SIOCGSTAMP
+
+	wantStamps = wantTimestamp | wantTimestampNS | wantTimestampNew | wantTimestamping
 )
 
 var ancillaryOptions = map[optionKey]ancillary{
@@ -53,10 +56,6 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:      wantTClass,
 	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:       wantGroup,
 	{unix.SOL_SOCKET, unix.SO_PASSCRED}:            wantCreds, // of netlink only
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}:           wantTimestamp,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}:         wantTimestampNS,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW}:       wantTimestamp,
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW}:     wantTimestampNS,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR}: wantOrigDst6,
 	{unix.IPPROTO_UDP, unix.UDP_GRO}:               wantGRO,
 	{unix.SOL_PACKET, unix.PACKET_AUXDATA}:         wantAuxdata,
@@ -87,21 +86,7 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	}
 	var out []byte
 	add := func(level, typ int, data []byte) { out = appendControl(out, level, typ, data) }
-	if w&(wantTimestamp|wantTimestampNS) != 0 {
-		stamp := m.Stamp
-		if stamp == 0 {
-			stamp = time.Now().UnixNano()
-		}
-		tv := make([]byte, 16)
-		native.PutUint64(tv, uint64(stamp/1e9))
-		if w&wantTimestampNS != 0 {
-			native.PutUint64(tv[8:], uint64(stamp%1e9))
-			add(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, tv)
-		} else {
-			native.PutUint64(tv[8:], uint64(stamp%1e9/1e3))
-			add(unix.SOL_SOCKET, unix.SO_TIMESTAMP, tv)
-		}
-	}
+	out = w.encodeStamp(out, m.Stamp)
 	if w&wantGroup != 0 {
 		add(unix.SOL_NETLINK, unix.NETLINK_PKTINFO, int32Value(m.IfIndex))
 	}
@@ -242,6 +227,7 @@ const controlMax = 128 << 10
 // UDP_SEGMENT, say) falls back.
 func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, error) {
 	m := noMessage
+	s.stamps.sending, s.stamps.own = s.stamps.flags, false
 	ip6 := s.family == unix.AF_INET6
 	for len(b) >= unix.SizeofCmsghdr {
 		n := native.Uint64(b)
@@ -253,7 +239,7 @@ func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, erro
 		var err error
 		switch {
 		case level == unix.SOL_SOCKET:
-			err = controlOfSocket(typ)
+			err = s.controlOfSocket(typ, v)
 		case level == unix.IPPROTO_UDP && s.isUDP():
 			err = controlOfUDP(&m, typ, v)
 		case level == unix.IPPROTO_IPV6 && ip6 && dst.Addr().Is4In6():
@@ -277,8 +263,10 @@ func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, erro
 }
 
 // controlOfSocket is net/core/sock.c:__sock_cmsg_send.
-func controlOfSocket(typ int) error {
+func (s *packet) controlOfSocket(typ int, v []byte) error {
 	switch typ {
+	case unix.SO_TIMESTAMPING, unix.SO_TIMESTAMPING_NEW, scmTSOptID:
+		return s.controlOfStamps(typ, v)
 	case unix.SCM_RIGHTS, unix.SCM_CREDENTIALS:
 		return nil // of AF_UNIX: ignored
 	case unix.SO_MARK:

@@ -61,7 +61,11 @@ func (s *packet) sendComplete(p []byte, msg stacks.Message, dst netip.AddrPort) 
 		s.m.stub.ask(s, p, dst)
 		return nil
 	}
-	return s.pkt.SendMsg(p, msg)
+	if err := s.pkt.SendMsg(p, msg); err != nil {
+		return err
+	}
+	s.stampSent(p, dst)
+	return nil
 }
 
 // noteCork acts on UDP_CORK, which the stack has accepted.

@@ -72,8 +72,14 @@ func (s *packet) recvError(c *intercept.Call, d int, x *transfer) (int, error) {
 	}
 	e.Msg.Peer = e.Dst
 	want := s.want
-	if !ofICMP(e) {
+	switch {
+	case e.Origin == unix.SO_EE_ORIGIN_TIMESTAMPING:
 		want &= wantStamps
+		if s.stamps.flags&unix.SOF_TIMESTAMPING_SOFTWARE != 0 {
+			want |= wantTimestamping
+		}
+	case !ofICMP(e):
+		want &= wantStamps &^ wantTimestamping
 	}
 	in.control = want.encode(s, e.Msg)
 	in.control = append(in.control, s.extendedError(e)...)

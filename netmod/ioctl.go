@@ -21,9 +21,12 @@ const (
 	siocatmark   = 0x8905
 	siocgstamp   = 0x8906
 	siocgstampns = 0x8907
-	siocoutqnsd  = 0x894b
-	siocprotoMin = 0x89e0 // SIOCPROTOPRIVATE: of the family, SIOCUNIXFILE among them
-	siocprotoMax = 0x89ef
+	// The same with 64 bits of time, which C programs have.
+	siocgstampNew   = 0x80108906
+	siocgstampnsNew = 0x80108907
+	siocoutqnsd     = 0x894b
+	siocprotoMin    = 0x89e0 // SIOCPROTOPRIVATE: of the family, SIOCUNIXFILE among them
+	siocprotoMax    = 0x89ef
 )
 
 // handleIoctl answers ioctls of the socket range on whatever socket, and TIOCOUTQ
@@ -56,11 +59,14 @@ func (m *Module) handleIoctl(c *intercept.Call) intercept.Action {
 		return intercept.Continue()
 	case fiosetown, siocspgrp, fiogetown, siocgpgrp:
 		return intercept.Continue()
-	case siocgstamp, siocgstampns:
+	case siocgstamp, siocgstampns, siocgstampNew, siocgstampnsNew:
 		if s == nil {
 			return intercept.Continue()
 		}
-		return intercept.Fail(unix.ENOENT) // as with timestamps off
+		if p, ok := s.(*packet); ok && p.family != unix.AF_NETLINK {
+			return p.gstamp(c, arg, cmd == siocgstampns || cmd == siocgstampnsNew)
+		}
+		return intercept.Fail(unix.ENOENT) // a stream gets no datagrams
 	}
 	if cmd >= siocprotoMin && cmd <= siocprotoMax {
 		if s == nil {

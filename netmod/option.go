@@ -269,6 +269,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 			p.want.note(level, name, v)
 			p.noteCork(level, name, v)
 			p.noteErrors(d.N, level, name, v)
+			p.noteStamps(level, name, v)
 		} else {
 			b.opts = keep(b.opts, optionSet{level, name, v})
 		}

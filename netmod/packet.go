@@ -53,6 +53,7 @@ type packet struct {
 	cut      bool          // the last one was not read to its end
 	quiet    bool          // soErr is what a native write would have told itself
 	errors   []stacks.Report
+	stamps   stamps
 }
 
 // newPacket makes a datagram socket and its placeholder.
@@ -178,6 +179,11 @@ func (s *packet) sendNative(p []byte) bool {
 			return false
 		}
 		s.soErr, s.quiet = e, e == unix.EMSGSIZE || s.family == unix.AF_PACKET
+		return true
+	}
+	if s.stamps.flags != 0 {
+		s.stamps.sending, s.stamps.own = s.stamps.flags, false
+		s.stampSent(p, s.peerMessage().Peer)
 	}
 	return true
 }
@@ -231,6 +237,7 @@ func (s *packet) down() (again bool) {
 		n = min(n, size)
 		switch err := send(s.peer, (*buf)[:n]); err {
 		case nil:
+			s.stamps.came = true
 		case unix.EAGAIN:
 			s.inbox = append([]datagram{{append([]byte(nil), (*buf)[:n]...), m}}, s.inbox...)
 			s.wantOut(true)

@@ -103,6 +103,7 @@ func (s *packet) recvOne(c *intercept.Call, d int, x *transfer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.tookStamp(m.Stamp)
 	return s.deliver(c, x, (*buf)[:min(size, len(*buf))], s.incoming(size, m))
 }
 

@@ -68,6 +68,7 @@ func (m *Module) Rules() intercept.Rules {
 		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8900)),
 		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8b00)), // wireless
 		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgEqual32(1, unix.TIOCOUTQ)),
+		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgMasked(1, 0xfffffffe, siocgstampNew)), // and siocgstampnsNew
 
 		// 32-bit programs have no inet sockets, but the doors are watched.
 		compat(i386Connect, m.handleCompatConnect),

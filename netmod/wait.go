@@ -109,6 +109,7 @@ func (s *packet) serveReaders() {
 			continue
 		}
 		data := (*buf)[:min(size, len(*buf))]
+		s.tookStamp(m.Stamp)
 		n, err := s.deliver(w.call, w.x, data, s.incoming(size, m))
 		a := intercept.Return(int64(n))
 		if err != nil {

@@ -9,6 +9,9 @@ import "golang.org/x/sys/unix"
 // capability is the reason of what an ordinary user may not set.
 const capability = "takes a capability, as on Linux"
 
+// noHardware is what time stamps lack.
+const noHardware = "in software, of datagrams; TCP says ENOPROTOOPT; SOF_TIMESTAMPING_OPT_CMSG has no effect"
+
 // filtersOf says which sockets have classic filters.
 const filtersOf = "of raw sockets"
 
@@ -45,7 +48,7 @@ var solSocket = []Option{
 	{Name: "SO_PASSSEC", Number: unix.SO_PASSSEC, Access: Both, Support: Full, Gap: "of AF_UNIX; EOPNOTSUPP elsewhere"},
 	{Name: "SO_TIMESTAMPNS", Number: unix.SO_TIMESTAMPNS, Access: Both, Support: Full},
 	{Name: "SO_MARK", Number: unix.SO_MARK, Access: Both, Support: Full, Gap: capability},
-	no("SO_TIMESTAMPING", unix.SO_TIMESTAMPING, "there is no error queue to report sends with"),
+	{Name: "SO_TIMESTAMPING", Number: unix.SO_TIMESTAMPING, Access: Both, Shape: Bytes, On: UDP | Ping | Raw, Support: Part, Gap: noHardware},
 	{Name: "SO_PROTOCOL", Number: unix.SO_PROTOCOL, Access: Get, On: All, Support: Full},
 	{Name: "SO_DOMAIN", Number: unix.SO_DOMAIN, Access: Get, On: All, Support: Full},
 	{Name: "SO_RXQ_OVFL", Number: unix.SO_RXQ_OVFL, Access: Both, Support: Part, Gap: "drops are not counted"},
@@ -71,7 +74,7 @@ var solSocket = []Option{
 	{Name: "SO_BINDTOIFINDEX", Number: unix.SO_BINDTOIFINDEX, Access: Both, Support: Full},
 	{Name: "SO_TIMESTAMP_NEW", Number: unix.SO_TIMESTAMP_NEW, Access: Both, Support: Full},
 	{Name: "SO_TIMESTAMPNS_NEW", Number: unix.SO_TIMESTAMPNS_NEW, Access: Both, Support: Full},
-	no("SO_TIMESTAMPING_NEW", unix.SO_TIMESTAMPING_NEW, "there is no error queue to report sends with"),
+	{Name: "SO_TIMESTAMPING_NEW", Number: unix.SO_TIMESTAMPING_NEW, Access: Both, Shape: Bytes, On: UDP | Ping | Raw, Support: Part, Gap: noHardware},
 	{Name: "SO_RCVTIMEO_NEW", Number: unix.SO_RCVTIMEO_NEW, Access: Both, Shape: Timeval, Support: Full},
 	{Name: "SO_SNDTIMEO_NEW", Number: unix.SO_SNDTIMEO_NEW, Access: Both, Shape: Timeval, Support: Full},
 	no("SO_DETACH_REUSEPORT_BPF", unix.SO_DETACH_REUSEPORT_BPF, "not modelled"),

@@ -82,11 +82,14 @@ var solSocket = map[optKey]option{
 		return bytesOf(s.val(optKey{sock0, unix.SO_PRIORITY}, 0)), nil
 	}},
 
+	{sock0, unix.SO_TIMESTAMP}:        stamp("SO_TIMESTAMP", 0, stampOn|stampNS|stampNew, stampOn),
+	{sock0, unix.SO_TIMESTAMPNS}:      stamp("SO_TIMESTAMPNS", stampNS, stampNS|stampNew, stampNS),
+	{sock0, unix.SO_TIMESTAMP_NEW}:    stamp("SO_TIMESTAMP_NEW", stampNew, stampOn|stampNew, stampOn|stampNew),
+	{sock0, unix.SO_TIMESTAMPNS_NEW}:  stamp("SO_TIMESTAMPNS_NEW", stampNS|stampNew, stampNS|stampNew, stampNS|stampNew),
+	{sock0, unix.SO_TIMESTAMPING}:     stamping("SO_TIMESTAMPING", false),
+	{sock0, unix.SO_TIMESTAMPING_NEW}: stamping("SO_TIMESTAMPING_NEW", true),
+
 	// Kept here, acted upon by netmod, which makes the control messages.
-	{sock0, unix.SO_TIMESTAMP}:        keptBool(sock0, unix.SO_TIMESTAMP, "SO_TIMESTAMP", 0, ""),
-	{sock0, unix.SO_TIMESTAMPNS}:      keptBool(sock0, unix.SO_TIMESTAMPNS, "SO_TIMESTAMPNS", 0, ""),
-	{sock0, unix.SO_TIMESTAMP_NEW}:    keptBool(sock0, unix.SO_TIMESTAMP_NEW, "SO_TIMESTAMP_NEW", 0, ""),
-	{sock0, unix.SO_TIMESTAMPNS_NEW}:  keptBool(sock0, unix.SO_TIMESTAMPNS_NEW, "SO_TIMESTAMPNS_NEW", 0, ""),
 	{sock0, unix.SO_OOBINLINE}:        keptBool(sock0, unix.SO_OOBINLINE, "SO_OOBINLINE", 0, ""),
 	{sock0, unix.SO_RXQ_OVFL}:         keptBool(sock0, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", 0, "drops are not counted"),
 	{sock0, unix.SO_SELECT_ERR_QUEUE}: keptBool(sock0, unix.SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE", 0, ""),
