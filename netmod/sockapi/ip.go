@@ -59,5 +59,5 @@ var solIP = []Option{
 	{Name: "IP_MULTICAST_ALL", Number: unix.IP_MULTICAST_ALL, Access: Both, Support: Full},
 	no("IP_UNICAST_IF", unix.IP_UNICAST_IF, "not modelled"),
 	no("IP_LOCAL_PORT_RANGE", unix.IP_LOCAL_PORT_RANGE, "not modelled"),
-	{Name: "IP_PROTOCOL", Number: unix.IP_PROTOCOL, Access: Get, Support: Full},
+	{Name: "IP_PROTOCOL", Number: unix.IP_PROTOCOL, Access: Get, Shape: Varying, Support: Full},
 }

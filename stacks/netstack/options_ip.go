@@ -51,7 +51,7 @@ var solIP = map[optKey]option{
 		return bytesOf(n), optErrno(err)
 	}},
 	{ip4, unix.IP_MTU_DISCOVER}: mtuDiscover("IP_MTU_DISCOVER", ipIntOrNone),
-	{ip4, unix.IP_MTU}:          {name: "IP_MTU", get: getMTU},
+	{ip4, unix.IP_MTU}:          {name: "IP_MTU", get: getMTU4},
 
 	// netmod turns these into control messages; every datagram carries the
 	// values (stacks.Message).
@@ -84,7 +84,7 @@ var solIP = map[optKey]option{
 		if s.typ == unix.SOCK_RAW {
 			return s.proto
 		}
-		return 0
+		return int(s.localName().Port()) // the same field, in Linux
 	}),
 	{ip4, unix.IP_XFRM_POLICY}: {name: "IP_XFRM_POLICY", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM }},
 	{ip4, ipIPsecPolicy}:       {name: "IP_IPSEC_POLICY", set: func(*sock, tcpip.Endpoint, []byte) error { return unix.EPERM }},
@@ -332,6 +332,19 @@ func (s *sock) pathMTU(to *tcpip.FullAddress) (netip.AddrPort, int, bool) {
 		}
 	}
 	return netip.AddrPort{}, 0, false
+}
+
+// getMTU4 is getMTU for IP_MTU, which is no more than a packet of IPv4 can have
+// (net/ip.h:IP_MAX_MTU).
+func getMTU4(s *sock, ep tcpip.Endpoint) ([]byte, error) {
+	v, err := getMTU(s, ep)
+	if to, e := ep.GetRemoteAddress(); e != nil || to.Addr.Len() != header.IPv4AddressSize {
+		return v, err
+	}
+	if err == nil && binary.NativeEndian.Uint32(v) > math.MaxUint16 {
+		v = bytesOf(math.MaxUint16)
+	}
+	return v, err
 }
 
 func getMTU(s *sock, _ tcpip.Endpoint) ([]byte, error) {

@@ -106,6 +106,8 @@ var solTCP = map[optKey]option{
 			return nil
 		case n < minMSS || n > maxMSS:
 			return unix.EINVAL
+		case !unconnected(ep) && tcp.EndpointState(ep.State()) != tcp.StateListen:
+			return nil // the connection has its own
 		}
 		s.setVal(optKey{ltcp, unix.TCP_MAXSEG}, n)
 		return optErrno(ep.SetSockOptInt(tcpip.MaxSegOption, n))
@@ -158,8 +160,29 @@ var solTCP = map[optKey]option{
 	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, nil }},
 	{ltcp, unix.TCP_REPAIR}:        refused("TCP_REPAIR", unix.EPERM, true),
 	{ltcp, unix.TCP_REPAIR_QUEUE}:  repairOnly("TCP_REPAIR_QUEUE", unix.EPERM),
-	{ltcp, unix.TCP_QUEUE_SEQ}:     repairOnly("TCP_QUEUE_SEQ", unix.EINVAL),
+	{ltcp, unix.TCP_QUEUE_SEQ}:     queueSeq,
 	{ltcp, unix.TCP_REPAIR_WINDOW}: repairOnly("TCP_REPAIR_WINDOW", unix.EPERM),
+}
+
+// queueSeq is refused for other reasons where there is a connection.
+var queueSeq = func() option {
+	o := repairOnly("TCP_QUEUE_SEQ", unix.EINVAL)
+	o.set = func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		if len(v) >= 4 && !unconnected(ep) {
+			return unix.EPERM
+		}
+		return unix.EINVAL
+	}
+	return o
+}()
+
+// unconnected tells whether Linux has the endpoint in TCP_CLOSE.
+func unconnected(ep tcpip.Endpoint) bool {
+	switch tcp.EndpointState(ep.State()) {
+	case tcp.StateInitial, tcp.StateBound, tcp.StateClose, tcp.StateError:
+		return true
+	}
+	return false
 }
 
 // repairOnly is an option of connections in repair, which takes a capability.
@@ -202,9 +225,7 @@ func setWindowClamp(s *sock, ep tcpip.Endpoint, v []byte) error {
 		return err
 	}
 	if n == 0 {
-		switch tcp.EndpointState(ep.State()) {
-		case tcp.StateInitial, tcp.StateBound, tcp.StateClose, tcp.StateError:
-		default:
+		if !unconnected(ep) {
 			return unix.EINVAL
 		}
 	} else {
@@ -248,11 +269,13 @@ func (s *sock) mss(ep tcpip.Endpoint) int {
 		hdr = header.IPv4MinimumSize
 	}
 	const timestamps = 12
+	// Half of the first window bounds it (net/tcp.h:tcp_bound_to_half_wnd).
+	const most = 1 << 15
 	mss := mtu - hdr - header.TCPMinimumSize
 	if user != 0 {
 		mss = min(mss, user)
 	}
-	return mss - timestamps
+	return min(mss-timestamps, most)
 }
 
 // Option is getsockopt(2); SO_ERROR and TCP_INFO are the stream's own.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The walk: every option of the tables of netmod/sockapi on one kind of socket:
-// its default, values, lengths and pointers, right and wrong ones.
+// its default, values, lengths and pointers, right and wrong ones. Of TCP and UDP
+// there are sockets in further states.
 //
 // Usage: sockopt KIND
 #include "lab.h"
@@ -19,12 +20,17 @@ static const struct row { const char *name; int level, number, access, shape, ki
 #include "sockopt.inc"
 };
 
-static const struct kind { const char *name; int bit, family, type, proto; } kinds[] = {
-	{ "tcp4", TCP4, AF_INET, SOCK_STREAM, 0 }, { "tcp6", TCP6, AF_INET6, SOCK_STREAM, 0 },
-	{ "udp4", UDP4, AF_INET, SOCK_DGRAM, 0 }, { "udp6", UDP6, AF_INET6, SOCK_DGRAM, 0 },
-	{ "ping4", PING4, AF_INET, SOCK_DGRAM, IPPROTO_ICMP }, { "ping6", PING6, AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6 },
-	{ "raw4", RAW4, AF_INET, SOCK_RAW, IPPROTO_ICMP }, { "raw6", RAW6, AF_INET6, SOCK_RAW, IPPROTO_ICMPV6 },
-	{ "packet", PACKET, AF_PACKET, SOCK_RAW, 0 }, { "netlink", NETLINK, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE },
+enum state { NEW, CONNECTED, LISTENING };
+
+static const struct kind { const char *name; int bit, family, type, proto; enum state state; } kinds[] = {
+	{ "connected4", TCP4, AF_INET, SOCK_STREAM, 0, CONNECTED }, { "connected6", TCP6, AF_INET6, SOCK_STREAM, 0, CONNECTED },
+	{ "listening4", TCP4, AF_INET, SOCK_STREAM, 0, LISTENING }, { "listening6", TCP6, AF_INET6, SOCK_STREAM, 0, LISTENING },
+	{ "connectedudp4", UDP4, AF_INET, SOCK_DGRAM, 0, CONNECTED }, { "connectedudp6", UDP6, AF_INET6, SOCK_DGRAM, 0, CONNECTED },
+	{ "tcp4", TCP4, AF_INET, SOCK_STREAM, 0, NEW }, { "tcp6", TCP6, AF_INET6, SOCK_STREAM, 0, NEW },
+	{ "udp4", UDP4, AF_INET, SOCK_DGRAM, 0, NEW }, { "udp6", UDP6, AF_INET6, SOCK_DGRAM, 0, NEW },
+	{ "ping4", PING4, AF_INET, SOCK_DGRAM, IPPROTO_ICMP, NEW }, { "ping6", PING6, AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6, NEW },
+	{ "raw4", RAW4, AF_INET, SOCK_RAW, IPPROTO_ICMP, NEW }, { "raw6", RAW6, AF_INET6, SOCK_RAW, IPPROTO_ICMPV6, NEW },
+	{ "packet", PACKET, AF_PACKET, SOCK_RAW, 0, NEW }, { "netlink", NETLINK, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, NEW },
 };
 
 static const struct row *r;
@@ -162,9 +168,32 @@ static void lengths(void)
 	set("set 256 bytes", v, sizeof v);
 }
 
+// make gives fd a new socket of a kind.
+static void make(const struct kind *k)
+{
+	static int other = -1; // what they are connected to
+	static struct addr a;
+	fd = need("socket", socket(k->family, k->type, k->proto));
+	if (k->state == LISTENING)
+		need("listen", listen(fd, 1));
+	if (k->state != CONNECTED)
+		return;
+	if (other < 0) {
+		a = mk(k->family == AF_INET6 ? "::1" : "127.0.0.1", 4321);
+		if (k->type == SOCK_STREAM) {
+			other = need("socket", socket(k->family, k->type, 0));
+			need("bind", bind(other, &a.sa, a.len));
+			need("listen", listen(other, 5));
+		}
+	}
+	need("connect", connect(fd, &a.sa, a.len));
+	if (k->type == SOCK_STREAM)
+		close(need("accept", accept(other, NULL, NULL)));
+}
+
 static void walk(const struct kind *k)
 {
-	fd = need("socket", socket(k->family, k->type, k->proto));
+	make(k);
 	get("get", 256);
 	for (int i = 0; i < LEN(sizes); i++) {
 		char label[40];
