@@ -36,7 +36,9 @@ func (n *netlink) SetOption(level, name int, v []byte) error {
 	case unix.SOL_NETLINK:
 		switch name {
 		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
-			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_LISTEN_ALL_NSID:
+			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR:
+		case unix.NETLINK_LISTEN_ALL_NSID:
+			return unix.EPERM // takes a capability over the network's owner
 		case unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP:
 			return n.member(name == unix.NETLINK_ADD_MEMBERSHIP, v)
 		default:
@@ -102,7 +104,7 @@ func (n *netlink) Option(level, name int, v []byte) (int, error) {
 			copy(v, binary.NativeEndian.AppendUint64(nil, n.groups))
 			return groupMax / 8, nil
 		case unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_PKTINFO, unix.NETLINK_CAP_ACK,
-			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR:
+			unix.NETLINK_NO_ENOBUFS, unix.NETLINK_BROADCAST_ERROR, unix.NETLINK_LISTEN_ALL_NSID:
 			if len(v) < 4 {
 				return 0, unix.EINVAL
 			}

@@ -72,7 +72,7 @@ var solIPv6 = []Option{
 	{Name: "IPV6_ADDR_PREFERENCES", Number: unix.IPV6_ADDR_PREFERENCES, Access: Both, Support: Part, Gap: "source addresses are chosen by the route"},
 	{Name: "IPV6_MINHOPCOUNT", Number: unix.IPV6_MINHOPCOUNT, Access: Both, Support: Part, Gap: "packets with a lower hop limit are taken"},
 	{Name: "IPV6_RECVORIGDSTADDR", Number: unix.IPV6_RECVORIGDSTADDR, Access: Both, Support: Full},
-	{Name: "IPV6_TRANSPARENT", Number: unix.IPV6_TRANSPARENT, Access: Both, Support: Full, Gap: capability},
+	{Name: "IPV6_TRANSPARENT", Number: unix.IPV6_TRANSPARENT, Access: Both, On: V6 &^ Raw, Support: Full, Gap: capability},
 	no("IPV6_UNICAST_IF", unix.IPV6_UNICAST_IF, "not modelled"),
 	no("IPV6_RECVFRAGSIZE", unix.IPV6_RECVFRAGSIZE, "not modelled"),
 	no("IPV6_FREEBIND", unix.IPV6_FREEBIND, "not modelled"),

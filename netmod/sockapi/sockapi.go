@@ -118,7 +118,7 @@ type Entry struct {
 func Levels() []Level {
 	return []Level{
 		{"SOL_SOCKET", unix.SOL_SOCKET, "socket(7)", Inet, solSocket},
-		{"IPPROTO_IP", unix.IPPROTO_IP, "ip(7)", Inet, solIP},
+		{"IPPROTO_IP", unix.IPPROTO_IP, "ip(7)", Inet &^ Raw6, solIP},
 		{"IPPROTO_IPV6", unix.IPPROTO_IPV6, "ipv6(7)", V6, solIPv6},
 		{"IPPROTO_TCP", unix.IPPROTO_TCP, "tcp(7)", TCP, solTCP},
 		{"IPPROTO_UDP", unix.IPPROTO_UDP, "udp(7)", UDP, solUDP},

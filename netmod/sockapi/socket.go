@@ -71,7 +71,7 @@ var solSocket = []Option{
 	{Name: "SO_PEERGROUPS", Number: unix.SO_PEERGROUPS, Access: Get, Support: Full, Gap: "of AF_UNIX; ENODATA elsewhere"},
 	{Name: "SO_ZEROCOPY", Number: unix.SO_ZEROCOPY, Access: Both, Support: Refused, Errno: unix.EOPNOTSUPP, Gap: "MSG_ZEROCOPY would have to report by the error queue"},
 	no("SO_TXTIME", unix.SO_TXTIME, "not modelled"),
-	{Name: "SO_BINDTOIFINDEX", Number: unix.SO_BINDTOIFINDEX, Access: Both, Support: Full},
+	{Name: "SO_BINDTOIFINDEX", Number: unix.SO_BINDTOIFINDEX, Access: Both, On: Inet &^ Raw, Support: Full},
 	{Name: "SO_TIMESTAMP_NEW", Number: unix.SO_TIMESTAMP_NEW, Access: Both, Support: Full},
 	{Name: "SO_TIMESTAMPNS_NEW", Number: unix.SO_TIMESTAMPNS_NEW, Access: Both, Support: Full},
 	{Name: "SO_TIMESTAMPING_NEW", Number: unix.SO_TIMESTAMPING_NEW, Access: Both, Shape: Bytes, On: UDP | Ping | Raw, Support: Part, Gap: noHardware},
