@@ -17,7 +17,6 @@ func init() {
 		transcripts = append(transcripts, "sockopt "+kind)
 	}
 	transcripts = append(transcripts, "sockopt netlink")
-	capable = append(capable, "sockopt raw4", "sockopt raw6")
 	transcripts = append(transcripts, "effect 4", "effect 6", "urgent 4", "urgent 6")
 	const quickAck = "Linux tells the mode of the moment"
 	const buffers = "the stack's buffers begin larger, and may be larger"
