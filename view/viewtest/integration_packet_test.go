@@ -79,6 +79,21 @@ func TestIntegrationCapture(t *testing.T) {
 			}
 		}
 	})
+	t.Run("nmap", func(t *testing.T) {
+		viewtest.Optional(t, "nmap")
+		r := w.Umrun(t, "office=wg:"+p.Client(t).Conf, "nmap", "--privileged", "-n", "-Pn", "-sS", "-p", "79-80", "--reason", "10.77.0.1").Result()
+		if !strings.Contains(r.Stderr, `can't find interface "office"`) { // limits.md says so: when it works, say what it finds
+			t.Errorf("got %v", r)
+		}
+	})
+	t.Run("tshark", func(t *testing.T) {
+		viewtest.Optional(t, "tshark")
+		u := w.Umrun(t, "office=wg:"+p.Client(t).Conf, "sh", "-c", "tshark -i office -n -l -c2 -f icmp 2>err & until grep -q Capturing err; do sleep 0.05; done; sleep 1; ping -c1 10.77.0.1 >/dev/null; wait; cat err >&2")
+		u.Dir = workdir(t, w)
+		if r := u.Result(); strings.Count(r.Stdout, "ICMP") != 2 {
+			t.Errorf("got %v", r)
+		}
+	})
 	t.Run("dumpcap", func(t *testing.T) {
 		viewtest.Optional(t, "dumpcap")
 		me := p.Client(t)
