@@ -385,7 +385,8 @@ static void files(void)
 	say("offset %ld", (long)off);
 	num("came", recv(r, heard, sizeof heard, 0));
 	num("a page and more", sendfile(c, fileno(f), NULL, 5000));
-	num("came", recv(r, heard, sizeof heard, 0));
+	ready(r, POLLIN, 60);
+	num("came", recv(r, heard, sizeof heard, MSG_DONTWAIT));
 	num("nothing", sendfile(c, fileno(f), NULL, 0));
 	hear("nothing came", r, MSG_DONTWAIT);
 	off = 6000;
@@ -409,8 +410,10 @@ static void files(void)
 	ready(r, POLLIN, 2000);
 	num("splice", splice(r, NULL, p[1], NULL, 100, 0));
 	text("in the pipe", read(p[0], heard, 10), heard);
+	fcntl(r, F_SETFL, O_NONBLOCK);
 	num("none", splice(r, NULL, p[1], NULL, 100, SPLICE_F_NONBLOCK));
 	num("sendfile from a socket", sendfile(p[1], r, NULL, 10));
+	fcntl(r, F_SETFL, 0);
 	close(c);
 	close(p[0]);
 	close(p[1]);

@@ -98,6 +98,9 @@ func TestIntegrationTranscripts(t *testing.T) {
 		}
 	}
 	x.w.NoStrays(t)
+	if x.only == "" && len(x.seen) < leastCases {
+		t.Errorf("%d cases: some are lost", len(x.seen))
+	}
 	if x.only == "" && !t.Failed() {
 		for i, d := range differences {
 			if !x.used[i] && !d.sometimes {
@@ -108,6 +111,10 @@ func TestIntegrationTranscripts(t *testing.T) {
 	// For testdata/testsum, which shows it in its summary.
 	fmt.Printf("conformance: %d cases, %d with listed differences, %d failed\n", len(x.seen), x.differ, x.failed)
 }
+
+// leastCases is how many cases there must be, beside those of the walk over the
+// options: fewer mean that a program is no longer run.
+const leastCases = 900
 
 // A transcriber compares programs and keeps the count.
 type transcriber struct {
