@@ -43,8 +43,13 @@ func TestKernelEthtool(t *testing.T) {
 				copy(ifr, dev)
 				out, gotErr := Ethtool(twin(), ifr, got[:EthtoolLen])
 				copy(got, out)
-				*(*unsafe.Pointer)(unsafe.Pointer(&ifr[unix.IFNAMSIZ])) = unsafe.Pointer(&want[0])
-				wantErr := kernelIoctl(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr[0]))
+				req := struct { // struct ifreq, aligned and seen by the collector
+					name [unix.IFNAMSIZ]byte
+					data unsafe.Pointer
+					_    [IfreqLen - unix.IFNAMSIZ - 8]byte
+				}{data: unsafe.Pointer(&want[0])}
+				copy(req.name[:], dev)
+				wantErr := kernelIoctl(fd, unix.SIOCETHTOOL, unsafe.Pointer(&req))
 				if c.cmd == 0x02 && wantErr == 0 {
 					t.Skip("a setting, which is not taken")
 				}

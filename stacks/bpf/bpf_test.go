@@ -7,7 +7,6 @@ package bpf_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -308,7 +307,7 @@ func TestRandom(t *testing.T) {
 		}
 		same(t, p, raw, data)
 		if t.Failed() {
-			t.Fatal(fmt.Sprintf("%+v", ops))
+			t.Fatalf("%+v", ops)
 		}
 	}
 	if ran < 5000 {

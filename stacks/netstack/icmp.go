@@ -142,7 +142,7 @@ func parseICMP6(ip header.IPv6, b []byte) (e icmpError, ok bool) {
 	if len(q) < header.IPv6MinimumSize || header.IPVersion(q) != header.IPv6Version {
 		return e, false
 	}
-	next, rest := q.TransportProtocol(), []byte(q[header.IPv6MinimumSize:])
+	next, rest := tcpip.TransportProtocolNumber(q.NextHeader()), []byte(q[header.IPv6MinimumSize:])
 	if next == tcpip.TransportProtocolNumber(header.IPv6FragmentHeader) {
 		const size = 8
 		if len(rest) < size || binary.BigEndian.Uint16(rest[2:])&^7 != 0 {

@@ -252,8 +252,10 @@ func moshServer(x *try) {
 	c := start(x, in(x.view("sh", "-c", `mosh-server new -i 0.0.0.0 -p 60001 -l LC_ALL=C.UTF-8 -- sh -c "$0"; sleep 50`, typed), "", "LC_ALL=C.UTF-8"))
 	var key string
 	viewtest.Eventually(x, 20*time.Second, func() error {
-		_, rest, ok := strings.Cut(c.Output(), "MOSH CONNECT 60001 ")
-		if key, _, ok = strings.Cut(rest, "\n"); !ok {
+		_, rest, _ := strings.Cut(c.Output(), "MOSH CONNECT 60001 ")
+		var ok bool
+		key, _, ok = strings.Cut(rest, "\n")
+		if !ok {
 			return fmt.Errorf("no MOSH CONNECT in %q %q", c.Output(), c.Errors())
 		}
 		return nil

@@ -322,12 +322,6 @@ func (x *try) serve(port int, c *viewtest.Cmd) *viewtest.Cmd {
 	return x.up(c, hostport(x.me.IP4, port), hostport(x.me.IP6, port))
 }
 
-// serve4 is serve for a server that has only IPv4.
-func (x *try) serve4(port int, c *viewtest.Cmd) *viewtest.Cmd {
-	x.Helper()
-	return x.up(c, hostport(x.me.IP4, port))
-}
-
 // answer starts a server behind the peer, and waits for it.
 func (x *try) answer(port int, c *viewtest.Cmd) *viewtest.Cmd {
 	x.Helper()
