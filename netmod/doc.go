@@ -39,6 +39,14 @@
 // The first such bytes are the gate's last two, or one that the module itself
 // writes through the program's end before the program has it.
 //
+// # Urgent data
+//
+// AF_UNIX streams have an urgent byte as TCP has one: MSG_OOB, POLLPRI, SIGURG, the
+// mark, SO_OOBINLINE. A send with MSG_OOB traps: what was written is moved to the
+// stack, and the stack is told which byte is urgent before it gets it
+// ([stacks.Urgent]). In the other direction the pump stops at that byte and writes it
+// with MSG_OOB, and the rest is the kernel's.
+//
 // # Datagrams
 //
 // Where every datagram has the same source (a connected socket, netlink) and
