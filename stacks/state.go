@@ -37,6 +37,10 @@ type Interface struct {
 	MTU   int              // bytes of the network layer
 	MAC   net.HardwareAddr // nil without a link header
 
+	// Flipped are the IFF_* that a program has turned round: PROMISC, ALLMULTI,
+	// MULTICAST, NOARP and the like, which an interface without neighbours only tells.
+	Flipped uint32
+
 	// TxQueue is the length of the transmit queue as a program has set it, packets;
 	// negative: 0. It is only told.
 	TxQueue int

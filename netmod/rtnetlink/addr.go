@@ -205,22 +205,6 @@ func primary(ifc *stacks.Interface, n int) netip.Addr {
 // secondary reports whether the n-th address is not the primary one.
 func secondary(ifc *stacks.Interface, n int) bool { return primary(ifc, n) != ifc.Addrs[n].Addr() }
 
-// oneNeigh answers a request for a neighbour: there are none.
-func (r *request) oneNeigh() *nlmsg.Failure {
-	const size = 12 // struct ndmsg
-	if len(r.body) < size {
-		return nlmsg.Fail(unix.EINVAL, "Invalid header for neighbor get request")
-	}
-	dst, ok := attrAddr(r.attrs(size)[unix.NDA_DST], r.family())
-	if !ok || !dst.IsValid() {
-		return nlmsg.Fail(unix.EINVAL, "Network address not specified")
-	}
-	if index := int(attrU32(r.body[4:])); byIndex(r.state, index) == nil {
-		return nlmsg.Fail(unix.ENODEV, "Unknown device ifindex")
-	}
-	return nlmsg.Fail(unix.ENOENT, "Neighbour entry not found")
-}
-
 // rules dumps the routing policy of a machine where nobody changed it.
 func (r *request) rules(w *nlmsg.Writer) {
 	const (

@@ -157,7 +157,7 @@ func (r *request) dump(w *nlmsg.Writer) *nlmsg.Failure {
 		return r.routes(w)
 	case unix.RTM_GETRULE:
 		r.rules(w)
-	case unix.RTM_GETNEIGH:
+	case unix.RTM_GETNEIGH, unix.RTM_GETNEXTHOP: // there are none
 	default:
 		return errNoDump
 	}

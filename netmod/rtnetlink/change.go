@@ -27,6 +27,12 @@ func (r *request) change() (stacks.State, *nlmsg.Failure) {
 		f = r.changeLink(e)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		f = r.changeRoute(e)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		f = r.changeNeigh()
+	case unix.RTM_DELLINK:
+		f = r.deleteLink()
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		f = nlmsg.Fail(unix.EOPNOTSUPP, "rules are not supported")
 	default:
 		f = nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}
@@ -61,7 +67,11 @@ func (r *request) changeLink(e *editor) *nlmsg.Failure {
 	}
 	for typ := range attrs {
 		switch typ {
-		case unix.IFLA_IFNAME, unix.IFLA_MTU, unix.IFLA_TXQLEN, unix.IFLA_GROUP, unix.IFLA_EXT_MASK, unix.IFLA_OPERSTATE, unix.IFLA_LINKMODE:
+		case unix.IFLA_IFNAME, unix.IFLA_MTU, unix.IFLA_TXQLEN, unix.IFLA_EXT_MASK:
+		case unix.IFLA_GROUP, unix.IFLA_LINKMODE:
+			if len(bytes.Trim(attrs[typ], "\x00")) > 0 { // the defaults are what there is
+				return nlmsg.Fail(unix.EOPNOTSUPP, "")
+			}
 		case unix.IFLA_NET_NS_PID, unix.IFLA_NET_NS_FD:
 			return nlmsg.Fail(unix.EPERM, "")
 		default:
@@ -82,15 +92,24 @@ func (r *request) changeLink(e *editor) *nlmsg.Failure {
 		}
 	}
 	flags, mask := attrU32(r.body[8:]), attrU32(r.body[12:])
-	if mask == 0 {
-		mask = ^uint32(0) // rtnl_dev_combine_flags: an old program that sets all
-	}
-	if flags != 0 || attrU32(r.body[12:]) != 0 {
-		if mask&unix.IFF_UP != 0 {
-			e.setUp(ifc, flags&unix.IFF_UP != 0)
+	if flags != 0 || mask != 0 {
+		if mask == 0 {
+			mask = ^uint32(0) // rtnl_dev_combine_flags: an old program that sets all
 		}
+		e.setFlags(ifc, flags, mask)
 	}
 	return nil
+}
+
+// setFlags is __dev_change_flags: of the flags in mask, those that a program may
+// change become as in flags.
+func (e *editor) setFlags(ifc *stacks.Interface, flags, mask uint32) {
+	const flippable = unix.IFF_DEBUG | unix.IFF_NOTRAILERS | unix.IFF_NOARP | unix.IFF_DYNAMIC | unix.IFF_MULTICAST |
+		unix.IFF_PORTSEL | unix.IFF_AUTOMEDIA | unix.IFF_PROMISC | unix.IFF_ALLMULTI
+	ifc.Flipped ^= (deviceOf(ifc).flags ^ flags) & mask & flippable
+	if mask&unix.IFF_UP != 0 {
+		e.setUp(ifc, flags&unix.IFF_UP != 0)
+	}
 }
 
 // changeMTU is dev_validate_mtu; the stack knows what the link can carry.

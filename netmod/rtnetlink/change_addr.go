@@ -150,7 +150,9 @@ func (q *addrRequest) addInfo(e *editor, flags uint16, info stacks.AddrInfo) *nl
 		return nlmsg.Fail(unix.EINVAL, "ipv6: Invalid prefix length")
 	case q.ifc == nil:
 		return nlmsg.Fail(unix.ENODEV, "ipv6: Unable to find the interface")
-	case six && (q.local.IsMulticast() || q.local.IsUnspecified() || q.local.IsLoopback() && !q.ifc.Loop || q.local.Is4In6()):
+	case six && q.local.IsMulticast():
+		return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv6: Cannot assign multicast address without \"IFA_F_MCAUTOJOIN\" flag")
+	case six && (q.local.IsUnspecified() || q.local.IsLoopback() && !q.ifc.Loop || q.local.Is4In6()):
 		return nlmsg.Fail(unix.EADDRNOTAVAIL, "ipv6: Invalid address")
 	case six && q.ifc.MTU < minMTU6:
 		return nlmsg.Fail(unix.ENOBUFS, "ipv6: IPv6 is disabled on this device")

@@ -91,8 +91,8 @@ func (r *request) wanted() (wanted, *nlmsg.Failure) {
 	if w.table == 0 {
 		w.table = unix.RT_TABLE_MAIN
 	}
-	if flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) != 0 {
-		return w, nlmsg.Fail(unix.EINVAL, "Invalid rtm_flags for route - can not contain DEAD or LINKDOWN")
+	if flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) != 0 && family == unix.AF_INET {
+		return w, nlmsg.Fail(unix.EINVAL, "Invalid rtm_flags - can not contain DEAD or LINKDOWN")
 	}
 	if attrs[rtaNHID] != nil {
 		return w, nlmsg.Fail(unix.EINVAL, "Nexthop id does not exist") // there are none
@@ -144,6 +144,8 @@ func (r *request) routeType(w *wanted) *nlmsg.Failure {
 		w.typ = unix.RTN_UNICAST
 	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
 		return nlmsg.Fail(unix.EOPNOTSUPP, "routes of this type follow from addresses")
+	case unix.RTN_NAT, unix.RTN_XRESOLVE:
+		return nlmsg.Fail(unix.EINVAL, "Invalid scope")
 	default:
 		return nlmsg.Fail(unix.EINVAL, "Invalid route type")
 	}
@@ -183,6 +185,9 @@ func (e *editor) removeRoute(w wanted) *nlmsg.Failure {
 	if first >= 0 {
 		e.Routes = slices.Delete(e.Routes, first, first+1)
 		return nil
+	}
+	if w.table != unix.RT_TABLE_LOCAL && w.table != unix.RT_TABLE_MAIN && !slices.Contains(e.Tables, stacks.Table{Family: familyOf(w.dst.Addr()), ID: int(w.table)}) {
+		return nlmsg.Fail(unix.ESRCH, "FIB table does not exist")
 	}
 	if w.table == unix.RT_TABLE_LOCAL && slices.ContainsFunc(entries(e.State), func(x entry) bool { return x.table == w.table && x.dst == w.dst }) {
 		return nlmsg.Fail(unix.EOPNOTSUPP, "the table local cannot be changed")
@@ -275,7 +280,7 @@ func (e *editor) nextHop(w *wanted) *nlmsg.Failure {
 		return nil
 	case !four && w.gateway.IsLinkLocalUnicast():
 		if ifc == nil {
-			return nlmsg.Fail(unix.EINVAL, "")
+			return nlmsg.Fail(unix.EINVAL, "Egress device not specified")
 		}
 		return nil
 	case w.onLink && ifc == nil:

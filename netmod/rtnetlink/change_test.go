@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg"
 	"umrun/stacks"
 )
 
@@ -229,6 +230,20 @@ func TestKernelChanges(t *testing.T) {
 		{"metric of an address", addrWith(newA, add, tun, "10.18.0.1/24", extra{metric: 50})},
 		{"another metric", addrWith(newA, replace, tun, "10.18.0.1/24", extra{metric: 60})},
 		{"protocol", addrWith(newA, add, tun, "10.19.0.1/24", extra{proto: 9})},
+		{"promiscuous", linkReq(tun, unix.IFF_PROMISC, unix.IFF_PROMISC)},
+		{"no multicast", linkReq(tun, 0, unix.IFF_MULTICAST)},
+		{"ARP", linkReq(tun, unix.IFF_ALLMULTI, unix.IFF_NOARP|unix.IFF_ALLMULTI)},
+		{"as it was", linkReq(tun, unix.IFF_NOARP|unix.IFF_MULTICAST, unix.IFF_PROMISC|unix.IFF_NOARP|unix.IFF_ALLMULTI|unix.IFF_MULTICAST)},
+		{"queue length", linkReq(tun, 0, 0, attribute(unix.IFLA_TXQLEN, u32(77)))},
+		{"neighbour, not there", message(unix.RTM_DELNEIGH, plain, 1, []byte{unix.AF_INET, 0, 0, 0}, u32(tun), make([]byte, 4), attribute(unix.NDA_DST, []byte{10, 1, 0, 77}))},
+		{"neighbour, changed", message(unix.RTM_NEWNEIGH, modify, 1, []byte{unix.AF_INET6, 0, 0, 0}, u32(tun), make([]byte, 4), attribute(unix.NDA_DST, make([]byte, 16)))},
+		{"neighbour of no interface", message(unix.RTM_NEWNEIGH, add, 1, []byte{unix.AF_INET, 0, 0, 0}, u32(77), make([]byte, 4), attribute(unix.NDA_DST, []byte{10, 1, 0, 77}))},
+		{"neighbour without address", message(unix.RTM_NEWNEIGH, add, 1, []byte{unix.AF_INET, 0, 0, 0}, u32(tun), make([]byte, 4))},
+		{"neighbour of another family", message(unix.RTM_NEWNEIGH, add, 1, []byte{unix.AF_PACKET, 0, 0, 0}, u32(tun), make([]byte, 4), attribute(unix.NDA_DST, []byte{10, 1, 0, 77}))},
+		{"neighbour with a short address", message(unix.RTM_NEWNEIGH, add, 1, []byte{unix.AF_INET6, 0, 0, 0}, u32(tun), make([]byte, 4), attribute(unix.NDA_DST, []byte{10, 1, 0, 77}))},
+		{"delete no link", message(unix.RTM_DELLINK, plain, 1, []byte{0, 0, 0, 0}, u32(77), u32(0), u32(0))},
+		{"delete which link", message(unix.RTM_DELLINK, plain, 1, []byte{0, 0, 0, 0}, u32(0), u32(0), u32(0))},
+		{"delete lo", message(unix.RTM_DELLINK, plain, 1, []byte{0, 0, 0, 0}, u32(lo), u32(0), u32(0))},
 		{"lifetime", addrWith(newA, add, tun, "10.20.0.1/24", extra{valid: 3000, preferred: 2000})},
 		{"deprecated", addrWith(newA, replace, tun, "10.20.0.1/24", extra{valid: 3000})},
 		{"for ever", addrWith(newA, replace, tun, "10.20.0.1/24", extra{})},
@@ -312,6 +327,8 @@ func TestKernelChanges(t *testing.T) {
 		{"IPv6 MTU of a route", routeReq(newR, add, "fd99::/64", hop{oif: tun, mtu: 1300})},
 		{"on link", routeReq(newR, add, "10.100.0.0/16", hop{via: "99.1.1.1", oif: tun, flags: unix.RTNH_F_ONLINK})},
 		{"on link, no interface", routeReq(newR, add, "10.101.0.0/16", hop{via: "99.1.1.1", flags: unix.RTNH_F_ONLINK})},
+		{"IPv6 dead", routeReq(newR, add, "fd31::/64", hop{oif: tun, flags: unix.RTNH_F_DEAD})},
+		{"IPv6 delete in no table", routeReq(delR, plain, "fd31::/64", hop{table: 77})},
 		{"dead", routeReq(newR, add, "10.101.0.0/16", hop{oif: tun, flags: unix.RTNH_F_DEAD})},
 		{"host scope, gateway", routeReq(newR, add, "10.103.0.0/16", hop{via: "10.1.0.1", scope: unix.RT_SCOPE_HOST})},
 		{"link scope, gateway", routeReq(newR, add, "10.103.0.0/16", hop{via: "10.1.0.1", scope: unix.RT_SCOPE_LINK})},
@@ -354,7 +371,7 @@ func TestKernelChanges(t *testing.T) {
 		{"lo: delete", addrReq(delA, plain, lo, "127.0.0.1/8")},
 	}
 	elsewhere(t)
-	k := newKernelSocket(t, Options{})
+	k := newKernelSocket(t, Options{ExtAck: true})
 	s := stacks.State{Interfaces: []stacks.Interface{
 		{Index: 1, Name: "lo", Loop: true, MTU: 65536}, {Index: 2, Name: "tun0", MTU: 1500},
 	}}
@@ -362,8 +379,8 @@ func TestKernelChanges(t *testing.T) {
 	first := true
 	for _, step := range steps {
 		want := errnoIn(k.answer(t, step.req))
-		got := errnoIn(Options{}.Serve(s, func(next stacks.State, _ Origin) error { s = next; return nil }, step.req, k.port))
-		if want != got {
+		got := errnoIn(Options{ExtAck: true}.Serve(s, func(next stacks.State, _ Origin) error { s = next; return nil }, step.req, k.port))
+		if fmt.Sprint(want) != fmt.Sprint(got) {
 			t.Errorf("%s: kernel %v, ours %v", step.name, want, got)
 		}
 		if first {
@@ -392,10 +409,16 @@ func errnoIn(datagrams [][]byte) error {
 	if len(datagrams) != 1 || binary.NativeEndian.Uint16(datagrams[0][4:]) != unix.NLMSG_ERROR {
 		return fmt.Errorf("no acknowledgement: %x", datagrams)
 	}
-	if e := -int32(binary.NativeEndian.Uint32(datagrams[0][16:])); e != 0 {
-		return unix.Errno(e)
+	d := datagrams[0]
+	e := -int32(binary.NativeEndian.Uint32(d[16:]))
+	if e == 0 {
+		return nil
 	}
-	return nil
+	if binary.NativeEndian.Uint16(d[6:])&unix.NLM_F_ACK_TLVS != 0 {
+		n := 20 + int(binary.NativeEndian.Uint32(d[20:])) // the request
+		return fmt.Errorf("%w: %s", unix.Errno(e), attrString(nlmsg.Attrs(d, nlmsg.Align(n))[1]))
+	}
+	return unix.Errno(e)
 }
 
 // seen is a dump without what comes from elsewhere: queues, carriers, protocols of

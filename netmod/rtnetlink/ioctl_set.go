@@ -35,7 +35,7 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	}
 	value := ifr[unix.IFNAMSIZ:]
 	number := int(int32(binary.NativeEndian.Uint32(value)))
-	up := binary.NativeEndian.Uint16(value)&unix.IFF_UP != 0
+	flags := uint32(binary.NativeEndian.Uint16(value))
 	var errno unix.Errno
 	switch cmd {
 	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFBRDADDR, unix.SIOCSIFDSTADDR:
@@ -45,7 +45,7 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 		errno = e.setInet(ifc, cmd, ifr)
 	case unix.SIOCSIFFLAGS:
 		if !alias {
-			e.setUp(ifc, up)
+			e.setFlags(ifc, flags, ^uint32(0))
 			break
 		}
 		clear(value[:8]) // flags, no address
@@ -53,7 +53,7 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 		switch {
 		case n < 0:
 			errno = unix.EADDRNOTAVAIL
-		case !up:
+		case flags&unix.IFF_UP == 0:
 			e.removeAddr(ifc, n)
 		}
 	case unix.SIOCSIFMTU:

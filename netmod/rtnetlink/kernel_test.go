@@ -131,11 +131,11 @@ func decode(t *testing.T, datagrams [][]byte) (out []decoded) {
 // unsaid are the attributes of the kernel that we leave out, by message type.
 var unsaid = map[uint16]map[uint16]string{
 	unix.RTM_NEWLINK: {
-		5: "IFLA_LINK: the other end of a veth", 12: "IFLA_PROTINFO: IPv6 sysctls and counters", 14: "IFLA_MAP: all zero",
-		18: "IFLA_LINKINFO: driver", 26: "IFLA_AF_SPEC: sysctls", 27: "IFLA_NET_NS_PID or number of VFs",
-		30: "IFLA_NET_NS...", 31: "IFLA_NUM_TX_QUEUES", 32: "IFLA_NUM_RX_QUEUES", 35: "IFLA_CARRIER_CHANGES",
+		5: "IFLA_LINK: the other end of a veth", 12: "IFLA_PROTINFO: IPv6 sysctls and counters",
+		18: "IFLA_LINKINFO: driver; see TestKernelLinkInfo", 31: "IFLA_NUM_TX_QUEUES: of a veth, as many as processors", 32: "IFLA_NUM_RX_QUEUES", 26: "IFLA_AF_SPEC: sysctls", 27: "IFLA_NET_NS_PID or number of VFs",
+		30: "IFLA_NET_NS...", 35: "IFLA_CARRIER_CHANGES",
 		40: "IFLA_GSO_MAX_SEGS", 41: "IFLA_GSO_MAX_SIZE", 43: "IFLA_XDP", 47: "IFLA_CARRIER_UP_COUNT", 48: "IFLA_CARRIER_DOWN_COUNT",
-		58: "IFLA_GRO_MAX_SIZE", 59: "IFLA_TSO_MAX_SIZE", 60: "IFLA_TSO_MAX_SEGS", 61: "IFLA_ALLMULTI",
+		58: "IFLA_GRO_MAX_SIZE", 59: "IFLA_TSO_MAX_SIZE", 60: "IFLA_TSO_MAX_SEGS",
 		63: "IFLA_GSO_IPV4_MAX_SIZE", 64: "IFLA_GRO_IPV4_MAX_SIZE", 66: "IFLA_MAX_PACING_OFFLOAD_HORIZON", 67: "IFLA_NETNS_IMMUTABLE",
 		68: "IFLA_HEADROOM", 69: "IFLA_TAILROOM",
 		unix.NLA_F_NESTED | 62: "IFLA_DEVLINK_PORT", unix.NLA_F_NESTED | 65: "IFLA_DPLL_PIN",
@@ -323,6 +323,17 @@ func TestKernelRouteGet(t *testing.T) {
 				compare(t, Options{}, message(unix.RTM_GETROUTE, request1, 5, body), true)
 			})
 		}
+	}
+}
+
+// TestKernelLinkInfo: the interface says of itself what a TUN device says.
+func TestKernelLinkInfo(t *testing.T) {
+	oracle(t)
+	k := newKernelSocket(t, Options{})
+	req := message(unix.RTM_GETLINK, request1, 1, []byte{0, 0, 0, 0}, u32(2), u32(0), u32(0))
+	want := decode(t, k.answer(t, req))[0].Attrs[unix.IFLA_LINKINFO]
+	if got := decode(t, Answer(twin(), req, k.port))[0].Attrs[unix.IFLA_LINKINFO]; got != want {
+		t.Errorf("%s, the kernel %s", got, want)
 	}
 }
 

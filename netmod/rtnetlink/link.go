@@ -25,6 +25,8 @@ const (
 
 	iflaMinMTU = 50 // newer than the list in x/sys
 	iflaMaxMTU = 51
+
+	iflaAllMulti = 61
 )
 
 // A device is what the kernel says about interfaces of a kind.
@@ -55,6 +57,7 @@ func deviceOf(i *stacks.Interface) device {
 		d = device{hwType: unix.ARPHRD_NONE, flags: up | unix.IFF_POINTOPOINT | unix.IFF_MULTICAST | unix.IFF_NOARP, qdisc: "pfifo_fast",
 			txqlen: 500, oper: operUnknown, minMTU: 68, maxMTU: 65535}
 	}
+	d.flags ^= i.Flipped
 	if i.TxQueue != 0 {
 		d.txqlen = uint32(max(0, i.TxQueue))
 	}
@@ -164,7 +167,17 @@ func linkDetails(w *nlmsg.Writer, i *stacks.Interface, d device) {
 	w.AttrU32(iflaMinMTU, d.minMTU)
 	w.AttrU32(iflaMaxMTU, d.maxMTU)
 	w.AttrU32(unix.IFLA_GROUP, 0)
-	w.AttrU32(unix.IFLA_PROMISCUITY, 0)
+	promiscuous, allMulti := uint32(0), uint32(0)
+	if d.flags&unix.IFF_PROMISC != 0 {
+		promiscuous = 1
+	}
+	if d.flags&unix.IFF_ALLMULTI != 0 {
+		allMulti = 1
+	}
+	w.AttrU32(unix.IFLA_PROMISCUITY, promiscuous)
+	w.AttrU32(iflaAllMulti, allMulti)
+	w.AttrU32(unix.IFLA_NUM_TX_QUEUES, 1)
+	w.AttrU32(unix.IFLA_NUM_RX_QUEUES, 1)
 	var carrier uint8
 	if i.Up {
 		carrier = 1
@@ -180,6 +193,28 @@ func linkDetails(w *nlmsg.Writer, i *stacks.Interface, d device) {
 		return binary.NativeEndian.AppendUint32(b, uint32(v))
 	}))
 	w.AttrString(unix.IFLA_QDISC, d.qdisc)
+	w.AttrZero(unix.IFLA_MAP, 32)
+	if d.hwType == unix.ARPHRD_NONE {
+		w.Attr(unix.IFLA_LINKINFO, tunInfo())
+	}
+}
+
+// tunInfo is what a TUN device without owner says of itself, IFLA_LINKINFO:
+// drivers/net/tun.c:tun_fill_info.
+func tunInfo() []byte {
+	const (
+		tunType       = 3 // IFLA_TUN_TYPE
+		tunPI         = 4 // IFLA_TUN_PI
+		tunVnetHdr    = 5 // IFLA_TUN_VNET_HDR
+		tunPersist    = 6 // IFLA_TUN_PERSIST
+		tunMultiQueue = 7 // IFLA_TUN_MULTI_QUEUE
+	)
+	data := nlmsg.AppendAttr(nil, tunType, []byte{unix.IFF_TUN})
+	for _, typ := range []uint16{tunPI, tunVnetHdr, tunPersist, tunMultiQueue} {
+		data = nlmsg.AppendAttr(data, typ, []byte{0})
+	}
+	info := nlmsg.AppendAttr(nil, unix.IFLA_INFO_KIND, []byte("tun\x00"))
+	return nlmsg.AppendAttr(info, unix.IFLA_INFO_DATA, data)
 }
 
 // stats is struct rtnl_link_stats64 or its older form, of n bytes.
