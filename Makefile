@@ -25,7 +25,8 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools
 TEST_DEV    := gcc-multilib python3
 PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
-	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh
+	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh nmap:nmap \
+	firefox-esr:firefox-esr
 PROGRAM_DEV := postgresql-15 ruby-webrick
 
 .PHONY: all build test conform check fuzz bench suites programs demo deps-build deps-test clean

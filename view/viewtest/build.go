@@ -89,12 +89,20 @@ func Target(t testing.TB, name string, how Linking) string {
 	})
 }
 
-// BrowserDriver builds the program that runs Chromium for a test, once, and
+// BrowserDriver builds the program that runs a browser for a test, once, and
 // returns its path: see its own documentation.
 func BrowserDriver(t testing.TB) string {
 	t.Helper()
 	return once(t, "browser", func(path string) error {
 		return goBuild(path, "umrun/view/viewtest/browser")
+	})
+}
+
+// GoQUIC builds the program that speaks HTTP/3, once, and returns its path.
+func GoQUIC(t testing.TB) string {
+	t.Helper()
+	return once(t, "goquic", func(path string) error {
+		return goBuild(path, "umrun/view/viewtest/goquic")
 	})
 }
 

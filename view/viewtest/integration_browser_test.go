@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Browsers in views: Chromium as an ordinary user with its own sandbox on, two
-// of them in two tunnels, and Firefox where it is installed.
+// Browsers in views: Chromium as an ordinary user with its own sandbox on, and
+// two of them in two tunnels. Firefox is in the table of programs.
 
 package viewtest_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,7 +35,7 @@ type browser struct {
 }
 
 // driver is the command line of a browser with a new profile.
-func driver(t *testing.T, w *viewtest.World, flags ...string) []string {
+func driver(t testing.TB, w *viewtest.World, flags ...string) []string {
 	t.Helper()
 	viewtest.Need(t, "chromium")
 	profile := filepath.Join(w.Home(), strings.ReplaceAll(fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()), "/", "-"))
@@ -45,7 +43,7 @@ func driver(t *testing.T, w *viewtest.World, flags ...string) []string {
 }
 
 // launch starts a browser and waits until it takes commands.
-func launch(t *testing.T, c *viewtest.Cmd) *browser {
+func launch(t testing.TB, c *viewtest.Cmd) *browser {
 	t.Helper()
 	b := &browser{Cmd: c}
 	var err error
@@ -61,13 +59,13 @@ func launch(t *testing.T, c *viewtest.Cmd) *browser {
 }
 
 // do gives a command and returns the answer.
-func (b *browser) do(t *testing.T, command string) answer {
+func (b *browser) do(t testing.TB, command string) answer {
 	t.Helper()
 	b.tell(t, command)
 	return b.answer(t)
 }
 
-func (b *browser) tell(t *testing.T, command string) {
+func (b *browser) tell(t testing.TB, command string) {
 	t.Helper()
 	if _, err := fmt.Fprintln(b.in, command); err != nil {
 		t.Fatalf("%s: %v", command, err)
@@ -75,7 +73,7 @@ func (b *browser) tell(t *testing.T, command string) {
 }
 
 // answer waits for the next one. The driver bounds each command with 30 s.
-func (b *browser) answer(t *testing.T) (a answer) {
+func (b *browser) answer(t testing.TB) (a answer) {
 	t.Helper()
 	viewtest.Eventually(t, 45*time.Second, func() error {
 		lines := strings.SplitAfter(b.Output(), "\n")
@@ -89,7 +87,7 @@ func (b *browser) answer(t *testing.T) (a answer) {
 }
 
 // must is do for a command that has to work.
-func (b *browser) must(t *testing.T, command string) string {
+func (b *browser) must(t testing.TB, command string) string {
 	t.Helper()
 	a := b.do(t, command)
 	if a.Error != "" {
@@ -99,7 +97,7 @@ func (b *browser) must(t *testing.T, command string) string {
 }
 
 // leave closes the browser, which has to go with all that it started.
-func (b *browser) leave(t *testing.T) {
+func (b *browser) leave(t testing.TB) {
 	t.Helper()
 	b.tell(t, "close")
 	if r := b.Result(); r.Status != 0 {
@@ -108,7 +106,7 @@ func (b *browser) leave(t *testing.T) {
 }
 
 // nobodyLeft fails the test if a process is left on the host.
-func nobodyLeft(t *testing.T, w *viewtest.World) {
+func nobodyLeft(t testing.TB, w *viewtest.World) {
 	t.Helper()
 	viewtest.Eventually(t, 10*time.Second, func() error {
 		var left []string
@@ -125,7 +123,7 @@ func nobodyLeft(t *testing.T, w *viewtest.World) {
 
 // asked fails the test unless the peer's dnsmasq was asked for each name by
 // the client, through the tunnel.
-func asked(t *testing.T, p *viewtest.Peer, c *viewtest.Client, names ...string) {
+func asked(t testing.TB, p *viewtest.Peer, c *viewtest.Client, names ...string) {
 	t.Helper()
 	q := p.Queries()
 	for _, n := range names {
@@ -267,38 +265,4 @@ func TestIntegrationTwoBrowsers(t *testing.T) {
 	for i := range peers {
 		asked(t, peers[i], clients[i], viewtest.NameWeb, viewtest.NameV4, viewtest.NameV6)
 	}
-}
-
-// TestIntegrationFirefox takes a picture of a page in a view.
-func TestIntegrationFirefox(t *testing.T) {
-	viewtest.Optional(t, "firefox-esr")
-	w, p, me := lab(t)
-	profile := filepath.Join(w.Home(), "firefox")
-	picture := filepath.Join(w.Home(), "page.png")
-	if r := w.HostCmd(t.Context(), "mkdir", profile).AsUser(w.Home()).Result(); r.Status != 0 {
-		t.Fatal(r)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	u := w.HostCmd(ctx, viewtest.Binary(t), "-n", me.Conf, "--", "firefox-esr", "--headless", "--no-remote",
-		"--profile", profile, "--screenshot", picture, "http://www.lab.test/?firefox").AsUser(w.Home())
-	if r := u.Result(); r.Status != 0 {
-		t.Errorf("firefox: %v", r)
-	}
-	if b, err := os.ReadFile(picture); err != nil || !bytes.HasPrefix(b, []byte("\x89PNG\r\n")) {
-		t.Errorf("no picture: %d bytes, %v", len(b), err)
-	}
-	got := bufio.NewScanner(strings.NewReader(p.Requests()))
-	seen := false
-	for got.Scan() {
-		l := got.Text()
-		seen = seen || strings.Contains(l, "GET /?firefox ") && strings.Contains(l, "Firefox/") &&
-			(strings.HasPrefix(l, me.IP4.String()+" ") || strings.HasPrefix(l, me.IP6.String()+" "))
-	}
-	if !seen {
-		t.Errorf("the peer's nginx did not serve the page to Firefox; it logged\n%s", p.Requests())
-	}
-	nobodyLeft(t, w)
-	w.NoStrays(t)
-	asked(t, p, me, viewtest.NameWeb)
 }

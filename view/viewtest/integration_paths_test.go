@@ -17,11 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// pathPrograms are the commands, and how many lines of each must be there.
-var pathPrograms = []struct {
+// A pathProgram is a command, and how many lines it must print.
+type pathProgram struct {
 	name, line string
 	lines      int
-}{
+}
+
+var pathPrograms = []pathProgram{
 	{"traceroute", "traceroute -n -q 1 -w 2 10.78.3.1", 4},
 	{"traceroute-v6", "traceroute -n -q 1 -w 2 fd78:3::1", 4},
 	{"traceroute-three-probes", "traceroute -n -w 2 -m 4 10.78.3.1", 4},
@@ -43,41 +45,45 @@ var pathPrograms = []struct {
 var pathNoise = regexp.MustCompile(` *(\d+(\.\d+)? ?ms|time \d+ms|rtt .*|^Start: .*|^HOST: \S+|\d+\.\d+( +\d+\.\d+)+)`)
 
 func TestIntegrationPaths(t *testing.T) {
-	viewtest.Need(t, "setpriv", "traceroute", "tracepath", "mtr", "ping")
 	w := viewtest.New(t)
 	native := w.Peers[0].Native(t)
 	w.Peers[0].Routers(t)
 	for _, p := range pathPrograms {
-		t.Run(p.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-			defer cancel()
-			// Of the path nothing is known; mtr goes without its file's capability, as in a view.
-			for _, family := range []string{"-4", "-6"} {
-				if r := native.Command(ctx, "ip", family, "route", "flush", "cache").Result(); r.Status != 0 {
-					t.Fatal(r)
-				}
-			}
-			c := native.Command(ctx, append([]string{"setpriv", "--no-new-privs"}, strings.Fields(p.line)...)...).AsUser(w.Home())
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer c.Stop()
-			u := w.Umrun(t, w.Peers[0].Client(t).Conf, strings.Fields(p.line)...)
-			if err := u.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer u.Stop()
-			want, got := c.Result(), u.Result()
-			if n := strings.Count(strings.TrimSpace(want.Stdout), "\n") + 1; n < p.lines {
-				t.Fatalf("natively: %v", want)
-			}
-			if d := cmp.Diff(pathNoise.ReplaceAllString(want.Stdout, "TIME"), pathNoise.ReplaceAllString(got.Stdout, "TIME")); d != "" || want.Status != got.Status {
-				t.Errorf("-native +umrun:\n%s\nnatively: %v\nunder umrun: %v", d, want, got)
-			}
-			if testing.Verbose() {
-				t.Log(got.Stdout)
-			}
-		})
+		t.Run(p.name, func(t *testing.T) { p.compare(t, w, native) })
 	}
 	w.NoStrays(t)
+}
+
+// compare runs the command on both sides.
+func (p pathProgram) compare(t testing.TB, w *viewtest.World, native *viewtest.NS) {
+	t.Helper()
+	viewtest.Need(t, "setpriv", strings.Fields(p.line)[0])
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	// Of the path nothing is known; mtr goes without its file's capability, as in a view.
+	for _, family := range []string{"-4", "-6"} {
+		if r := native.Command(ctx, "ip", family, "route", "flush", "cache").Result(); r.Status != 0 {
+			t.Fatal(r)
+		}
+	}
+	c := native.Command(ctx, append([]string{"setpriv", "--no-new-privs"}, strings.Fields(p.line)...)...).AsUser(w.Home())
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	u := w.Umrun(t, w.Peers[0].Client(t).Conf, strings.Fields(p.line)...)
+	if err := u.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer u.Stop()
+	want, got := c.Result(), u.Result()
+	if n := strings.Count(strings.TrimSpace(want.Stdout), "\n") + 1; n < p.lines {
+		t.Fatalf("natively: %v", want)
+	}
+	if d := cmp.Diff(pathNoise.ReplaceAllString(want.Stdout, "TIME"), pathNoise.ReplaceAllString(got.Stdout, "TIME")); d != "" || want.Status != got.Status {
+		t.Errorf("%s: -native +umrun:\n%s\nnatively: %v\nunder umrun: %v", p.line, d, want, got)
+	}
+	if testing.Verbose() {
+		t.Log(got.Stdout)
+	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command browser starts Chromium, sandbox on, and does with it what it is told:
-// a command a line on stdin, a JSON answer a line on stdout.
+// Command browser starts Chromium or Firefox, sandbox on, and does with it what
+// it is told: a command a line on stdin, a JSON answer a line on stdout.
 //
 //	open URL        go to a page; its text
 //	fetch URL       fetch() from the page; the text
@@ -10,6 +10,8 @@
 //	rtc             WebRTC from the page to itself: "TEXT over ADDRESS ...", the
 //	                text that a data channel carried and the local addresses that
 //	                the page learned
+//	sandbox         what keeps Firefox's pages in, as the kernel tells; Chromium
+//	                has a page of its own, chrome://sandbox
 //	port            the port of the debugger
 //	close           close the browser; also the end of stdin does
 //
@@ -25,16 +27,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
-
-	cdpbrowser "github.com/chromedp/cdproto/browser"
-	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/remote"
 )
 
 // An Answer is one line of stdout. Error is empty when the command worked.
@@ -45,45 +41,49 @@ type Answer struct {
 	Took    time.Duration // nanoseconds in the JSON
 }
 
+// A browser is one that runs. Its methods are called one at a time.
+type browser interface {
+	open(ctx context.Context, url string) error
+	// eval runs a script in the page, waits for its promise, and returns the
+	// string that it gives.
+	eval(ctx context.Context, script string) (string, error)
+	// download saves what a link of the page leads to, and returns the path.
+	download(ctx context.Context, url string) (string, error)
+	sandbox() (string, error)
+	port() (string, error)
+	// close closes it as a user would and waits for its end.
+	close() error
+}
+
 func main() {
 	profile := flag.String("profile", "", "directory of the profile, made if need be")
 	limit := flag.Duration("limit", 30*time.Second, "how long a command may take")
+	fox := flag.Bool("firefox", false, "start Firefox; else it is Chromium")
+	var more []string
+	flag.Func("flag", "NAME or NAME=VALUE: a flag for Chromium, more than once if need be", func(s string) error {
+		more = append(more, s)
+		return nil
+	})
 	flag.Parse()
-	if err := drive(*profile, *limit); err != nil {
+	err := errors.New("needs -profile")
+	switch {
+	case os.Geteuid() == 0:
+		err = errors.New("runs as root: the browser's sandbox would be off")
+	case *profile == "":
+	case *fox:
+		err = drive(func() (browser, error) { return startFirefox(*profile, *limit) }, *limit)
+	default:
+		err = drive(func() (browser, error) { return startChromium(*profile, *limit, more) }, *limit)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "browser:", err)
 		os.Exit(1)
 	}
 }
 
-// flags are those of somebody who wants to see no traffic but his own. Neither
-// here nor in chromedp's defaults is --no-sandbox: chromedp adds it for root
-// alone.
-var flags = []chromedp.ExecAllocatorOption{
-	chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.DisableGPU,
-	chromedp.Flag("disable-background-networking", true),
-	chromedp.Flag("disable-component-update", true),
-	chromedp.Flag("disable-sync", true),
-	chromedp.Flag("password-store", "basic"),
-	// A page that may use the camera learns the addresses; so do the tests.
-	chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns"),
-}
-
-func drive(profile string, limit time.Duration) error {
-	if os.Geteuid() == 0 {
-		return errors.New("runs as root: the browser's sandbox would be off")
-	}
-	if profile == "" {
-		return errors.New("needs -profile")
-	}
-	printed := &output{}
-	options := append(flags, chromedp.UserDataDir(profile), chromedp.CombinedOutput(printed),
-		chromedp.WSURLReadTimeout(limit), remote.WebSocket)
-	alloc, release := chromedp.NewExecAllocator(context.Background(), options...)
-	defer release() // waits for the browser's process
-	ctx, cancel := chromedp.NewContext(alloc)
-	defer cancel()
+func drive(begin func() (browser, error), limit time.Duration) error {
 	start := time.Now()
-	err := chromedp.Do(ctx) // no deadline of its own: it would be the browser's
+	b, err := begin()
 	say(Answer{Command: "start", Took: time.Since(start)}, err)
 	if err != nil {
 		return err
@@ -96,17 +96,19 @@ func drive(profile string, limit time.Duration) error {
 		}
 		do, ok := commands[verb]
 		if !ok {
-			return fmt.Errorf("unknown command %q", verb)
+			err = fmt.Errorf("unknown command %q", verb)
+			break
 		}
 		a := Answer{Command: in.Text()}
 		start := time.Now()
-		one, end := context.WithTimeout(ctx, limit)
-		a.Value, err = do(one, profile, arg)
+		one, end := context.WithTimeout(context.Background(), limit)
+		var err error
+		a.Value, err = do(one, b, arg)
 		end()
 		a.Took = time.Since(start)
 		say(a, err)
 	}
-	return errors.Join(in.Err(), chromedp.Cancel(ctx)) // Cancel closes it as a user would
+	return errors.Join(err, in.Err(), b.close())
 }
 
 func say(a Answer, err error) {
@@ -116,35 +118,35 @@ func say(a Answer, err error) {
 	json.NewEncoder(os.Stdout).Encode(a)
 }
 
-var commands = map[string]func(ctx context.Context, profile, arg string) (string, error){
-	"open": func(ctx context.Context, _, page string) (string, error) {
-		if err := chromedp.Do(ctx, chromedp.Navigate(page)); err != nil {
+var commands = map[string]func(ctx context.Context, b browser, arg string) (string, error){
+	"open": func(ctx context.Context, b browser, page string) (string, error) {
+		if err := b.open(ctx, page); err != nil {
 			return "", err
 		}
-		return chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText`))
+		return b.eval(ctx, `document.body.innerText`)
 	},
-	"fetch": func(ctx context.Context, _, page string) (string, error) {
-		return promise(ctx, fmt.Sprintf(`fetch(%q, {cache: "no-store"}).then(r => r.text())`, page))
+	"fetch": func(ctx context.Context, b browser, page string) (string, error) {
+		return b.eval(ctx, fmt.Sprintf(`fetch(%q, {cache: "no-store"}).then(r => r.text())`, page))
 	},
-	"echo":     echo,
-	"rtc":      rtc,
-	"download": download,
-	"port": func(_ context.Context, profile, _ string) (string, error) {
-		b, err := os.ReadFile(filepath.Join(profile, "DevToolsActivePort"))
-		port, _, _ := strings.Cut(string(b), "\n")
-		return port, err
+	"echo": echo,
+	"rtc":  rtc,
+	"download": func(ctx context.Context, b browser, resource string) (string, error) {
+		return b.download(ctx, resource)
 	},
+	"sandbox": func(_ context.Context, b browser, _ string) (string, error) { return b.sandbox() },
+	"port":    func(_ context.Context, b browser, _ string) (string, error) { return b.port() },
 }
 
-func promise(ctx context.Context, script string) (string, error) {
-	return chromedp.Run(ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+// click is a script that follows a link as a user would who wants a file.
+func click(resource, name string) string {
+	return fmt.Sprintf(`{ const a = document.createElement("a"); a.href = %q; a.download = %q; a.click(); "" }`, resource, name)
 }
 
 // echo sends texts of 1, 2, 4 ... 2^15 characters, each when the one before has
 // come back unchanged; then 64 of the last size at once. Longer ones Chromium
 // would cut into fragments, which many a small server takes for messages.
-func echo(ctx context.Context, _, ws string) (string, error) {
-	return promise(ctx, fmt.Sprintf(`new Promise((resolve, reject) => {
+func echo(ctx context.Context, b browser, ws string) (string, error) {
+	return b.eval(ctx, fmt.Sprintf(`new Promise((resolve, reject) => {
 		let characters = 0, left = 64, text = "x";
 		const s = new WebSocket(%q);
 		s.onopen = () => s.send(text);
@@ -164,8 +166,8 @@ func echo(ctx context.Context, _, ws string) (string, error) {
 }
 
 // rtc connects two ends by UDP between the page's own addresses.
-func rtc(ctx context.Context, _, _ string) (string, error) {
-	return promise(ctx, `(async () => {
+func rtc(ctx context.Context, b browser, _ string) (string, error) {
+	return b.eval(ctx, `(async () => {
 		const a = new RTCPeerConnection(), b = new RTCPeerConnection(), local = new Set();
 		const other = to => e => {
 			if (!e.candidate || !e.candidate.candidate) return;
@@ -189,46 +191,6 @@ func rtc(ctx context.Context, _, _ string) (string, error) {
 		a.close(); b.close();
 		return said + " over " + [...local].sort().join(" ");
 	})()`)
-}
-
-// download clicks a link, as a user would, and waits for the file.
-func download(ctx context.Context, profile, resource string) (string, error) {
-	dir := filepath.Join(profile, "Downloads")
-	u, err := url.Parse(resource)
-	if err != nil {
-		return "", err
-	}
-	events := true
-	if _, err := chromedp.CallBrowser(ctx, cdpbrowser.SetDownloadBehavior, cdpbrowser.SetDownloadBehaviorParams{
-		Behavior: cdpbrowser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir, EventsEnabled: &events,
-	}); err != nil {
-		return "", err
-	}
-	end := make(chan cdpbrowser.DownloadProgressState, 1) // one download, one end
-	if err := chromedp.ListenBrowser(ctx, func(ev any) {
-		if p, ok := ev.(*cdpbrowser.EventDownloadProgress); ok && p.State != cdpbrowser.DownloadProgressStateInProgress {
-			select {
-			case end <- p.State:
-			default:
-			}
-		}
-	}); err != nil {
-		return "", err
-	}
-	name := filepath.Base(u.Path)
-	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](fmt.Sprintf(
-		`{ const a = document.createElement("a"); a.href = %q; a.download = %q; a.click(); true }`, resource, name))); err != nil {
-		return "", err
-	}
-	select {
-	case state := <-end:
-		if state != cdpbrowser.DownloadProgressStateCompleted {
-			return "", fmt.Errorf("the download ended as %s", state)
-		}
-		return filepath.Join(dir, name), nil
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
 }
 
 // output passes on what the browser prints, from any goroutine.
