@@ -57,6 +57,10 @@ type FD struct {
 // Close closes the duplicate.
 func (f FD) Close() { unix.Close(f.N) }
 
+// CloseShort is Close for a file whose last close waits for nothing, as that of an
+// AF_UNIX socket: the call is over before the runtime could be told of it.
+func (f FD) CloseShort() { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(f.N), 0, 0) }
+
 // IsSocket reports whether the file is a socket.
 func (f FD) IsSocket() bool { return f.Mode&unix.S_IFMT == unix.S_IFSOCK }
 

@@ -281,6 +281,12 @@ func unmodelled(control []byte) bool {
 			if typ == unix.IP_RETOPTS || typ == unix.IP_PROTOCOL {
 				return true
 			}
+			// Sources other than the one address of loopback: the kernel has all of 127.0.0.0/8.
+			if typ == unix.IP_PKTINFO && n == uint64(unix.CmsgLen(12)) {
+				if src := [4]byte(control[unix.CmsgLen(4):]); src != [4]byte{} && src != [4]byte{127, 0, 0, 1} {
+					return true
+				}
+			}
 		case unix.IPPROTO_IPV6:
 			switch typ {
 			case unix.IPV6_HOPLIMIT, unix.IPV6_TCLASS:

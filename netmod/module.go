@@ -159,6 +159,7 @@ func (m *Module) enter(b *base, id identity) error {
 		return unix.ENETDOWN
 	}
 	m.sockets[id.cookie] = b.self
+	delete(m.others, id.cookie)
 	return nil
 }
 

@@ -245,13 +245,27 @@ func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Act
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	d := &held{FD: fd}
-	defer d.drop()
+	if m.other(fd) {
+		fd.CloseShort()
+		c.About("AF_UNIX")
+		return intercept.Continue()
+	}
 	s := m.find(fd)
 	if s == nil {
+		defer fd.Close()
 		return m.foreign(c, fd)
 	}
+	d := &held{FD: fd}
+	defer d.drop()
 	return f(s, d)
+}
+
+// other tells whether d is known for an AF_UNIX socket that is none of the module's.
+func (m *Module) other(d intercept.FD) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, known := m.others[d.Key.Cookie]
+	return known
 }
 
 // othersMax bounds what is remembered of sockets that are none of the module's; then
@@ -268,25 +282,20 @@ func (m *Module) foreign(c *intercept.Call, d intercept.FD) intercept.Action {
 	if d.Key.Cookie == 0 {
 		return intercept.Continue() // no socket: the kernel has the errno
 	}
-	m.mu.Lock()
-	_, known := m.others[d.Key.Cookie]
-	m.mu.Unlock()
-	if !known {
-		domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
-		if err != nil {
-			return intercept.Fail(intercept.Errno(err))
-		}
-		if domain != unix.AF_UNIX {
-			m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
-			return intercept.Fail(unix.EACCES)
-		}
-		m.mu.Lock()
-		if len(m.others) >= othersMax {
-			clear(m.others)
-		}
-		m.others[d.Key.Cookie] = struct{}{}
-		m.mu.Unlock()
+	domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
 	}
+	if domain != unix.AF_UNIX {
+		m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
+		return intercept.Fail(unix.EACCES)
+	}
+	m.mu.Lock()
+	if len(m.others) >= othersMax {
+		clear(m.others)
+	}
+	m.others[d.Key.Cookie] = struct{}{}
+	m.mu.Unlock()
 	c.About("AF_UNIX")
 	return intercept.Continue()
 }
