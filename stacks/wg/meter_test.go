@@ -60,7 +60,7 @@ func TestMeter(t *testing.T) {
 	// A packet that is sent makes room at once.
 	m = full()
 	answer := start(m)
-	for end := time.Now().Add(20 * time.Second); !m.waiting.Load(); {
+	for end := time.Now().Add(20 * time.Second); !m.waiting.Load() && len(answer) == 0; time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
 			t.Fatal("does not wait though full")
 		}
