@@ -193,16 +193,53 @@ func (s *rawSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		return s.sendWhole(p, &w)
 	}
-	var b []byte
-	if s.family == unix.AF_INET6 {
-		b, err = s.packet6(p, m, &w, proto, sum)
-	} else {
-		b, err = s.packet4(p, m, &w)
+	if s.family != unix.AF_INET6 {
+		b, err := s.packet4(p, m, &w)
+		if err != nil {
+			return err
+		}
+		return s.emit(b, &w)
 	}
+	b, err := s.packet6(p, m, &w, proto, sum)
 	if err != nil {
 		return err
 	}
-	return s.emit(b, &w)
+	for _, part := range split6(b, s.st.paths.of(w.dst, w.mtu)) {
+		if err := s.emit(part, &w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// split6 cuts an IPv6 packet without extension headers into fragments of at most mtu
+// bytes, if it is longer (RFC 8200 §4.5). gVisor would take the beginning of some
+// protocols for an extension header.
+func split6(b []byte, mtu int) [][]byte {
+	if len(b) <= mtu {
+		return [][]byte{b}
+	}
+	h, body := header.IPv6(b[:header.IPv6MinimumSize]), b[header.IPv6MinimumSize:]
+	room := (mtu - len(h) - fragmentHeader) &^ 7
+	id := rand.Uint32()
+	var parts [][]byte
+	for at := 0; at < len(body); at += room {
+		data := body[at:min(at+room, len(body))]
+		part := make([]byte, len(h)+fragmentHeader, len(h)+fragmentHeader+len(data))
+		copy(part, h)
+		header.IPv6(part).SetNextHeader(unix.IPPROTO_FRAGMENT)
+		header.IPv6(part).SetPayloadLength(uint16(fragmentHeader + len(data)))
+		f := part[len(h):]
+		f[0] = h.NextHeader()
+		flags := uint16(at)
+		if at+room < len(body) {
+			flags |= 1 // more follow
+		}
+		binary.BigEndian.PutUint16(f[2:], flags)
+		binary.BigEndian.PutUint32(f[4:], id)
+		parts = append(parts, append(part, data...))
+	}
+	return parts
 }
 
 // packet4 makes an IPv4 packet (net/ipv4/ip_output.c:__ip_make_skb).
@@ -223,10 +260,10 @@ func (s *rawSocket) packet4(p []byte, m stacks.Message, w *way) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if n > w.mtu && whole == always {
+	if n > s.st.paths.of(w.dst, w.mtu) && whole == always {
 		return nil, unix.EMSGSIZE
 	}
-	if n <= w.mtu && whole != never {
+	if n <= s.st.paths.of(w.dst, w.mtu) && whole != never {
 		f.Flags = header.IPv4FlagDontFragment
 	}
 	b := make([]byte, n)
@@ -252,7 +289,7 @@ func (s *rawSocket) packet6(p []byte, m stacks.Message, w *way, proto, sum int) 
 	if err != nil {
 		return nil, err
 	}
-	if n > w.mtu && whole == always {
+	if n > s.st.paths.of(w.dst, w.mtu) && whole == always {
 		return nil, unix.EMSGSIZE
 	}
 	b := make([]byte, n)
