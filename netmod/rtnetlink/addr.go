@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Addresses: RTM_GETADDR; and the requests that are answered the same everywhere.
+// Addresses: RTM_GETADDR.
 
 package rtnetlink
 
@@ -204,37 +204,3 @@ func primary(ifc *stacks.Interface, n int) netip.Addr {
 
 // secondary reports whether the n-th address is not the primary one.
 func secondary(ifc *stacks.Interface, n int) bool { return primary(ifc, n) != ifc.Addrs[n].Addr() }
-
-// rules dumps the routing policy of a machine where nobody changed it.
-func (r *request) rules(w *nlmsg.Writer) {
-	const (
-		fraSuppress = 14 // FRA_SUPPRESS_PREFIXLEN
-		fraProtocol = 21
-		toTable     = 1 // FR_ACT_TO_TBL
-	)
-	for _, rule := range []struct {
-		family   int
-		table    uint8
-		priority uint32
-	}{
-		{unix.AF_INET, unix.RT_TABLE_LOCAL, 0},
-		{unix.AF_INET, unix.RT_TABLE_MAIN, 32766},
-		{unix.AF_INET, unix.RT_TABLE_DEFAULT, 32767},
-		{unix.AF_INET6, unix.RT_TABLE_LOCAL, 0},
-		{unix.AF_INET6, unix.RT_TABLE_MAIN, 32766},
-	} {
-		if !r.wants(rule.family) {
-			continue
-		}
-		w.Begin(unix.RTM_NEWRULE, unix.NLM_F_MULTI)
-		w.U8(uint8(rule.family), 0, 0, 0, rule.table, 0, 0, toTable)
-		w.U32(0)
-		w.AttrU32(unix.FRA_TABLE, uint32(rule.table))
-		w.AttrU32(fraSuppress, ^uint32(0))
-		w.AttrU8(fraProtocol, unix.RTPROT_KERNEL)
-		if rule.priority != 0 {
-			w.AttrU32(unix.FRA_PRIORITY, rule.priority)
-		}
-		w.End()
-	}
-}

@@ -32,7 +32,7 @@ func (r *request) change() (stacks.State, *nlmsg.Failure) {
 	case unix.RTM_DELLINK:
 		f = r.deleteLink()
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		f = nlmsg.Fail(unix.EOPNOTSUPP, "rules are not supported")
+		f = r.changeRule()
 	default:
 		f = nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}
