@@ -7,7 +7,9 @@ package netmod
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +53,7 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		}
 		return n, err
 	}
-	return s.natively(c, d, x.flags, unix.EPOLLOUT, try)
+	return s.natively(c, d, x.flags, unix.EPOLLOUT, try, nil)
 }
 
 // markLocked makes the last byte that was written urgent. The pump, which has not
@@ -111,10 +113,13 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 	if x.name == 0 && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
 		return intercept.Continue()
 	}
+	var had atomic.Int64 // bytes that MSG_WAITALL has taken so far
+	all := x.flags&(unix.MSG_WAITALL|unix.MSG_PEEK|unix.MSG_TRUNC) == unix.MSG_WAITALL
+	fd := d.N
 	try := func() (int, error) {
 		buf := getBuffer()
 		defer putBuffer(buf)
-		n, err := recvOnce(d.N, (*buf)[:min(x.size, len(*buf))], x.flags&unix.MSG_PEEK)
+		n, err := recvOnce(fd, (*buf)[:min(x.left(), len(*buf))], x.flags&unix.MSG_PEEK)
 		if err != nil {
 			return 0, err
 		}
@@ -123,9 +128,36 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 				return 0, err
 			}
 		}
-		return n, s.noName(c, x)
+		if err := s.noName(c, x); err != nil || !all {
+			return n, err
+		}
+		x.skip(n)
+		total := had.Add(int64(n))
+		if n > 0 && x.left() > 0 {
+			return 0, unix.EAGAIN
+		}
+		return int(total), nil
 	}
-	return s.natively(c, d, x.flags, unix.EPOLLIN, try)
+	return s.natively(c, d, x.flags, unix.EPOLLIN, try, &had)
+}
+
+// left is how many bytes there is room for.
+func (x *transfer) left() int {
+	n := uint64(0)
+	for _, v := range x.iov {
+		n = min(n+v[1], math.MaxInt32)
+	}
+	return int(n)
+}
+
+// skip takes the first n bytes off the buffers.
+func (x *transfer) skip(n int) {
+	for i := range x.iov {
+		k := min(x.iov[i][1], uint64(n))
+		x.iov[i][0] += k
+		x.iov[i][1] -= k
+		n -= int(k)
+	}
 }
 
 // noName stores that there is no address and no control message.
@@ -145,9 +177,13 @@ func (s *stream) noName(c *intercept.Call, x *transfer) error {
 
 // natively does try, an operation on the placeholder itself that does not block,
 // and lets the thread wait for events where it would have to. A goroutine waits
-// for it: such calls are rare.
-func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, try func() (int, error)) intercept.Action {
+// for it: such calls are rare. had, if not nil, is what earlier tries have taken: the
+// call returns that when it would fail.
+func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, try func() (int, error), had *atomic.Int64) intercept.Action {
 	answer := func(n int, err error) intercept.Action {
+		if err != nil && had != nil && had.Load() > 0 {
+			return intercept.Return(had.Load())
+		}
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
 		}
@@ -183,7 +219,7 @@ func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, 
 			switch err := ready.wait(deadline); {
 			case err == nil:
 			case errors.Is(err, os.ErrDeadlineExceeded):
-				c.Complete(intercept.Fail(unix.EAGAIN))
+				c.Complete(answer(0, unix.EAGAIN))
 				return
 			default: // the call was taken back
 				return
@@ -196,8 +232,8 @@ func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, 
 	})
 	return c.Park(func(intercept.Reason) intercept.Action {
 		ready.close()
-		if timeout > 0 {
-			return intercept.Fail(unix.EINTR)
+		if timeout > 0 || had != nil && had.Load() > 0 {
+			return answer(0, unix.EINTR)
 		}
 		return intercept.Restart()
 	})
