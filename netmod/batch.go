@@ -94,7 +94,7 @@ func (b *batch) result(c *intercept.Call, s *packet, e unix.Errno) intercept.Act
 		return intercept.Fail(e)
 	}
 	if e != 0 && e != unix.EAGAIN {
-		s.soErr = e
+		s.soErr, s.quiet, s.unshown = e, false, true
 	}
 	if b.timeout != 0 && b.done > 0 {
 		rest := max(time.Until(b.end), 0)

@@ -25,7 +25,7 @@ func (s *packet) hear() {
 	}
 	pending, queue := r.TakeReports()
 	if pending != 0 {
-		s.soErr, s.quiet = pending, false
+		s.soErr, s.quiet, s.unshown = pending, false, true
 	}
 	for _, e := range queue {
 		s.queueError(e)
@@ -36,6 +36,7 @@ func (s *packet) hear() {
 func (s *packet) queueError(e stacks.Report) {
 	if len(s.errors) < errorsMax {
 		s.errors = append(s.errors, e)
+		s.unshown = true
 	}
 }
 

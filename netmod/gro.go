@@ -32,7 +32,7 @@ func (s *packet) gather(first []byte, m stacks.Message) {
 		_, size, next, err := s.pkt.RecvMsg(*buf, false)
 		if err != nil {
 			if e := intercept.Errno(err); e != unix.EAGAIN {
-				s.soErr, s.quiet = e, false
+				s.soErr, s.quiet, s.unshown = e, false, true
 			}
 			break
 		}

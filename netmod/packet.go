@@ -53,6 +53,7 @@ type packet struct {
 	cut      bool          // the last one was not read to its end
 	quiet    bool          // soErr is what a native write would have told itself
 	errors   []stacks.Report
+	unshown  bool // something of soErr and errors may not stand in the placeholder
 	stamps   stamps
 }
 
@@ -161,7 +162,7 @@ func (s *packet) upStream() (again bool) {
 func (s *packet) sendNative(p []byte) bool {
 	if s.corked(0) && s.connected {
 		if err := s.addPiece(p, noMessage, s.peerMessage().Peer, 0); err != nil && err != unix.EAGAIN {
-			s.soErr, s.quiet = intercept.Errno(err), err == unix.EMSGSIZE
+			s.soErr, s.quiet, s.unshown = intercept.Errno(err), err == unix.EMSGSIZE, true
 		}
 		return true
 	}
@@ -170,7 +171,7 @@ func (s *packet) sendNative(p []byte) bool {
 		return true
 	}
 	if !s.connected && s.family != unix.AF_NETLINK && s.family != unix.AF_PACKET {
-		s.soErr, s.quiet = unix.EDESTADDRREQ, true
+		s.soErr, s.quiet, s.unshown = unix.EDESTADDRREQ, true, true
 		return true
 	}
 	if err := s.pkt.SendMsg(p, noMessage); err != nil {
@@ -178,7 +179,7 @@ func (s *packet) sendNative(p []byte) bool {
 		if e == unix.EAGAIN {
 			return false
 		}
-		s.soErr, s.quiet = e, e == unix.EMSGSIZE || s.family == unix.AF_PACKET
+		s.soErr, s.quiet, s.unshown = e, e == unix.EMSGSIZE || s.family == unix.AF_PACKET, true
 		return true
 	}
 	if s.stamps.flags != 0 {
@@ -229,7 +230,7 @@ func (s *packet) down() (again bool) {
 		n, size, m, err := s.next(*buf, false)
 		if err != nil {
 			if e := intercept.Errno(err); e != unix.EAGAIN && err != io.EOF {
-				s.soErr, s.quiet = e, false
+				s.soErr, s.quiet, s.unshown = e, false, true
 			}
 			s.wantOut(false)
 			return false

@@ -191,9 +191,14 @@ func (s *packet) upPair() (again bool) {
 }
 
 // showErrors makes an error that is pending, or a queue of errors, visible to poll(2)
-// and to native calls, once. The mutex is held; all that the program wrote was read.
+// and to native calls: each that comes, since a native call may have taken the one
+// before. The mutex is held.
 func (s *packet) showErrors() {
-	if s.end == nil || s.marked || s.gone || !s.troubled() {
+	if s.end == nil || !s.unshown || s.gone {
+		return
+	}
+	if !s.troubled() {
+		s.unshown = false
 		return
 	}
 	s.upPair() // what is in the queue will be lost
@@ -206,7 +211,7 @@ func (s *packet) showErrors() {
 		s.m.log.Error("show an error", "errno", e)
 		return
 	}
-	s.marked, s.dealt, s.cut = true, 0, false
+	s.marked, s.unshown, s.dealt, s.cut = true, false, 0, false
 	err := unix.SetsockoptInt(s.peer, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
 	if err == nil {
 		err = unix.Connect(s.peer, s.end)
@@ -230,7 +235,7 @@ func (s *packet) clearError(fd int) {
 		return
 	}
 	if s.marked {
-		s.marked = false
+		s.marked, s.unshown = false, true // what will be left of it
 		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v == 0 {
 			s.soErr = 0
 		}
