@@ -57,7 +57,7 @@ var solIP = []Option{
 	{Name: "MCAST_LEAVE_SOURCE_GROUP", Number: unix.MCAST_LEAVE_SOURCE_GROUP, Access: Set, Shape: Opaque, Support: Full},
 	{Name: "MCAST_MSFILTER", Number: unix.MCAST_MSFILTER, Access: Both, Shape: Opaque, Support: Full},
 	{Name: "IP_MULTICAST_ALL", Number: unix.IP_MULTICAST_ALL, Access: Both, Support: Full},
-	no("IP_UNICAST_IF", unix.IP_UNICAST_IF, "not modelled"),
+	{Name: "IP_UNICAST_IF", Number: unix.IP_UNICAST_IF, Access: Both, Support: Part, Gap: "of UDP and ICMP, for datagrams that are sent to an address"},
 	no("IP_LOCAL_PORT_RANGE", unix.IP_LOCAL_PORT_RANGE, "not modelled"),
 	{Name: "IP_PROTOCOL", Number: unix.IP_PROTOCOL, Access: Get, Shape: Varying, Support: Full},
 }

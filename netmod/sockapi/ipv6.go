@@ -73,7 +73,7 @@ var solIPv6 = []Option{
 	{Name: "IPV6_MINHOPCOUNT", Number: unix.IPV6_MINHOPCOUNT, Access: Both, Support: Part, Gap: "packets with a lower hop limit are taken"},
 	{Name: "IPV6_RECVORIGDSTADDR", Number: unix.IPV6_RECVORIGDSTADDR, Access: Both, Support: Full},
 	{Name: "IPV6_TRANSPARENT", Number: unix.IPV6_TRANSPARENT, Access: Both, On: V6 &^ Raw, Support: Full, Gap: capability},
-	no("IPV6_UNICAST_IF", unix.IPV6_UNICAST_IF, "not modelled"),
+	{Name: "IPV6_UNICAST_IF", Number: unix.IPV6_UNICAST_IF, Access: Both, Support: Part, Gap: "of UDP and ICMP, for datagrams that are sent to an address"},
 	no("IPV6_RECVFRAGSIZE", unix.IPV6_RECVFRAGSIZE, "not modelled"),
 	no("IPV6_FREEBIND", unix.IPV6_FREEBIND, "not modelled"),
 }

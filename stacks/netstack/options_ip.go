@@ -22,6 +22,8 @@ const (
 )
 
 var solIP = map[optKey]option{
+	{ip4, unix.IP_UNICAST_IF}: optUnicastIf(ip4, unix.IP_UNICAST_IF, "IP_UNICAST_IF"),
+
 	{ip4, unix.IP_TOS}: {name: "IP_TOS", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := ipIntOrNone(v)
 		if err != nil {
@@ -132,6 +134,8 @@ var multicastAll4 = func() option {
 }()
 
 var solIPv6 = map[optKey]option{
+	{ip6, unix.IPV6_UNICAST_IF}: optUnicastIf(ip6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF"),
+
 	{ip6, unix.IPV6_V6ONLY}: {name: "IPV6_V6ONLY", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)
 		if err != nil {

@@ -37,6 +37,9 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		s.mu.Lock()
 		unreachable := s.noGroups(f)
+		if f.NIC == 0 && !m.Peer.Addr().IsMulticast() {
+			f.NIC = s.unicastIf(m.Peer.Addr())
+		}
 		s.mu.Unlock()
 		if unreachable {
 			return unix.ENETUNREACH
