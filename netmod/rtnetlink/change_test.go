@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/netmod/nlmsg"
+	"umrun/netmod/nlmsg/nstest"
 	"umrun/stacks"
 )
 
@@ -28,9 +29,7 @@ import (
 // and tun0, both down.
 func elsewhere(t *testing.T) {
 	t.Helper()
-	if why, ok := os.LookupEnv(inside); !ok || why != "" {
-		t.Skip("no network namespace can be made here: " + why)
-	}
+	nstest.Need(t)
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("ip(8) is not installed")
 	}

@@ -12,51 +12,22 @@ package rtnetlink
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod/nlmsg/nstest"
 	"umrun/stacks"
 )
 
-// inside marks the process that TestMain started in a namespace of its own; its
-// value says why that is not so, if not empty.
-const inside = "RTNETLINK_TEST_INSIDE"
-
-// TestMain runs the tests again in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if _, ok := os.LookupEnv(inside); ok {
-		os.Exit(m.Run())
-	}
-	again := func(why string, attr *syscall.SysProcAttr) error {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inside+"="+why)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = attr
-		return cmd.Run()
-	}
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if os.Getuid() != 0 {
-		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-	}
-	err := again("", attr)
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		err = again(err.Error(), nil)
-	}
-	if err != nil {
-		os.Exit(1)
-	}
-}
+// TestMain runs the tests in a fresh network namespace.
+func TestMain(m *testing.M) { os.Exit(nstest.Run(m)) }
 
 // twin is the configuration that oracle gives the kernel.
 func twin() stacks.State {
@@ -126,10 +97,8 @@ func twin() stacks.State {
 // oracle configures the namespace. Tests that call it do not run in parallel.
 func oracle(t testing.TB) {
 	t.Helper()
-	switch why, ok := os.LookupEnv(inside); {
-	case !ok || why != "":
-		t.Skip("no network namespace can be made here: " + why)
-	case configured != nil:
+	nstest.Need(t)
+	if configured != nil {
 		return
 	}
 	if _, err := net.InterfaceByName("tun0"); err == nil { // a fuzzing worker: its parent was here

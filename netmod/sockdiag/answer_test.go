@@ -8,14 +8,11 @@ package sockdiag
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,39 +20,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/netmod/nlmsg"
+	"umrun/netmod/nlmsg/nstest"
 	"umrun/stacks"
 )
 
-// inside marks the process that TestMain started in a namespace of its own; its
-// value says why that is not so, if not empty.
-const inside = "SOCKDIAG_TEST_INSIDE"
-
-// TestMain runs the tests again in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if _, ok := os.LookupEnv(inside); ok {
-		os.Exit(m.Run())
-	}
-	again := func(why string, attr *syscall.SysProcAttr) error {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inside+"="+why)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = attr
-		return cmd.Run()
-	}
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if os.Getuid() != 0 {
-		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-	}
-	err := again("", attr)
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		err = again(err.Error(), nil)
-	}
-	if err != nil {
-		os.Exit(1)
-	}
-}
+// TestMain runs the tests in a fresh network namespace.
+func TestMain(m *testing.M) { os.Exit(nstest.Run(m)) }
 
 // must ends a test whose preparations fail.
 func must[T any](t testing.TB) func(v T, err error) T {
@@ -122,9 +92,7 @@ var loop4 = [4]byte{127, 0, 0, 1}
 // newWorld makes listeners, connections in some states, and datagram sockets.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	if why, ok := os.LookupEnv(inside); !ok || why != "" {
-		t.Skip("no network namespace can be made here: " + why)
-	}
+	nstest.Need(t)
 	ifr := must[*unix.Ifreq](t)(unix.NewIfreq("lo"))
 	w := &world{}
 	ctl := w.socket(t, unix.AF_INET, unix.SOCK_DGRAM)
@@ -397,9 +365,7 @@ func TestKernel(t *testing.T) {
 // TestNetlink: a netlink socket is told as the kernel tells it, without the kernel's
 // own sockets and without the inode, which some kernels leave out.
 func TestNetlink(t *testing.T) {
-	if why, ok := os.LookupEnv(inside); !ok || why != "" {
-		t.Skip("no network namespace can be made here: " + why)
-	}
+	nstest.Need(t)
 	fd := must[int](t)(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE))
 	defer unix.Close(fd)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {

@@ -7,13 +7,13 @@ package sockdiag
 import (
 	"encoding/binary"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/netmod/nlmsg"
+	"umrun/netmod/nlmsg/nstest"
 )
 
 // kept is a test whose clean-up is left to the end of the process: the sockets of a
@@ -26,9 +26,7 @@ func (kept) Cleanup(func()) {}
 // on ports that the kernel picks: several processes fuzz in one namespace.
 func newPlainWorld(t testing.TB) *world {
 	t.Helper()
-	if why, ok := os.LookupEnv(inside); !ok || why != "" {
-		t.Skip("no network namespace can be made here: " + why)
-	}
+	nstest.Need(t)
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
