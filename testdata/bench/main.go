@@ -18,7 +18,7 @@
 // the load of the machine.
 //
 // Further rows hold the `nat` network against the host's loopback, and tell what
-// one trapped call, a start, and an idle view cost.
+// one trapped call, a page in a browser, a start, and an idle view cost.
 package main
 
 import (
