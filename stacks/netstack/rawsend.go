@@ -260,10 +260,11 @@ func (s *rawSocket) packet4(p []byte, m stacks.Message, w *way) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if n > s.st.paths.of(w.dst, w.mtu) && whole == always {
-		return nil, unix.EMSGSIZE
+	mtu := s.st.paths.of(w.dst, w.mtu)
+	if n > mtu && whole == always {
+		return nil, s.tooBig(w.dst, mtu)
 	}
-	if n <= s.st.paths.of(w.dst, w.mtu) && whole != never {
+	if n <= mtu && whole != never {
 		f.Flags = header.IPv4FlagDontFragment
 	}
 	b := make([]byte, n)
@@ -289,8 +290,8 @@ func (s *rawSocket) packet6(p []byte, m stacks.Message, w *way, proto, sum int) 
 	if err != nil {
 		return nil, err
 	}
-	if n > s.st.paths.of(w.dst, w.mtu) && whole == always {
-		return nil, unix.EMSGSIZE
+	if mtu := s.st.paths.of(w.dst, w.mtu); n > mtu && whole == always {
+		return nil, s.tooBig(w.dst, mtu)
 	}
 	b := make([]byte, n)
 	header.IPv6(b).Encode(&header.IPv6Fields{
@@ -338,6 +339,18 @@ func (s *rawSocket) hops(m stacks.Message, dst netip.Addr, ttlOpt, tosOpt tcpip.
 	return uint8(hops), uint8(class), nil
 }
 
+// tooBig is EMSGSIZE for a packet to dst; the error queue tells the MTU, and the port
+// that the socket was connected to (net/ipv4/ip_sockglue.c:ip_local_error).
+func (s *rawSocket) tooBig(dst netip.Addr, mtu int) error {
+	s.in.mu.Lock()
+	port := s.in.dport
+	s.in.mu.Unlock()
+	s.report(stacks.Report{
+		Errno: unix.EMSGSIZE, Origin: unix.SO_EE_ORIGIN_LOCAL, Info: uint32(mtu), Dst: netip.AddrPortFrom(dst, port), Msg: noMessage,
+	}, false)
+	return unix.EMSGSIZE
+}
+
 // What IP_MTU_DISCOVER and IPV6_DONTFRAG say of fragments.
 type wholeness int
 
@@ -373,7 +386,7 @@ func (s *rawSocket) dontFragment() (wholeness, error) {
 // not routed to the view.
 func (s *rawSocket) sendWhole(p []byte, w *way) error {
 	if len(p) > w.mtu {
-		return unix.EMSGSIZE
+		return s.tooBig(w.dst, w.mtu)
 	}
 	b := append([]byte(nil), p...)
 	if s.family == unix.AF_INET6 {
