@@ -108,6 +108,8 @@ static void ring(const char *name, int version, int type, int index, int header)
 	const char *ip = index == lo ? "127.0.0.1" : env("LAB_PEER4");
 	int port = index == lo ? 4000 : ECHO, own = index == lo ? sink(ip, port) : -1;
 	say("poll: %s", events(ready(r.fd, POLLIN | POLLOUT, 0)));
+	char p[100];
+	num("recv", recv(r.fd, p, sizeof p, MSG_DONTWAIT));
 	long long start = now_ms();
 	for (int i = 0; i < 3; i++)
 		close(tell(ip, port, "mark-13"));
@@ -125,8 +127,6 @@ static void ring(const char *name, int version, int type, int index, int header)
 	while (ring_next(&r, header, 0))
 		;
 	say("then: %s", quiet(r.fd));
-	char p[100];
-	num("recv", recv(r.fd, p, sizeof p, MSG_DONTWAIT));
 	struct ring no = r;
 	no.blocks = 0, no.frame = 0;
 	ok("mapped", ring_set(&no));
