@@ -223,6 +223,29 @@ func (m *Module) listNetlink() []sockdiag.Netlink {
 	return out
 }
 
+// listPackets tells of the packet sockets.
+func (m *Module) listPackets() []sockdiag.Packet {
+	m.mu.Lock()
+	all := make(map[*afpacket]sockdiag.Packet)
+	for cookie, s := range m.sockets {
+		if p, ok := s.(*packet); ok {
+			if a, ok := p.pkt.(*afpacket); ok {
+				all[a] = sockdiag.Packet{Type: p.typ, Cookie: cookie, Inode: uint32(p.inode), UID: uint32(os.Getuid())}
+			}
+		}
+	}
+	m.mu.Unlock()
+	var out []sockdiag.Packet
+	for a, d := range all {
+		d.RcvBuf, d.SndBuf = intOption(a, unix.SOL_SOCKET, unix.SO_RCVBUF), intOption(a, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		a.mu.Lock()
+		d.Protocol, d.IfIndex, d.RecvQ = a.proto, a.ifIndex, a.size
+		a.mu.Unlock()
+		out = append(out, d)
+	}
+	return out
+}
+
 // intOption is option for an int, 0 if there is none.
 func intOption(ep stacks.Socket, level, name int) int {
 	if v := option(ep, level, name); len(v) >= 4 {

@@ -103,6 +103,12 @@ func ssTarget(w *transcript) {
 	raw(unix.AF_INET, 253)
 	raw(unix.AF_INET6, 254)
 	w.must("connect", unix.Connect(raw(unix.AF_INET, 254), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	for _, typ := range []int{unix.SOCK_RAW, unix.SOCK_DGRAM} {
+		fd, err := unix.Socket(unix.AF_PACKET, typ, 0)
+		w.must("packet socket", err)
+		w.must("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0708, Ifindex: 1}))
+	}
+	ports = append(ports, "[2055]:lo", "[:P-ethertype]:lo")
 	nl, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 	w.must("netlink socket", err)
 	w.must("bind", unix.Bind(nl, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 77777777}))
@@ -117,7 +123,7 @@ func ssTarget(w *transcript) {
 	})
 	names := strings.NewReplacer(ports...)
 	for _, args := range []string{"-Htlnp", "-Htlnp6", "-Huanp", "-Htanp", "-Htn state close-wait", "-Htan dst 127.0.0.0/8", "-Htan sport " + ports[0], "-Htane4 dport = " + ports[0],
-		"-Hwanp", "-Hwan6", "-Hnaf netlink", "-Huanm"} {
+		"-Hwanp", "-Hwan6", "-Hnaf netlink", "-Hn0a", "-Huanm"} {
 		out, err := exec.Command("ss", strings.Fields(args)...).Output()
 		w.must("ss "+args, err)
 		var lines []string

@@ -74,6 +74,7 @@ type Socket struct {
 type Sources struct {
 	Inet    func() []Socket
 	Netlink func() []Netlink
+	Packet  func() []Packet
 }
 
 // Answer returns the datagrams, in order, that a NETLINK_SOCK_DIAG socket with the
@@ -102,6 +103,8 @@ func serve(from Sources, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.
 		return false, unix.EOPNOTSUPP
 	case family == unix.AF_NETLINK && len(m.Body) < netlinkReqLen:
 		return false, unix.EINVAL
+	case family == unix.AF_PACKET && (len(m.Body) < packetReqLen || m.Body[1] != 0):
+		return false, unix.EINVAL
 	case !inet && !m.Dump():
 		return false, unix.EOPNOTSUPP
 	case inet && len(m.Body) < reqLen:
@@ -111,8 +114,8 @@ func serve(from Sources, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.
 	case family == unix.AF_NETLINK:
 		dumpNetlink(m.Body, from.Netlink(), w)
 		return true, 0
-	case !inet:
-		w.Done()
+	case family == unix.AF_PACKET:
+		dumpPackets(m.Body, from.Packet(), w)
 		return true, 0
 	}
 	q := newQuery(m.Body)

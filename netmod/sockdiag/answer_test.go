@@ -225,7 +225,7 @@ func show(t *testing.T, datagrams [][]byte) (out []string) {
 
 // inet are Sources of a list of sockets, and of no others.
 func inet(list []Socket) Sources {
-	return Sources{Inet: func() []Socket { return list }, Netlink: func() []Netlink { return nil }}
+	return Sources{Inet: func() []Socket { return list }, Netlink: func() []Netlink { return nil }, Packet: func() []Packet { return nil }}
 }
 
 // request is a message with a struct inet_diag_req_v2.
@@ -316,6 +316,8 @@ func TestKernel(t *testing.T) {
 		"family 0":        request(byFamily, dump, 0, tcp, 0, all, none, none, anyCookie),
 		"family 31":       request(byFamily, dump, 31, 0, 0, all, none, none, anyCookie),
 		"family 99":       request(byFamily, dump, 99, 0, 0, all, none, none, anyCookie),
+		"packet proto":    request(byFamily, dump, unix.AF_PACKET, 3, 0, all, none, none, anyCookie),
+		"one packet":      request(byFamily, 0, unix.AF_PACKET, 0, 0, all, none, none, anyCookie),
 		"packet":          request(byFamily, dump, unix.AF_PACKET, 0, 0, all, none, none, anyCookie),
 		"type 33":         request(33, dump, v4, tcp, 0, all, none, none, anyCookie),
 		"one netlink":     request(byFamily, 0, unix.AF_NETLINK, 0, 0, all, none, none, anyCookie),
@@ -404,6 +406,49 @@ func TestNetlink(t *testing.T) {
 			if d := cmp.Diff(mine(answer), mine(got)); d != "" {
 				t.Errorf("protocol %d show %d: -kernel +ours\n%s", proto, show, d)
 			}
+		}
+	}
+}
+
+// TestPacket: packet sockets are told as the kernel tells them, but for what only
+// the kernel has.
+func TestPacket(t *testing.T) {
+	nstest.Need(t)
+	list := func() (out []Packet) {
+		for _, p := range []struct {
+			typ   int
+			proto uint16
+			index int
+		}{{unix.SOCK_RAW, 0, 0}, {unix.SOCK_DGRAM, unix.ETH_P_IP, 1}} {
+			fd := must[int](t)(unix.Socket(unix.AF_PACKET, p.typ|unix.SOCK_CLOEXEC, 0))
+			t.Cleanup(func() { unix.Close(fd) })
+			if p.proto != 0 {
+				if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: p.proto<<8 | p.proto>>8, Ifindex: p.index}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var st unix.Stat_t
+			if err := unix.Fstat(fd, &st); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, Packet{Type: p.typ, Protocol: p.proto, IfIndex: p.index, Inode: uint32(st.Ino),
+				Cookie: must[uint64](t)(unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)),
+				RcvBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)),
+				SndBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF))})
+		}
+		return out
+	}()
+	for _, show := range []byte{0, packetShowInfo, packetShowMemory, packetShowInfo | packetShowMemory} {
+		req := make([]byte, unix.NLMSG_HDRLEN+packetReqLen)
+		binary.NativeEndian.PutUint32(req, uint32(len(req)))
+		binary.NativeEndian.PutUint16(req[4:], byFamily)
+		binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+		req[16], req[24] = unix.AF_PACKET, show
+		answer, port := ask(t, req)
+		got := Answer(nlmsg.Options{}, Sources{Packet: func() []Packet { return list }}, req, port)
+		join := func(d [][]byte) string { return hex.EncodeToString(slices.Concat(d...)) }
+		if d := cmp.Diff(join(answer), join(got)); d != "" {
+			t.Errorf("show %#x: -kernel +ours\n%s", show, d)
 		}
 	}
 }

@@ -10,8 +10,7 @@
 //	AF_INET, AF_INET6   TCP and UDP: dumps, filtered by state, port and
 //	                    INET_DIAG_REQ_BYTECODE; one socket by its addresses
 //	raw sockets         dump
-//	AF_NETLINK          dump
-//	AF_PACKET           dump: always empty
+//	AF_NETLINK, AF_PACKET   dump
 //
 // Everything else gives ENOENT, as from a kernel without the module for it; ss
 // then reads /proc/net, which for AF_UNIX is right: those sockets are the host's.
