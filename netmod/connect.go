@@ -44,7 +44,10 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 	if b.typ == unix.SOCK_RAW {
 		to, err = rawPeer(b.family, sa)
 	}
-	if p, ok := s.(*packet); ok && b.typ != unix.SOCK_RAW && to.IsValid() {
+	if p, ok := s.(*packet); ok && p.isPing() && to.IsValid() && err != nil {
+		return intercept.Fail(unix.EAFNOSUPPORT)
+	}
+	if p, ok := s.(*packet); ok && p.isUDP() && to.IsValid() {
 		if err != nil && p.refuses4() {
 			return intercept.Fail(unix.EAFNOSUPPORT)
 		}

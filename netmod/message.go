@@ -393,6 +393,10 @@ func (s *packet) destination(x *transfer) (netip.AddrPort, error) {
 		return netip.AddrPort{}, unix.EINVAL
 	case s.family == unix.AF_INET && f == unix.AF_UNSPEC:
 		native.PutUint16(x.to, unix.AF_INET) // net/ipv4/udp.c:udp_sendmsg takes it so
+	case s.family == unix.AF_INET6 && s.isPing() && len(x.to) < unix.SizeofSockaddrInet6:
+		return netip.AddrPort{}, unix.EINVAL
+	case s.family == unix.AF_INET6 && s.isPing() && f != unix.AF_INET6:
+		return netip.AddrPort{}, unix.EAFNOSUPPORT
 	case s.family == unix.AF_INET6 && s.isUDP():
 		switch f {
 		case unix.AF_INET:
@@ -434,6 +438,10 @@ func (s *packet) refuses4() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.only6()
+}
+
+func (s *packet) isPing() bool {
+	return s.typ == unix.SOCK_DGRAM && (s.proto == unix.IPPROTO_ICMP || s.proto == unix.IPPROTO_ICMPV6)
 }
 
 func (s *packet) isUDP() bool {

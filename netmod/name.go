@@ -256,6 +256,9 @@ func remoteName(s socket) ([]byte, error) {
 		if s.stubPeer.IsValid() {
 			remote = s.stubPeer
 		}
+		if s.isPing() && remote.Port() == 0 {
+			return nil, unix.ENOTCONN // net/ipv4/af_inet.c:inet_getname looks at the port
+		}
 	case *stream:
 		remote = s.remote
 		if s.state != connected {

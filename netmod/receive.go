@@ -188,7 +188,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incomin
 		}
 		if x.nameLen != 0 { // recvmmsg's msg_len
 			native.PutUint32(tail[:], uint32(n))
-			if x.flags&unix.MSG_TRUNC != 0 {
+			if x.flags&unix.MSG_TRUNC != 0 && !s.isPing() {
 				native.PutUint32(tail[:], uint32(size))
 			}
 			if err := c.WriteMem(x.nameLen, tail[:4]); err != nil {
@@ -196,7 +196,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incomin
 			}
 		}
 	}
-	if x.flags&unix.MSG_TRUNC != 0 {
+	if x.flags&unix.MSG_TRUNC != 0 && !s.isPing() { // net/ipv4/ping.c:ping_recvmsg does not look at it
 		n = size
 	}
 	return n, nil

@@ -6,7 +6,7 @@ package viewtest_test
 
 func init() {
 	transcripts = append(transcripts,
-		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6", "tcpmsg 4", "tcpmsg 6", "cmsg 4", "cmsg 6", "cmsg mapped", "mapped udp", "mapped tcp", "mapped scopes",
+		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6", "tcpmsg 4", "tcpmsg 6", "pingsock 4", "pingsock 6", "cmsg 4", "cmsg 6", "cmsg mapped", "mapped udp", "mapped tcp", "mapped scopes",
 		"state tcp4", "state tcp6", "state udp4", "state udp6", "state files",
 	)
 	const (
@@ -23,6 +23,7 @@ func init() {
 	}
 	const (
 		backlog   = "as many connections again wait in the stack as in the placeholder's queue"
+		pings     = "the endpoint keeps the identifier of a connection that was dissolved"
 		dissolved = "a dissolved socket has a new placeholder, without an error"
 	)
 	const dual = "of two sockets that both take IPv4, the last one bound gets it, not the one of AF_INET"
@@ -46,6 +47,11 @@ func init() {
 		difference{where: "state/queues-udp", native: "SIOCGSTAMP*: ok", umrun: "SIOCGSTAMP*: ENOENT", reason: "the arrival of what recv took without a trap is not known"},
 		difference{where: "state/tcp?-*", native: "* getsockname: * port EPH len *", umrun: "* getsockname: * port 0 len *", sometimes: true,
 			reason: "the endpoint that failed may still hold the port when the next one wants it"},
+		difference{where: "pingsock/bind-?", native: "in use: ok", umrun: "in use: EADDRINUSE", reason: "an identifier is given once"},
+		difference{where: "pingsock/connected-?", native: "dissolve: ok", umrun: "dissolve: EADDRINUSE", reason: pings},
+		difference{where: "pingsock/connected-?", native: "dissolved getsockname: * port 777 len *", umrun: "dissolved getsockname: * port 0 len *", reason: pings},
+		difference{where: "pingsock/calls-?", native: "FIONREAD: ENOTTY", umrun: "FIONREAD: ok", reason: "the placeholder has it"},
+		difference{where: "pingsock/calls-?", native: "-1", umrun: "0", reason: "the placeholder has it"},
 		difference{where: "bind/v4-and-dual", native: "the dual one: EAGAIN", umrun: "the dual one: 4 \"nine\" from ::ffff:127.0.0.1 port EPH len 28", reason: dual},
 		difference{where: "bind/v4-and-dual", native: "the v4 one: 4 \"nine\" from 127.0.0.1 port EPH len 16", umrun: "the v4 one: EAGAIN", reason: dual},
 		difference{where: "bind/tcp-addresses", native: "239.1.2.3: ok", umrun: "239.1.2.3: EADDRNOTAVAIL", reason: "no stream can be there"},
