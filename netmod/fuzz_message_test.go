@@ -219,7 +219,7 @@ func FuzzSend(f *testing.F) {
 		if len(name) > 200 || len(vector) > 60 || len(control) > 4000 {
 			return
 		}
-		if unmodelled(control) {
+		if unmodelled(name, control) {
 			return
 		}
 		n := l.begin(t, which)
@@ -260,7 +260,7 @@ func FuzzSend(f *testing.F) {
 
 // unmodelled tells whether there is a control message that the kernel takes and the
 // module does not: it is not modelled, or it wants privileges, which a test may have.
-func unmodelled(control []byte) bool {
+func unmodelled(name, control []byte) bool {
 	for len(control) >= unix.SizeofCmsghdr {
 		n := binary.NativeEndian.Uint64(control)
 		if n < unix.SizeofCmsghdr || n > uint64(len(control)) {
@@ -284,6 +284,10 @@ func unmodelled(control []byte) bool {
 			// Sources other than the one address of loopback: the kernel has all of 127.0.0.0/8.
 			if typ == unix.IP_PKTINFO && n == uint64(unix.CmsgLen(12)) {
 				if src := [4]byte(control[unix.CmsgLen(4):]); src != [4]byte{} && src != [4]byte{127, 0, 0, 1} {
+					return true
+				}
+				// By an interface that is named, the kernel reaches what it has no route to.
+				if index := binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]); index != 0 && len(name) >= 8 && name[4] != 127 {
 					return true
 				}
 			}
