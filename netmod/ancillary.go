@@ -33,6 +33,7 @@ const (
 	wantGroup
 	wantCreds
 	wantGRO
+	wantDrops
 	wantPktinfo2292
 	wantHopLimit2292
 	wantAuxdata
@@ -54,6 +55,7 @@ var ancillaryOptions = map[optionKey]ancillary{
 	{unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO}:     wantPktinfo2292,
 	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT}:    wantHopLimit2292,
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS}:      wantTClass,
+	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL}:            wantDrops,
 	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO}:       wantGroup,
 	{unix.SOL_SOCKET, unix.SO_PASSCRED}:            wantCreds, // of netlink only
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR}: wantOrigDst6,
@@ -87,6 +89,9 @@ func (w ancillary) encode(s *packet, m stacks.Message) []byte {
 	var out []byte
 	add := func(level, typ int, data []byte) { out = appendControl(out, level, typ, data) }
 	out = w.encodeStamp(out, m.Stamp)
+	if w&wantDrops != 0 && m.Dropped != 0 {
+		add(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, int32Value(int(m.Dropped)))
+	}
 	if w&wantGroup != 0 {
 		add(unix.SOL_NETLINK, unix.NETLINK_PKTINFO, int32Value(m.IfIndex))
 	}

@@ -171,6 +171,7 @@ type Message struct {
 	TTL     int            // TTL or hop limit as received; when sending, -1 or 0 is the socket's
 	TOS     int            // TOS or traffic class, likewise
 	Stamp   int64          // time of arrival, ns since the epoch; 0 unknown
+	Dropped uint32         // datagrams that found no room at the socket by the time this one was taken
 	Link    any            // of a packet socket, its own business
 
 	// Segment is the size in bytes of the datagrams that one message stands for,

@@ -63,7 +63,7 @@ var solIPv6 = []Option{
 	no("IPV6_RECVDSTOPTS", unix.IPV6_RECVDSTOPTS, noExtension),
 	no("IPV6_DSTOPTS", unix.IPV6_DSTOPTS, noExtension),
 	{Name: "IPV6_RECVPATHMTU", Number: unix.IPV6_RECVPATHMTU, Access: Both, Support: Part, Gap: "path MTU is not shown"},
-	no("IPV6_PATHMTU", unix.IPV6_PATHMTU, "not modelled"),
+	{Name: "IPV6_PATHMTU", Number: unix.IPV6_PATHMTU, Access: Get, Shape: Bytes, Support: Full},
 	{Name: "IPV6_DONTFRAG", Number: unix.IPV6_DONTFRAG, Access: Both, Support: Full},
 	no("IPV6_USE_MIN_MTU", 63, "Linux has not either"),
 	{Name: "IPV6_RECVTCLASS", Number: unix.IPV6_RECVTCLASS, Access: Both, Support: Full},

@@ -51,7 +51,7 @@ var solSocket = []Option{
 	{Name: "SO_TIMESTAMPING", Number: unix.SO_TIMESTAMPING, Access: Both, Shape: Bytes, On: UDP | Ping | Raw, Support: Part, Gap: noHardware},
 	{Name: "SO_PROTOCOL", Number: unix.SO_PROTOCOL, Access: Get, On: All, Support: Full},
 	{Name: "SO_DOMAIN", Number: unix.SO_DOMAIN, Access: Get, On: All, Support: Full},
-	{Name: "SO_RXQ_OVFL", Number: unix.SO_RXQ_OVFL, Access: Both, Support: Part, Gap: "drops are not counted"},
+	{Name: "SO_RXQ_OVFL", Number: unix.SO_RXQ_OVFL, Access: Both, Support: Part, Gap: "drops are counted when a datagram is taken, not when it came"},
 	{Name: "SO_WIFI_STATUS", Number: unix.SO_WIFI_STATUS, Access: Both, Support: Kept},
 	{Name: "SO_PEEK_OFF", Number: unix.SO_PEEK_OFF, Access: Both, On: TCP, Support: Part, Gap: "EOPNOTSUPP on datagram sockets"},
 	{Name: "SO_NOFCS", Number: unix.SO_NOFCS, Access: Both, Support: Kept},

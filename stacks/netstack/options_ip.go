@@ -194,6 +194,7 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_RECVHOPLIMIT}:    keptBool(ip6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", 0, ""),
 	{ip6, unix.IPV6_2292PKTINFO}:     keptBool(ip6, unix.IPV6_2292PKTINFO, "IPV6_2292PKTINFO", 0, ""),
 	{ip6, unix.IPV6_2292HOPLIMIT}:    keptBool(ip6, unix.IPV6_2292HOPLIMIT, "IPV6_2292HOPLIMIT", 0, ""),
+	{ip6, unix.IPV6_PATHMTU}:         {name: "IPV6_PATHMTU", bytes: true, ask: getMTUInfo},
 	{ip6, unix.IPV6_RECVPATHMTU}:     keptBool(ip6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", 0, "path MTU is not shown"),
 	{ip6, unix.IPV6_RECVERR}:         recvErr(ip6, unix.IPV6_RECVERR, "IPV6_RECVERR"),
 	{ip6, unix.IPV6_RECVORIGDSTADDR}: keptBool(ip6, unix.IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR", 0, ""),
@@ -357,6 +358,20 @@ func getMTU(s *sock, _ tcpip.Endpoint) ([]byte, error) {
 		return nil, unix.ENOTCONN // ip(7), IP_MTU
 	}
 	return bytesOf(s.st.paths.of(dst.Addr().Unmap().WithZone(""), mtu)), nil
+}
+
+// getMTUInfo fills struct ip6_mtuinfo: a sockaddr_in6, which stays empty, and the MTU.
+func getMTUInfo(s *sock, v []byte) ([]byte, error) {
+	info := make([]byte, unix.SizeofSockaddrInet6+4)
+	if len(v) < len(info) {
+		return nil, unix.EINVAL
+	}
+	dst, mtu, ok := s.pathMTU(nil)
+	if !ok {
+		return nil, unix.ENOTCONN
+	}
+	binary.NativeEndian.PutUint32(info[unix.SizeofSockaddrInet6:], uint32(s.st.paths.of(dst.Addr().Unmap().WithZone(""), mtu)))
+	return info, nil
 }
 
 func multicastLoop(name string, decode func([]byte) (int, error)) option {

@@ -91,7 +91,7 @@ var solSocket = map[optKey]option{
 
 	// Kept here, acted upon by netmod, which makes the control messages.
 	{sock0, unix.SO_OOBINLINE}:        keptBool(sock0, unix.SO_OOBINLINE, "SO_OOBINLINE", 0, ""),
-	{sock0, unix.SO_RXQ_OVFL}:         keptBool(sock0, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", 0, "drops are not counted"),
+	{sock0, unix.SO_RXQ_OVFL}:         keptBool(sock0, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", 0, ""),
 	{sock0, unix.SO_SELECT_ERR_QUEUE}: keptBool(sock0, unix.SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE", 0, ""),
 
 	// No effect here, and none to be missed.

@@ -274,6 +274,9 @@ func (s *packetSocket) message(r *tcpip.ReadResult) stacks.Message {
 	if c.HasTimestamp {
 		m.Stamp = c.Timestamp.UnixNano()
 	}
+	if st, ok := s.endpoint().Stats().(*tcpip.TransportEndpointStats); ok {
+		m.Dropped = uint32(st.ReceiveErrors.ReceiveBufferOverflow.Value())
+	}
 	switch {
 	case c.HasTTL:
 		m.TTL = int(c.TTL)

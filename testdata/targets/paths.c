@@ -71,6 +71,20 @@ static void ping(void)
 	close(fd);
 }
 
+// path prints IPV6_PATHMTU.
+static void path(int fd)
+{
+	struct ip6_mtuinfo info;
+	socklen_t n = sizeof info;
+	if (!six)
+		return;
+	memset(&info, 0xee, sizeof info);
+	num("PATHMTU", getsockopt(fd, IPPROTO_IPV6, IPV6_PATHMTU, &info, &n));
+	say("%d bytes, family %d, MTU %u", (int)n, info.ip6m_addr.sin6_family, info.ip6m_mtu);
+	n = 31;
+	num("short", getsockopt(fd, IPPROTO_IPV6, IPV6_PATHMTU, &info, &n));
+}
+
 // size: datagrams that are too large for the link, or for one further on.
 static void size(void)
 {
@@ -111,11 +125,13 @@ static void size(void)
 	fd = joined(asking(), ip("FAR"), ECHO);
 	need("MTU_DISCOVER", set(fd, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO));
 	say("MTU: %d", get(fd, IP_MTU, IPV6_MTU));
+	path(fd);
 	v.iov_len = 1350;
 	num("sendmsg", sendmsg(fd, &m, 0));
 	trouble("poll", fd);
 	entry("entry", fd, 0, 512, 0);
 	say("MTU: %d", get(fd, IP_MTU, IPV6_MTU));
+	path(fd);
 	num("sendmsg", sendmsg(fd, &m, 0));
 	take("entry", fd);
 	v.iov_len = 1300 - (six ? 48 : 28);

@@ -222,6 +222,38 @@ static void last(void)
 	close(fd);
 }
 
+// drops: what found no room is counted with what comes after it.
+static void drops(void)
+{
+	begin("stamps/SO_RXQ_OVFL-%s", fam);
+	struct addr a = mk(six ? "::1" : "127.0.0.1", 0);
+	int in = udp(), out = udp();
+	ok("SO_RXQ_OVFL", flag(in, SO_RXQ_OVFL, 1));
+	need("SO_RCVBUF", flag(in, SO_RCVBUF, 4096));
+	need("bind", bind(in, &a.sa, a.len));
+	getsockname(in, &a.sa, &a.len);
+	num("sendto", sendto(out, data, 100, 0, &a.sa, a.len));
+	receive("none lost", in, 0);
+	for (int i = 0; i < 200; i++)
+		need("sendto", sendto(out, data, 1000, 0, &a.sa, a.len));
+	nap(100);
+	int got = 0;
+	while (recv(in, data, sizeof data, MSG_DONTWAIT) > 0 || (nap(20), recv(in, data, sizeof data, MSG_DONTWAIT) > 0))
+		got++;
+	need("sendto", sendto(out, data, 100, 0, &a.sa, a.len));
+	struct iovec v = { data, sizeof data };
+	m = (struct msghdr){ .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	num("recvmsg", recvmsg(in, &m, 0));
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	uint32_t lost = 0;
+	if (c)
+		memcpy(&lost, CMSG_DATA(c), sizeof lost);
+	say("a message of type %d, %d bytes; came and lost are %s", c ? c->cmsg_type : 0, c ? (int)(c->cmsg_len - CMSG_LEN(0)) : 0,
+		got + lost == 200 && got > 0 && lost > 0 ? "all" : "NOT all");
+	close(in);
+	close(out);
+}
+
 int main(int argc, char **argv)
 {
 	deadline(30);
@@ -233,5 +265,6 @@ int main(int argc, char **argv)
 	sent();
 	wrong();
 	last();
+	drops();
 	return 0;
 }
