@@ -40,6 +40,14 @@
 // still runs in the namespaces, waits for the servers' goroutines and closes the
 // threads. Everything that waits has a deadline.
 //
+// # Programs
+//
+// TestPrograms has a table of programs that people run on networks, each in a view
+// against a native counterpart behind the peer. With UMRUN_PROGRAMS=FILE it does
+// all of them and writes the table (make programs: docs/programs.md), else the
+// quick ones; a run of some of them, as -run TestPrograms/Redis, leaves the lines
+// of the others. With LAB_NATIVE=1 it does the same over the kernel's stack.
+//
 // # Who may use it
 //
 // Root. An ordinary user's run skips, visibly: see [Need].
