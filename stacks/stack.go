@@ -148,7 +148,10 @@ type Urgent interface {
 	Urgent() (ahead int, ok bool)
 }
 
-// A PacketSocket is a datagram socket: UDP or ICMP echo.
+// A PacketSocket is a datagram socket: UDP, ICMP echo, or a raw socket, raw(7), whose
+// datagrams are packets: received ones begin with their header if they are IPv4, and
+// behind it if they are IPv6. Of a raw socket's local address the port is its protocol,
+// and SO_ATTACH_FILTER is set with the program itself, an array of struct sock_filter.
 type PacketSocket interface {
 	Socket
 

@@ -28,6 +28,11 @@
 // connected again after a failure, option values (options.go and the tables
 // beside it). gVisor's error types end in errno.go.
 //
+// A raw socket (raw.go) has an endpoint for its options only. What it receives, a hub
+// (rawhub.go) takes from gVisor's delivery to raw endpoints, for every protocol there
+// is (rawproto.go); what it sends is made in rawsend.go and given to a route as a
+// packet with its header.
+//
 // # Goroutines
 //
 // gVisor runs GOMAXPROCS TCP workers for the stack and timers; each link has two
@@ -35,7 +40,7 @@
 //
 // # Locks
 //
-// gVisor's locks come last: none of ours but endpoint.mu, which is a leaf, is
-// ever taken by what gVisor calls. A socket's mu may be held across calls into
+// gVisor's locks come last: none of ours but leaves (endpoint.mu, those of taps,
+// reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into
 // gVisor; callbacks of Watch therefore never call into the stack.
 package netstack

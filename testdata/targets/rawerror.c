@@ -54,6 +54,34 @@ static void error(const char *name, const char *ip, int connected, int proto, in
 	close(watch);
 }
 
+// refused: a protocol that nobody has is answered by the machine itself.
+static void refused(const char *ip)
+{
+	struct addr a = mk(ip, six ? FREE2 : 0);
+	unsigned char b[60] = { 0 };
+	int n = 4;
+	start("protocol-refused");
+	int fd = raw(family(), IPPROTO_RAW), watch = raw(family(), icmp());
+	if (six) {
+		struct icmp6_filter f;
+		ICMP6_FILTER_SETBLOCKALL(&f);
+		ICMP6_FILTER_SETPASS(ICMP6_PARAM_PROB, &f);
+		ok("filter", setsockopt(watch, IPPROTO_ICMPV6, ICMP6_FILTER, &f, sizeof f));
+		ok("no header", on(fd, IPPROTO_IPV6, IPV6_HDRINCL, 0));
+	} else {
+		b[0] = 0x45, b[8] = 9, b[9] = FREE2;
+		memcpy(b + 16, &a.in.sin_addr, 4);
+		n += 20;
+	}
+	num("sendto", put_to(fd, b, n, &a));
+	get("message", watch, in);
+	if (six)
+		say("pointer %d", in[7]);
+	none("no more", watch);
+	close(fd);
+	close(watch);
+}
+
 // entry prints the first entry of the error queue.
 static void entry(const char *label, int fd)
 {
@@ -136,6 +164,7 @@ int main(int argc, char **argv)
 	six = argc > 1 && !strcmp(argv[1], "6");
 	const char *lo = six ? "::1" : "127.0.0.1", *peer = env(six ? "LAB_PEER6" : "LAB_PEER4");
 	const char *unreach = env(six ? "LAB_UNREACH6" : "LAB_UNREACH4"), *prohibit = env(six ? "LAB_PROHIBIT6" : "LAB_PROHIBIT4");
+	refused(lo);
 	error("protocol-local", lo, 1, FREE2, 0);
 	error("protocol-peer", peer, 1, FREE2, 1);
 	error("port-peer", peer, 1, IPPROTO_UDP, 1);
