@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jsimonetti/rtnetlink/v2"
@@ -299,6 +300,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(routeReq(unix.RTM_NEWROUTE, appended, "fd02::/64", hop{oif: 2, mtu: 1300, flags: unix.RTNH_F_ONLINK}))
 	f.Add(down(2))
 	f.Add(mtu(2, 1200))
+	f.Add(addrWith(unix.RTM_NEWADDR, replace, 2, "10.1.0.2/24", extra{peer: "10.1.0.3", label: "tun0:1", brd: "10.1.0.9", metric: 7, valid: 9, preferred: 3}))
+	f.Add(addrWith(unix.RTM_NEWADDR, replace, 2, "fd01::2/64", extra{peer: "fd01::3", flags: noPrefixRoute, metric: 7, valid: 9}))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		s := twin()
 		Options{ExtAck: true}.Serve(s, func(next stacks.State, _ Origin) error {
@@ -344,4 +347,27 @@ func TestCounters(t *testing.T) {
 			t.Errorf("attribute %d: got %s, want %s", typ, got, want)
 		}
 	}
+}
+
+// FuzzInetIoctl: the same of the structures that AF_INET and AF_INET6 sockets take.
+func FuzzInetIoctl(f *testing.F) {
+	f.Add(make([]byte, RtentryLen), "tun0:1", true)
+	f.Fuzz(func(t *testing.T, b []byte, device string, del bool) {
+		s := twin()
+		set := func(next stacks.State, _ Origin) error {
+			Changes(s, next, Origin{})
+			Expire(next, time.Now())
+			s = next
+			return nil
+		}
+		RouteIoctl(s, set, del, b, device)
+		Route6Ioctl(s, set, del, b)
+		Addr6Ioctl(s, set, del, b)
+		if len(b) >= IfreqLen {
+			for _, cmd := range []uint32{unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFBRDADDR, unix.SIOCSIFDSTADDR, unix.SIOCSIFFLAGS, unix.SIOCSIFNAME, unix.SIOCSIFMTU} {
+				Ioctl(s, set, unix.AF_INET, cmd, slices.Clone(b[:IfreqLen]))
+			}
+			Ethtool(s, b[:IfreqLen], b[:EthtoolLen])
+		}
+	})
 }
