@@ -102,8 +102,12 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// number finds a version in what a program says of itself.
-var number = regexp.MustCompile(`\d+(\.\d+)+[-+~.\w]*|\d{8}`)
+// number finds a version in what a program says of itself, date that of one
+// which has no other.
+var (
+	number = regexp.MustCompile(`\d+(\.\d+)+[-+~.\w]*`)
+	date   = regexp.MustCompile(`\b\d{8}\b`)
+)
 
 func (p program) read(t testing.TB) string {
 	if len(p.version) == 0 {
@@ -115,6 +119,9 @@ func (p program) read(t testing.TB) string {
 	// Some print it on stderr, and some exit with 1 then.
 	out, err := exec.CommandContext(ctx, p.version[0], p.version[1:]...).CombinedOutput()
 	v := number.FindString(string(out))
+	if v == "" {
+		v = date.FindString(string(out))
+	}
 	if v == "" {
 		t.Errorf("no version in what %v says: %s%v", p.version, out, err)
 	}
