@@ -18,12 +18,6 @@ import (
 
 func init() { targets["listed-refusals"] = listedRefusals }
 
-// Of asm-generic/sockios.h.
-const (
-	siocgstamp   = 0x8906
-	siocgstampns = 0x8907
-)
-
 // refusals are the refused entries of sockapi's tables, by name, with calls that must
 // fail with their errno. intercept refuses io_uring, and has its own test.
 var refusals = map[string][]func() error{
@@ -55,7 +49,6 @@ var refusals = map[string][]func() error{
 		return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}})
 	}},
 	"other SIOCSIF*, SIOCADDMULTI, SIOCSARP": {ioctl(unix.SIOCSIFHWADDR), ioctl(unix.SIOCSIFMEM), ioctl(unix.SIOCADDMULTI), ioctl(unix.SIOCSARP)},
-	"SIOCGSTAMP, SIOCGSTAMPNS":               {ioctl(siocgstamp), ioctl(siocgstampns)},
 }
 
 // open returns a socket(2) that is to fail.

@@ -44,7 +44,6 @@ func init() {
 		difference{where: "state/udp4-dissolve-chosen-port", native: "*port 0 len 16", umrun: "*port EPH len 16", reason: "the port stays until the socket is closed"},
 		difference{where: "state/udp6-dissolve-chosen-port", native: "*port 0 len 28", umrun: "*port EPH len 28", reason: "the port stays until the socket is closed"},
 		difference{where: "state/file-tcp", native: "mmap: ok", umrun: "mmap: ENODEV", reason: "TCP_ZEROCOPY_RECEIVE is refused, and nothing else maps a socket"},
-		difference{where: "state/queues-udp", native: "SIOCGSTAMP*: ok", umrun: "SIOCGSTAMP*: ENOENT", reason: "the arrival of what recv took without a trap is not known"},
 		difference{where: "state/tcp?-*", native: "* getsockname: * port EPH len *", umrun: "* getsockname: * port 0 len *", sometimes: true,
 			reason: "the endpoint that failed may still hold the port when the next one wants it"},
 		difference{where: "pingsock/bind-?", native: "in use: ok", umrun: "in use: EADDRINUSE", reason: "an identifier is given once"},
