@@ -87,19 +87,24 @@ func (w *world) add(t testing.TB, fd, family, proto, state, recvQ, sendQ int) {
 	w.list = append(w.list, s)
 }
 
+// raise sets the namespace's loopback up.
+func (w *world) raise(t testing.TB) {
+	t.Helper()
+	ifr := must[*unix.Ifreq](t)(unix.NewIfreq("lo"))
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(w.socket(t, unix.AF_INET, unix.SOCK_DGRAM), unix.SIOCSIFFLAGS, ifr); err != nil {
+		t.Fatal(err)
+	}
+}
+
 var loop4 = [4]byte{127, 0, 0, 1}
 
 // newWorld makes listeners, connections in some states, and datagram sockets.
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	nstest.Need(t)
-	ifr := must[*unix.Ifreq](t)(unix.NewIfreq("lo"))
 	w := &world{}
-	ctl := w.socket(t, unix.AF_INET, unix.SOCK_DGRAM)
-	ifr.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(ctl, unix.SIOCSIFFLAGS, ifr); err != nil {
-		t.Fatal(err)
-	}
+	w.raise(t)
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -414,6 +419,7 @@ func TestNetlink(t *testing.T) {
 // the kernel has.
 func TestPacket(t *testing.T) {
 	nstest.Need(t)
+	new(world).raise(t)
 	list := func() (out []Packet) {
 		for _, p := range []struct {
 			typ   int

@@ -34,9 +34,7 @@ func newPlainWorld(t testing.TB) *world {
 		}
 	}
 	w := &world{}
-	ifr := must[*unix.Ifreq](t)(unix.NewIfreq("lo"))
-	ifr.SetUint16(unix.IFF_UP)
-	check(unix.IoctlIfreq(w.socket(t, unix.AF_INET, unix.SOCK_DGRAM), unix.SIOCSIFFLAGS, ifr))
+	w.raise(t)
 	for family, any := range map[int]unix.Sockaddr{
 		unix.AF_INET:  &unix.SockaddrInet4{Addr: loop4},
 		unix.AF_INET6: &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()},
