@@ -34,8 +34,8 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 		return m.connectForeign(c, fd, sa)
 	}
 	b := s.common()
-	if nl, ok := b.ep.(*netlink); ok {
-		return result(nl.connect(sa, c.Task.TGID()))
+	if b.family == unix.AF_NETLINK {
+		return result(b.ep.(*netlink).connect(sa, c.Task.TGID())) // which never changes
 	}
 	if b.family == unix.AF_PACKET {
 		return intercept.Fail(unix.EOPNOTSUPP)
