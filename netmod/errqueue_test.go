@@ -142,8 +142,16 @@ func TestStormOfErrors(t *testing.T) {
 	if out, _ := w.run(t, "storm-of-errors"); out != "over\n" {
 		t.Errorf("the target says %q\n%s", out, w.log)
 	}
-	if n := netmod.Known(w.mod); n > 0 {
-		t.Errorf("%d sockets are left", n)
+	allGone(t, w)
+}
+
+// allGone waits until the module knows that the program has closed its sockets.
+func allGone(t *testing.T, w *world) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); netmod.Known(w.mod) > 0; time.Sleep(5 * time.Millisecond) { // poll with a deadline
+		if time.Now().After(end) {
+			t.Fatalf("%d sockets are left", netmod.Known(w.mod))
+		}
 	}
 }
 
@@ -191,11 +199,7 @@ func TestWithoutInotify(t *testing.T) {
 	if got, _ := w.run(t, "plain-udp"); got != want {
 		t.Errorf("natively %q, without inotify %q", want, got)
 	}
-	for end := time.Now().Add(5 * time.Second); netmod.Known(w.mod) > 0; time.Sleep(5 * time.Millisecond) { // poll with a deadline
-		if time.Now().After(end) {
-			t.Fatalf("%d sockets are left", netmod.Known(w.mod))
-		}
-	}
+	allGone(t, w)
 }
 
 // TestNamesOfPlaceholders: nobody else can send to a placeholder by its name.
