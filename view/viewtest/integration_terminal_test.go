@@ -6,93 +6,26 @@
 package viewtest_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"umrun/view/viewtest"
-
-	"github.com/creack/pty"
 )
 
-// A terminal is an interactive shell on a pseudo-terminal in the host.
-type terminal struct {
-	t   *testing.T
-	pty *os.File
-	mu  sync.Mutex
-	out bytes.Buffer // guarded by mu
-}
-
-func newTerminal(t *testing.T, w *viewtest.World) *terminal {
+// newTerminal starts an interactive shell in the host.
+func newTerminal(t *testing.T, w *viewtest.World) *screen {
 	t.Helper()
-	ptm, pts, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pts.Close()
 	c := w.HostCmd(t.Context(), "bash", "--norc", "--noprofile", "-i").AsUser(w.Home())
 	c.Env = append(c.Env, "PS1=prompt> ", "TERM=dumb")
-	c.Stdin, c.Stdout, c.Stderr = pts, pts, pts
-	c.SysProcAttr.Setpgid, c.SysProcAttr.Setsid, c.SysProcAttr.Setctty = false, true, true
-	pts.Chown(viewtest.UID, viewtest.GID)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	x := &terminal{t: t, pty: ptm}
-	done := make(chan struct{})
-	go func() { // ends with the pseudo-terminal
-		defer close(done)
-		b := make([]byte, 4096)
-		for {
-			n, err := ptm.Read(b)
-			if err != nil {
-				return
-			}
-			x.mu.Lock()
-			x.out.Write(b[:n])
-			x.mu.Unlock()
-		}
-	}()
-	t.Cleanup(func() {
-		c.Stop()
-		ptm.Close()
-		<-done
-		if t.Failed() {
-			t.Logf("the terminal showed:\n%s", x.out.String())
-		}
-	})
+	x := onTerminal(t, c)
 	x.expect("prompt> ")
 	return x
-}
-
-// send types s and forgets what was shown before.
-func (x *terminal) send(s string) {
-	x.mu.Lock()
-	x.out.Reset()
-	x.mu.Unlock()
-	if _, err := x.pty.WriteString(s); err != nil {
-		x.t.Fatal(err)
-	}
-}
-
-// expect waits until the terminal shows want.
-func (x *terminal) expect(want string) {
-	x.t.Helper()
-	viewtest.Eventually(x.t, 20*time.Second, func() error {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if !strings.Contains(x.out.String(), want) {
-			return fmt.Errorf("no %q in %q", want, x.out.String())
-		}
-		return nil
-	})
 }
 
 // TestIntegrationTerminal: job control works through umrun as without it.

@@ -6,19 +6,14 @@
 package viewtest_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"testing"
 	"time"
 
 	"umrun/view/viewtest"
-
-	"github.com/creack/pty"
 )
 
 var fetchers = []program{
@@ -158,71 +153,6 @@ func rsyncDaemon(x *try) {
 	}
 }
 
-// A screen is what a command on a pseudo-terminal shows.
-type screen struct {
-	pty *os.File
-	mu  sync.Mutex
-	out bytes.Buffer // guarded by mu
-}
-
-// onTerminal starts a command on a pseudo-terminal of its own.
-func onTerminal(t testing.TB, c *viewtest.Cmd) *screen {
-	t.Helper()
-	ptm, pts, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pts.Close()
-	pty.Setsize(ptm, &pty.Winsize{Rows: 24, Cols: 80})
-	pts.Chown(viewtest.UID, viewtest.GID)
-	s := &screen{pty: ptm}
-	c.Stdin, c.Stdout, c.Stderr = pts, pts, pts
-	c.SysProcAttr.Setpgid, c.SysProcAttr.Setsid, c.SysProcAttr.Setctty = false, true, true
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { // ends with the pseudo-terminal
-		defer close(done)
-		b := make([]byte, 4096)
-		for {
-			n, err := ptm.Read(b)
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.out.Write(b[:n])
-			s.mu.Unlock()
-		}
-	}()
-	t.Cleanup(func() {
-		c.Stop()
-		ptm.Close()
-		<-done
-		if t.Failed() {
-			t.Logf("the terminal showed: %q", s.shown())
-		}
-	})
-	return s
-}
-
-func (s *screen) shown() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out.String()
-}
-
-// expect waits until the text was shown.
-func (s *screen) expect(t testing.TB, text string) {
-	t.Helper()
-	viewtest.Eventually(t, 30*time.Second, func() error {
-		if !strings.Contains(s.shown(), text) {
-			return fmt.Errorf("%q was not shown", text)
-		}
-		return nil
-	})
-}
-
 // typed is a shell that greets, answers a line, and ends with 3.
 const typed = `echo here-$((40 + 2)); read line; echo "got [$line]"; sleep 1; exit 3`
 
@@ -232,13 +162,13 @@ func moshTalk(x *try, c *viewtest.Cmd) {
 	x.Helper()
 	c.Env = append(c.Env, "LC_ALL=C.UTF-8", "TERM=xterm")
 	s := onTerminal(x, c)
-	s.expect(x, "here-42")
+	s.expect("here-42")
 	fmt.Fprint(s.pty, "umrun and mosh\n")
-	s.expect(x, "got [umrun and mosh]")
+	s.expect("got [umrun and mosh]")
 	if r := c.Result(); r.Status != 0 {
 		x.Errorf("%s exits with %d", r.Args[0], r.Status)
 	}
-	s.expect(x, "[mosh is exiting.]")
+	s.expect("[mosh is exiting.]")
 }
 
 func moshClient(x *try) {
