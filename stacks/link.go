@@ -4,6 +4,11 @@
 
 package stacks
 
+import (
+	"net"
+	"net/netip"
+)
+
 // LinkType says what a link's packets begin with.
 type LinkType int
 
@@ -78,4 +83,14 @@ type Waiter interface {
 	// Up returns a channel that is closed when the link first carries traffic
 	// (WireGuard: the first handshake of any peer).
 	Up() <-chan struct{}
+}
+
+// A LinkConfig is one interface of a stack that runs over links, as it begins.
+type LinkConfig struct {
+	Name   string // at most 15 bytes, not "lo"
+	Link   Link
+	Addrs  []netip.Prefix   // own addresses; their networks are on link
+	Routes []Route          // further routes by this link: Dst, Gateway and Src count
+	MTU    int              // bytes of the network layer; the link's own if zero
+	MAC    net.HardwareAddr // of an Ethernet link; nil: the stack makes one up, locally administered
 }

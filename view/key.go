@@ -13,36 +13,36 @@ import (
 	"strings"
 )
 
-// keys is every key of CLI.md. A key without kinds is reserved: it is parsed and
-// then refused, so that no setting is ever taken and ignored.
+// keys is every key of CLI.md. One that is not built is parsed and then refused, so
+// that no setting is ever taken and ignored.
 var keys = map[string]struct {
 	value func(string) error // nil: the key takes no value
-	kinds []Kind             // where it works today
+	needs trait              // of the kind of network
+	built bool
 }{
-	"stack": {oneOf("auto", "netstack", "kernel"), []Kind{WireGuard, NAT, None}},
-	"mtu":   {inRange(68, 65535), []Kind{WireGuard, NAT}},
-	// 68 is the least that IPv4 allows, RFC 791 §3.2.
-	"cc":            {oneOf("reno", "cubic"), []Kind{WireGuard, NAT, None}},
-	"rcvbuf":        {isSize, []Kind{WireGuard, NAT, None}},
-	"sndbuf":        {isSize, []Kind{WireGuard, NAT, None}},
-	"dns":           {isAddr, []Kind{WireGuard, NAT}},
-	"domain":        {notEmpty, []Kind{WireGuard, NAT}},
-	"host-loopback": {nil, []Kind{NAT}},
-	"ip":            {isPrefix, nil},
-	"gw":            {isAddr, nil},
-	"fqdn":          {notEmpty, nil},
-	"mac":           {notEmpty, nil},
-	"dhcp":          {},
-	"dhcp6":         {},
-	"slaac":         {},
-	"rd":            {},
-	"auto":          {},
-	"rate":          {notEmpty, nil},
-	"delay":         {notEmpty, nil},
-	"jitter":        {notEmpty, nil},
-	"loss":          {notEmpty, nil},
-	"pcap":          {notEmpty, nil},
-	"auth":          {notEmpty, nil},
+	"stack":         {oneOf("auto", "netstack", "kernel"), hasStack, true},
+	"mtu":           {inRange(68, 65535), hasLink, true}, // 68 is the least that IPv4 allows, RFC 791 §3.2
+	"cc":            {oneOf("reno", "cubic"), hasStack, true},
+	"rcvbuf":        {isSize, hasStack, true},
+	"sndbuf":        {isSize, hasStack, true},
+	"dns":           {isAddr, hasDNS, true},
+	"domain":        {notEmpty, hasDNS, true},
+	"host-loopback": {nil, isNAT, true},
+	"ip":            {isPrefix, hasConfig, false},
+	"gw":            {isAddr, hasConfig, false},
+	"fqdn":          {notEmpty, hasConfig, false},
+	"mac":           {notEmpty, hasEther, false},
+	"dhcp":          {nil, hasEther, false},
+	"dhcp6":         {nil, hasEther, false},
+	"slaac":         {nil, hasEther, false},
+	"rd":            {nil, hasEther, false},
+	"auto":          {nil, hasEther, false},
+	"rate":          {notEmpty, hasLink, false},
+	"delay":         {notEmpty, hasLink, false},
+	"jitter":        {notEmpty, hasLink, false},
+	"loss":          {notEmpty, hasLink, false},
+	"pcap":          {notEmpty, hasLink, false},
+	"auth":          {notEmpty, hasAuth, false},
 }
 
 // check says whether k exists, has the form it needs, and can be used with kind
@@ -67,14 +67,14 @@ func (k Key) check(kind Kind) error {
 // supported returns the error for what n asks for and umrun has not built, or
 // what does not go together.
 func (n Network) supported() error {
-	if k := kinds[n.Kind]; !k.built {
+	if kinds[n.Kind]&isBuilt == 0 {
 		return NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
 	}
 	for _, k := range n.Keys {
 		switch def := keys[k.Name]; {
-		case len(def.kinds) == 0:
+		case !def.built:
 			return NotBuilt(fmt.Sprintf("-n %s: the key %s", n.Spec, k.Name))
-		case !slices.Contains(def.kinds, n.Kind):
+		case kinds[n.Kind]&def.needs == 0:
 			return badConfig("-n %s: the key %s does not go with %s", n.Spec, k.Name, n.Kind)
 		case k.Name == "stack" && k.Value == "kernel":
 			return NotBuilt(fmt.Sprintf("-n %s: the kernel stack", n.Spec))

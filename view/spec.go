@@ -31,21 +31,35 @@ const (
 	Profile     Kind = "profile"
 )
 
-// kinds says of each kind that can be written whether it takes a target, and
-// whether it is built.
-var kinds = map[Kind]struct{ target, built bool }{
-	WireGuard:   {target: true, built: true},
-	NAT:         {built: true},
-	None:        {built: true},
-	Host:        {},
-	VDE:         {target: true},
-	TAP:         {target: true},
-	TUN:         {target: true},
-	NetNS:       {target: true},
-	SOCKS5:      {target: true},
-	HTTP:        {target: true},
-	SSH:         {target: true},
-	TunProvider: {target: true},
+// A trait is something that networks of a kind have, and keys can be about.
+type trait uint
+
+const (
+	hasStack  trait = 1 << iota // a stack is made for it, userspace or kernel
+	hasLink                     // and packets pass a link of umrun's
+	hasEther                    // whose packets are Ethernet frames
+	hasConfig                   // addresses are configured as for iothconf
+	hasDNS                      // names can be asked of somebody
+	hasAuth                     // who uses it says who he is
+	isNAT                       // it is the network of the host, translated
+	hasTarget                   // KIND:TARGET
+	isBuilt                     // umrun can do it
+)
+
+// kinds says what networks of each kind have.
+var kinds = map[Kind]trait{
+	WireGuard:   isBuilt | hasTarget | hasStack | hasLink | hasDNS,
+	NAT:         isBuilt | hasStack | hasLink | hasDNS | isNAT,
+	None:        isBuilt | hasStack,
+	Host:        0,
+	VDE:         hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
+	TAP:         hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
+	TUN:         hasTarget | hasStack | hasLink | hasConfig | hasDNS,
+	NetNS:       hasTarget,
+	SOCKS5:      hasTarget | hasAuth,
+	HTTP:        hasTarget | hasAuth,
+	SSH:         hasTarget | hasAuth,
+	TunProvider: hasTarget | hasStack,
 }
 
 // A Network is a parsed SPEC: [NAME=]KIND[:TARGET][,KEY[=VALUE]...].
@@ -113,9 +127,9 @@ func (n *Network) parseHead(head string) error {
 	if k, known := kinds[Kind(kind)]; known {
 		n.Kind, n.Target = Kind(kind), target
 		switch {
-		case k.target && target == "":
+		case k&hasTarget != 0 && target == "":
 			return badConfig("-n %s: %s needs a target: %s", n.Spec, kind, targetForm(n.Kind))
-		case !k.target && colon:
+		case k&hasTarget == 0 && colon:
 			return badConfig("-n %s: %s takes no target", n.Spec, kind)
 		}
 		if n.Kind == SOCKS5 || n.Kind == HTTP {
@@ -206,7 +220,7 @@ func (n Network) String() string {
 		b.WriteString(n.Target)
 	case n.Kind == SOCKS5 || n.Kind == HTTP:
 		b.WriteString(string(n.Kind) + "://" + esc.Replace(n.Target))
-	case kinds[n.Kind].target:
+	case kinds[n.Kind]&hasTarget != 0:
 		b.WriteString(string(n.Kind) + ":" + esc.Replace(n.Target))
 	default:
 		b.WriteString(string(n.Kind))

@@ -29,9 +29,9 @@ var (
 // newStack makes a stack on one link, closed at the end of the test.
 func newStack(t testing.TB, l stacks.Link, addrs ...netip.Prefix) *netstack.Stack {
 	t.Helper()
-	s, err := netstack.New(netstack.Config{Links: []netstack.LinkConfig{{
+	s, err := netstack.New(netstack.Config{Links: []stacks.LinkConfig{{
 		Name: "eth0", Link: l, Addrs: addrs,
-		Routes: []netstack.Route{{Dst: netip.MustParsePrefix("198.51.100.0/24")}},
+		Routes: []stacks.Route{{Dst: netip.MustParsePrefix("198.51.100.0/24")}},
 	}}})
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func TestGiveUp(t *testing.T) {
 			t.Parallel()
 			near, far := pipe.New(pipe.Config{})
 			side := func(l stacks.Link, a string) *Stack {
-				st, err := New(Config{Links: []LinkConfig{{Name: "p0", Link: l, Addrs: []netip.Prefix{netip.MustParsePrefix(a)}}}, giveUp: giveUp})
+				st, err := New(Config{Links: []stacks.LinkConfig{{Name: "p0", Link: l, Addrs: []netip.Prefix{netip.MustParsePrefix(a)}}}, giveUp: giveUp})
 				if err != nil {
 					t.Fatal(err)
 				}

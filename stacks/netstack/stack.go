@@ -49,7 +49,7 @@ const (
 // Config describes a stack. The zero value is one with only a loopback
 // interface.
 type Config struct {
-	Links []LinkConfig
+	Links []stacks.LinkConfig // the stack owns them from the moment that New returns without an error
 	DNS   stacks.DNS
 
 	// CongestionControl is "cubic" (the default; for wide-area networks) or
@@ -62,23 +62,6 @@ type Config struct {
 	Log *slog.Logger // nil: nothing is logged
 
 	giveUp time.Duration // giveUpTime if zero; for tests
-}
-
-// A LinkConfig is one interface. The stack owns the link from the moment that
-// New returns without an error.
-type LinkConfig struct {
-	Name   string // at most 15 bytes, not "lo"
-	Link   stacks.Link
-	Addrs  []netip.Prefix // own addresses; their networks are on link
-	Routes []Route        // further routes by this link
-	MTU    int            // bytes; the link's own if zero
-}
-
-// A Route sends a destination out of the link that it belongs to.
-type Route struct {
-	Dst     netip.Prefix
-	Gateway netip.Addr // zero: on link
-	Src     netip.Addr // preferred source; zero: any
 }
 
 // A Stack is a userspace TCP/IP stack. It is safe for concurrent use.
@@ -170,8 +153,8 @@ func (c *Config) check() error {
 			return fmt.Errorf("interface name %q is used twice", l.Name)
 		case l.Link.Type() != stacks.LinkIP:
 			return fmt.Errorf("interface %q: Ethernet links are not supported", l.Name)
-		case l.mtu() < header.IPv4MinimumMTU || l.mtu() > 65535:
-			return fmt.Errorf("interface %q: MTU %d is not between %d and 65535", l.Name, l.mtu(), header.IPv4MinimumMTU)
+		case linkMTU(&l) < header.IPv4MinimumMTU || linkMTU(&l) > 65535:
+			return fmt.Errorf("interface %q: MTU %d is not between %d and 65535", l.Name, linkMTU(&l), header.IPv4MinimumMTU)
 		}
 		names[l.Name] = true
 		for _, r := range l.Routes {
@@ -183,7 +166,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-func (l *LinkConfig) mtu() int {
+// linkMTU returns the MTU that an interface begins with, bytes.
+func linkMTU(l *stacks.LinkConfig) int {
 	if l.MTU != 0 {
 		return l.MTU
 	}
@@ -242,10 +226,10 @@ func (s *Stack) configure(c Config) error {
 		return err
 	}
 	for i, l := range c.Links {
-		e := s.newLink(l.Link, firstLinkNIC+i, l.mtu(), s.log.With("link", l.Name))
+		e := s.newLink(l.Link, firstLinkNIC+i, linkMTU(&l), s.log.With("link", l.Name))
 		s.links = append(s.links, e)
 		if err := s.addInterface(&st, stacks.Interface{
-			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: l.mtu(), Addrs: l.Addrs,
+			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: linkMTU(&l), Addrs: l.Addrs,
 		}, e, l.Routes); err != nil {
 			return err
 		}
@@ -256,7 +240,7 @@ func (s *Stack) configure(c Config) error {
 }
 
 // addInterface makes one interface and records it in st.
-func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.LinkEndpoint, routes []Route) error {
+func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.LinkEndpoint, routes []stacks.Route) error {
 	id := tcpip.NICID(ifc.Index)
 	if err := s.gv.CreateNICWithOptions(id, ep, stack.NICOptions{Name: ifc.Name}); err != nil {
 		return fmt.Errorf("make interface %s: %s", ifc.Name, err)

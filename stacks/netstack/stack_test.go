@@ -32,9 +32,9 @@ func TestState(t *testing.T) {
 	a, b := pipe.New(pipe.Config{MTU: 1420})
 	defer b.Close()
 	dns := stacks.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53")}, Search: []string{"example"}}
-	st, err := netstack.New(netstack.Config{DNS: dns, Links: []netstack.LinkConfig{{
+	st, err := netstack.New(netstack.Config{DNS: dns, Links: []stacks.LinkConfig{{
 		Name: "wg0", Link: a, Addrs: prefixes("10.0.0.2/24", "fd00::2/128"),
-		Routes: []netstack.Route{
+		Routes: []stacks.Route{
 			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.0.0.1")},
 			{Dst: netip.MustParsePrefix("::/0")},
 		},
@@ -70,17 +70,17 @@ func TestBadConfig(t *testing.T) {
 	defer b.Close()
 	for _, tt := range []struct {
 		name  string
-		links []netstack.LinkConfig
+		links []stacks.LinkConfig
 		want  string
 	}{
-		{"no link", []netstack.LinkConfig{{Name: "x"}}, "has no link"},
-		{"no name", []netstack.LinkConfig{{Link: a}}, "1 to 15 bytes"},
-		{"long name", []netstack.LinkConfig{{Name: "sixteen-bytes-xx", Link: a}}, "1 to 15 bytes"},
-		{"lo", []netstack.LinkConfig{{Name: "lo", Link: a}}, "used twice"},
-		{"twice", []netstack.LinkConfig{{Name: "x", Link: a}, {Name: "x", Link: b}}, "used twice"},
-		{"MTU", []netstack.LinkConfig{{Name: "x", Link: a, MTU: 10}}, "MTU 10"},
-		{"route", []netstack.LinkConfig{{Name: "x", Link: a, Routes: []netstack.Route{{}}}}, "without destination"},
-		{"address twice", []netstack.LinkConfig{{Name: "x", Link: a, Addrs: prefixes("10.0.0.1/24", "10.0.0.1/24")}}, "add address"},
+		{"no link", []stacks.LinkConfig{{Name: "x"}}, "has no link"},
+		{"no name", []stacks.LinkConfig{{Link: a}}, "1 to 15 bytes"},
+		{"long name", []stacks.LinkConfig{{Name: "sixteen-bytes-xx", Link: a}}, "1 to 15 bytes"},
+		{"lo", []stacks.LinkConfig{{Name: "lo", Link: a}}, "used twice"},
+		{"twice", []stacks.LinkConfig{{Name: "x", Link: a}, {Name: "x", Link: b}}, "used twice"},
+		{"MTU", []stacks.LinkConfig{{Name: "x", Link: a, MTU: 10}}, "MTU 10"},
+		{"route", []stacks.LinkConfig{{Name: "x", Link: a, Routes: []stacks.Route{{}}}}, "without destination"},
+		{"address twice", []stacks.LinkConfig{{Name: "x", Link: a, Addrs: prefixes("10.0.0.1/24", "10.0.0.1/24")}}, "add address"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := netstack.New(netstack.Config{Links: tt.links})

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"umrun/stacks"
 	"umrun/stacks/netstack"
 	"umrun/stacks/wg/wgtest"
 )
@@ -29,11 +30,11 @@ func TestIntegrationStack(t *testing.T) {
 	ca.Peers[0].Endpoint = wgtest.Endpoint(cb.ListenPort)
 	l := open(t, ca)
 	waitUp(t, l)
-	lc := netstack.LinkConfig{Name: "wg0", Link: l, Addrs: ca.Addresses}
+	lc := stacks.LinkConfig{Name: "wg0", Link: l, Addrs: ca.Addresses}
 	for _, r := range ca.Routes(2) {
-		lc.Routes = append(lc.Routes, netstack.Route{Dst: r.Dst})
+		lc.Routes = append(lc.Routes, stacks.Route{Dst: r.Dst})
 	}
-	s, err := netstack.New(netstack.Config{Links: []netstack.LinkConfig{lc}})
+	s, err := netstack.New(netstack.Config{Links: []stacks.LinkConfig{lc}})
 	if err != nil {
 		t.Fatal(err)
 	}

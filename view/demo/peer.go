@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"umrun/stacks"
 	"umrun/stacks/netstack"
 	"umrun/stacks/stacknet"
 	"umrun/stacks/wg"
@@ -67,7 +68,7 @@ func StartPeer(ctx context.Context, client wg.PublicKey, webPort uint16) (_ *Pee
 		return nil, err
 	}
 	p := &Peer{PublicKey: key.Public(), Port: link.Stats().ListenPort}
-	if p.st, err = netstack.New(netstack.Config{Links: []netstack.LinkConfig{{Name: "wg0", Link: link, Addrs: cfg.Addresses}}}); err != nil {
+	if p.st, err = netstack.New(netstack.Config{Links: []stacks.LinkConfig{{Name: "wg0", Link: link, Addrs: cfg.Addresses}}}); err != nil {
 		return nil, errors.Join(err, link.Close())
 	}
 	defer func() {
