@@ -28,10 +28,10 @@ var keys = map[string]struct {
 	"dns":           {isAddr, hasDNS, true},
 	"domain":        {notEmpty, hasDNS, true},
 	"host-loopback": {nil, isNAT, true},
-	"ip":            {isPrefix, hasConfig, false},
-	"gw":            {isAddr, hasConfig, false},
-	"fqdn":          {notEmpty, hasConfig, false},
-	"mac":           {notEmpty, hasEther, false},
+	"ip":            {isHost, hasConfig, true},
+	"gw":            {isGateway, hasConfig, true},
+	"mac":           {isMAC, hasEther, true},
+	"fqdn":          {notEmpty, hasEther, false},
 	"dhcp":          {nil, hasEther, false},
 	"dhcp6":         {nil, hasEther, false},
 	"slaac":         {nil, hasEther, false},
@@ -153,13 +153,6 @@ func inRange(lo, hi int) func(string) error {
 func isAddr(v string) error {
 	if _, err := netip.ParseAddr(v); err != nil {
 		return fmt.Errorf("it is an IP address")
-	}
-	return nil
-}
-
-func isPrefix(v string) error {
-	if _, err := netip.ParsePrefix(v); err != nil {
-		return fmt.Errorf("it is an address with a prefix length, as in 192.0.2.1/24")
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ type PlanNetwork struct {
 	File         string      `json:"file,omitempty"`
 	Stack        string      `json:"stack"`
 	MTU          int         `json:"mtu,omitempty"` // bytes of the inner packet
+	MAC          string      `json:"mac,omitempty"`
 	Addresses    []string    `json:"addresses"`
 	Routes       []PlanRoute `json:"routes"`
 	Peers        []PlanPeer  `json:"peers,omitempty"`
