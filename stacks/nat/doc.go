@@ -43,6 +43,15 @@
 // handed on: traceroute works. The host's sockets choose whether to fragment; a
 // view's "don't fragment" ends here, with the link's MTU.
 //
+// # Upstreams
+//
+// With Options.Upstream the same relay stands before a proxy: connections and
+// datagrams go to it in place of the host's sockets, whatever their address but
+// for those at which the NAT itself answers. A flow reads and writes the descriptor
+// of its stream as it does the host's. A UDP port is opened on a goroutine of its
+// own, see port; where there is none the view is told by ICMP, as of all that is
+// neither TCP nor UDP.
+//
 // # Packets
 //
 // The link carries a virtio_net_hdr and TCP segments of 64 KiB in both
@@ -53,12 +62,13 @@
 //
 // Everything that a view's packet sets off runs on the goroutine that is in
 // Link.Write and does not block there. Goroutines are: one per TCP connection
-// being opened, two per open one, one per mapping, one per name query, one that
-// ends idle mappings, and those of the private stack. Link.wg counts them, and
-// Close waits for it. New ones are started between Link.enter and Link.leave, or
+// being opened, two per open one, one per mapping (two on an upstream), one per
+// name query, one that ends idle mappings, and those of the private stack. Link.wg
+// counts them, and Close waits for it. New ones are started between Link.enter and Link.leave, or
 // by a goroutine that is counted already.
 //
-// Lock order: Link.life, then mapTable.mu; all others are leaves. gVisor's locks
+// Lock order: Link.life, then mapTable.mu; port.mu before queue.mu; all others are
+// leaves. gVisor's locks
 // may be held when queue.mu is taken and when flow.NotifyEvent runs; neither
 // calls back. A host socket is never closed under a lock that a goroutine needs
 // which may be waiting for the queue.

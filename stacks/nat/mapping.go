@@ -31,6 +31,7 @@ type mapping struct {
 	key  mapKey
 	file *os.File
 	rc   syscall.RawConn
+	up   *port  // of the upstream, in place of file and rc
 	raw  bool   // a raw ICMP socket: id is ours, and the IPv4 header is read too
 	id   uint16 // echo identifier of a raw socket
 
@@ -96,7 +97,11 @@ func (t *mapTable) get(key mapKey, open func(*mapping) error) (*mapping, error) 
 	t.maps[key] = m
 	t.l.stats.mappings.Add(1)
 	t.l.wg.Add(1)
-	go m.read()
+	if m.up != nil {
+		go m.up.run()
+	} else {
+		go m.read()
+	}
 	if !t.sweeper {
 		t.sweeper = true
 		t.l.wg.Add(1)
@@ -125,6 +130,10 @@ func (t *mapTable) evictLocked() bool {
 func (t *mapTable) removeLocked(m *mapping) {
 	delete(t.maps, m.key)
 	t.l.stats.mappings.Add(-1)
+	if m.up != nil {
+		m.up.close()
+		return
+	}
 	_ = m.file.Close()
 }
 

@@ -58,6 +58,11 @@ type Options struct {
 	// on the host's loopback. Port 0 is 53.
 	DNS stacks.DNS
 
+	// Upstream, if set, carries TCP and UDP in the place of the host's sockets, to
+	// every address but those at which the NAT itself answers. It then belongs to
+	// the link. Nothing else leaves: pings and whatever there is get ICMP errors.
+	Upstream stacks.Upstream
+
 	// MTU in bytes of the network layer; 0 is [DefaultMTU].
 	MTU int
 
@@ -204,6 +209,10 @@ func (l *Link) Close() error {
 	l.out.close()
 	l.flows.resetAll()
 	l.maps.closeAll()
+	var err error
+	if l.opts.Upstream != nil {
+		err = l.opts.Upstream.Close()
+	}
 	l.wg.Wait()
 	l.stack.Destroy()
 	l.readMu.Lock()
@@ -213,7 +222,7 @@ func (l *Link) Close() error {
 	l.cur, l.next = nil, 0
 	l.readMu.Unlock()
 	close(l.done)
-	return nil
+	return err
 }
 
 // warn logs msg at most once in the life of the link.

@@ -47,6 +47,10 @@ func (l *Link) inputEcho(d datagram) {
 		l.sendEcho(d.dst, d.src, binary.BigEndian.Uint16(msg[4:]), msg, false)
 		return
 	}
+	if l.opts.Upstream != nil {
+		l.unreachable(d, unreachProhibited)
+		return
+	}
 	host, ok := l.toHost(d.dst)
 	if !ok {
 		l.unreachable(d, unreachHost)

@@ -7,7 +7,6 @@ package nat
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -17,6 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"umrun/stacks"
 )
 
 // chunk is the most that is moved at a time, the size of a super-segment.
@@ -34,7 +35,7 @@ const chunk = 64 << 10
 // and one of the host, after its EOF, by down (see lastWords).
 type flow struct {
 	l    *Link
-	host *net.TCPConn // nil if it was reset before the view's handshake
+	host stacks.UpstreamConn // the host's TCP connection; nil if it was reset before the view's handshake
 	rc   syscall.RawConn
 	wq   waiter.Queue // of ep
 
@@ -48,7 +49,7 @@ type flow struct {
 	upDone   chan struct{} // closed when up has ended
 }
 
-func newFlow(l *Link, host *net.TCPConn) *flow {
+func newFlow(l *Link, host stacks.UpstreamConn) *flow {
 	return &flow{
 		l: l, host: host,
 		readable: make(chan struct{}, 1),
@@ -217,6 +218,10 @@ func (f *flow) down(ep tcpip.Endpoint) {
 			f.reset()
 			return
 		case r.eof:
+			if a, ok := f.host.(stacks.Aborter); ok && a.Aborted() {
+				f.reset()
+				return
+			}
 			if terr := ep.Shutdown(tcpip.ShutdownWrite); terr != nil {
 				f.reset()
 				return

@@ -20,6 +20,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"umrun/stacks"
 )
 
 const (
@@ -187,15 +189,26 @@ func (l *Link) refuse(r *tcp.ForwarderRequest, err error) {
 
 // dialTCP connects to what dst of the view stands for. Its errors wrap a
 // unix.Errno, or are the context's.
-func (l *Link) dialTCP(dst addrPort) (*net.TCPConn, error) {
+func (l *Link) dialTCP(dst addrPort) (stacks.UpstreamConn, error) {
 	if isDNS(dst.Addr()) && dst.Port() == dnsPort {
-		return l.dialDNS()
+		return upstreamConn(l.dialDNS())
+	}
+	if l.opts.Upstream != nil && !ours(dst.Addr()) {
+		return l.opts.Upstream.DialStream(l.ctx, dst)
 	}
 	to, ok := l.toHost(dst.Addr())
 	if !ok {
 		return nil, closedTo(dst.Addr())
 	}
-	return dialHost(l.ctx, netip.AddrPortFrom(to, dst.Port()))
+	return upstreamConn(dialHost(l.ctx, netip.AddrPortFrom(to, dst.Port())))
+}
+
+// upstreamConn keeps a nil connection from becoming an interface that is not.
+func upstreamConn(c *net.TCPConn, err error) (stacks.UpstreamConn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // closedTo is the error for a destination that toHost refuses.

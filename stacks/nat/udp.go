@@ -67,6 +67,10 @@ func (l *Link) sendOut(d datagram) {
 		l.queryDNS(from, to, d)
 		return
 	}
+	if l.opts.Upstream != nil && !ours(to.Addr()) {
+		l.sendUpstream(from, to, d)
+		return
+	}
 	host, ok := l.toHost(to.Addr())
 	if !ok {
 		if ours(to.Addr()) {
