@@ -17,6 +17,7 @@
 //     not to pass it on) and use-application-dns.net (NXDOMAIN: the canary by
 //     which Firefox learns that names here are a matter of the network, so that
 //     it does not by-pass it with DNS over HTTPS).
+//     With [Config.Names] so are all names: addresses that stand for them.
 //  3. Everything else is forwarded byte for byte, but for the message id: any
 //     type and class, EDNS options, DNSSEC bits and the case of letters stay what
 //     they were. Each attempt dials anew (a fresh source port) and has a random

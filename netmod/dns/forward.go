@@ -113,10 +113,13 @@ func refuses(reply []byte) bool {
 
 // ask sends q to one server and waits for the reply until ctx is done.
 func (s *Stub) ask(ctx context.Context, server netip.AddrPort, q query, tcp bool) ([]byte, error) {
-	if tcp {
+	if tcp || s.conf.Stream {
 		conn, err := s.conf.Dial(ctx, "tcp", server)
 		if err == nil {
 			return exchange(ctx, conn, q, true)
+		}
+		if s.conf.Stream {
+			return nil, fmt.Errorf("dial %s: %w", server, err)
 		}
 		// A server that does not speak TCP (small home routers) still deserves
 		// to be asked.

@@ -49,6 +49,9 @@ func (s *Stub) local(q query) []byte {
 	case within(name, "resolver.arpa"):
 		return q.failure(rcodeSuccess, "")
 	}
+	if s.conf.Names != nil {
+		return s.named(q)
+	}
 	return nil
 }
 

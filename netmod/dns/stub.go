@@ -35,6 +35,13 @@ type Config struct {
 	// have reverse names.
 	Hosts map[string][]netip.Addr
 
+	// Names, if set, gives the names that are not local their addresses; Servers
+	// are then asked for other types of records only.
+	Names Names
+
+	// Stream says that Servers are asked over TCP alone.
+	Stream bool
+
 	// Dial connects to a server through the view's stack; network is "udp" or
 	// "tcp". Each call must use a fresh socket, and so a fresh source port.
 	Dial func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)

@@ -40,6 +40,8 @@ const (
 	typeDNSKEY = 48
 	typeNSEC3  = 50
 	typeNSEC3P = 51
+	typeSVCB   = 64
+	typeHTTPS  = 65
 	typeIXFR   = 251
 	typeAXFR   = 252
 	typeANY    = 255
