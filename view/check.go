@@ -46,7 +46,7 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 		tell(Finding{Name: "config", Verdict: Note, Text: w})
 	}
 	began := time.Now()
-	st, err := p.up(ctx, cmp.Or(conf.Wait, checkTime))
+	o, err := p.up(ctx, cmp.Or(conf.Wait, checkTime))
 	if err != nil {
 		var prob *Problem
 		if errors.As(err, &prob) {
@@ -55,6 +55,7 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 		tell(Finding{Name: "handshake", Verdict: Fail, Text: err.Error()})
 		return err
 	}
+	st := o.stack
 	defer st.Close()
 	if n.Kind == WireGuard {
 		tell(Finding{Name: "handshake", Verdict: OK, Text: "up in " + millis(time.Since(began))})

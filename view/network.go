@@ -8,11 +8,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 
+	"umrun/netmod"
+	"umrun/netmod/dns"
 	"umrun/stacks"
 	"umrun/stacks/netstack"
+	"umrun/stacks/stacknet"
 )
 
 // A network is read and not open yet. There is a file for each kind: network_wg.go
@@ -33,6 +37,10 @@ type network interface {
 type opened struct {
 	links []stacks.LinkConfig
 	stack stacks.Stack // nil: one is made over links
+
+	// resolver answers names on this network; nil: a stub that asks the servers of
+	// the plan through the stack.
+	resolver netmod.Resolver
 
 	// wait waits until the network carries traffic and says why it does not; nil: it
 	// does at once.
@@ -73,22 +81,34 @@ func (n Network) ifName() string {
 	return string(n.Kind) + "0"
 }
 
-// openStack opens a planned network and a stack on it. wait is nil where nothing
-// is to be waited for.
-func (p *Plan) openStack(ctx context.Context, i int) (st stacks.Stack, wait func(context.Context) error, err error) {
+// openStack opens a planned network with a stack on it and a resolver.
+func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	n := p.conf.Networks[i]
 	o, err := p.nets[i].open(ctx, p.conf.Log)
 	if err != nil {
-		return nil, nil, err
+		return opened{}, err
 	}
-	if o.stack != nil {
-		return o.stack, o.wait, nil
+	if o.stack == nil {
+		if o.stack, err = p.newStack(n, o.links); err != nil {
+			o.close()
+			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
+		}
+		o.links = nil // the stack's now
 	}
-	if st, err = p.newStack(n, o.links); err != nil {
-		o.close()
-		return nil, nil, fmt.Errorf("-n %s: %w", n.Spec, err)
+	if o.resolver == nil {
+		o.resolver = p.newStub(o.stack)
 	}
-	return st, o.wait, nil
+	return o, nil
+}
+
+// newStub makes a resolver that asks the servers of the plan through st.
+func (p *Plan) newStub(st stacks.Stack) netmod.Resolver {
+	c := p.stub
+	c.Log = p.conf.Log
+	c.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+		return stacknet.Dial(ctx, st, network, addr)
+	}
+	return dns.New(c)
 }
 
 // newStack makes the stack that the key stack= asks for, over links.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -20,10 +19,8 @@ import (
 
 	"umrun/intercept"
 	"umrun/netmod"
-	"umrun/netmod/dns"
 	"umrun/netmod/leak"
 	"umrun/stacks"
-	"umrun/stacks/stacknet"
 	"umrun/stacks/wg"
 )
 
@@ -69,12 +66,12 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			v.Close()
 		}
 	}()
-	st, err := p.up(ctx, p.conf.Wait)
+	o, err := p.up(ctx, p.conf.Wait)
 	if err != nil {
 		return nil, err
 	}
-	v.st = st
-	if v.mod, err = netmod.New(p.netmod(st)); err != nil {
+	v.st = o.stack
+	if v.mod, err = netmod.New(p.netmod(o)); err != nil {
 		return nil, err
 	}
 	if v.sup, err = p.launch(ctx, v); err != nil {
@@ -138,26 +135,26 @@ const shell = "/bin/sh"
 
 // up opens the default network and waits until it is up, for as long as patience
 // allows in all; without any it only opens.
-func (p *Plan) up(ctx context.Context, patience time.Duration) (stacks.Stack, error) {
+func (p *Plan) up(ctx context.Context, patience time.Duration) (opened, error) {
 	wctx := ctx
 	if patience > 0 {
 		var cancel context.CancelFunc
 		wctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
-	st, wait, err := p.openStack(wctx, 0)
-	if err == nil && wait != nil && patience > 0 {
-		if err = wait(wctx); err != nil {
-			err = errors.Join(err, st.Close())
+	o, err := p.openStack(wctx, 0)
+	if err == nil && o.wait != nil && patience > 0 {
+		if err = o.wait(wctx); err != nil {
+			err = errors.Join(err, o.stack.Close())
 		}
 	}
 	if err == nil {
-		return st, nil
+		return o, nil
 	}
 	if ctx.Err() != nil {
-		return nil, ctx.Err() // given up from outside
+		return opened{}, ctx.Err() // given up from outside
 	}
-	return nil, p.downProblem(err)
+	return opened{}, p.downProblem(err)
 }
 
 // downProblem words why the network is not up.
@@ -187,15 +184,10 @@ func (p *Plan) downProblem(err error) error {
 }
 
 // netmod makes the configuration of the socket calls' module.
-func (p *Plan) netmod(st stacks.Stack) netmod.Config {
-	c := p.stub
-	c.Log = p.conf.Log
-	c.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-		return stacknet.Dial(ctx, st, network, addr)
-	}
+func (p *Plan) netmod(o opened) netmod.Config {
 	conf := netmod.Config{
-		Stack:    st,
-		Resolver: dns.New(c),
+		Stack:    o.stack,
+		Resolver: o.resolver,
 		Doors:    leak.New(leak.Config{DBus: p.conf.DBus, Log: p.conf.Log}),
 		Log:      p.conf.Log,
 		Active:   p.conf.Active,
