@@ -46,6 +46,12 @@
 // CD bit (the client validates, and a made-up CNAME would be bogus to it), are
 // never expanded. A search answer loses its AD bit.
 //
+// # Servers that change
+//
+// Where servers and search domains are learned (DHCP, router advertisements) they come,
+// change and go while the stub runs: [Stub.SetUpstream]. A query is answered by those
+// that were known when it arrived.
+//
 // # Time
 //
 // A query is answered within [Config.Timeout], by SERVFAIL if nothing better is

@@ -24,19 +24,19 @@ const minTries = 4
 
 // An outcome is what one attempt at one server came to.
 type outcome struct {
-	server int // index in Config.Servers
+	server int // index in servers
 	reply  []byte
 	err    error
 }
 
-// forward asks the servers and returns the first good reply; else the first
+// forward asks servers and returns the first good reply; else the first
 // refusal (SERVFAIL, NOTIMP, REFUSED), else the last error.
 //
 // Attempts overlap: that a server is slow starts an attempt at the next one but
 // does not end its own.
-func (s *Stub) forward(ctx context.Context, q query, tcp bool) ([]byte, error) {
+func (s *Stub) forward(ctx context.Context, servers []netip.AddrPort, q query, tcp bool) ([]byte, error) {
 	var (
-		n       = len(s.conf.Servers)
+		n       = len(servers)
 		tries   = max(n, minTries)
 		results = make(chan outcome, tries) // room for all: no attempt blocks on us
 		settled = make([]bool, n)           // has refused or failed; not asked again
@@ -58,7 +58,7 @@ func (s *Stub) forward(ctx context.Context, q query, tcp bool) ([]byte, error) {
 			}
 			next++
 			wg.Go(func() {
-				reply, err := s.ask(ctx, s.conf.Servers[i], q, tcp)
+				reply, err := s.ask(ctx, servers[i], q, tcp)
 				results <- outcome{i, reply, err}
 			})
 			return

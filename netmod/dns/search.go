@@ -14,7 +14,7 @@ import (
 
 // searchable reports whether q may be answered by a search domain.
 func (s *Stub) searchable(q query) bool {
-	if len(s.search) == 0 || q.class != classIN || !q.plain || q.flags&flagCD != 0 {
+	if q.class != classIN || !q.plain || q.flags&flagCD != 0 {
 		return false
 	}
 	if first := int(q.name[0]); first == 0 || q.name[1+first] != 0 {
@@ -35,16 +35,16 @@ func exists(reply []byte) bool {
 
 // searchFor returns the answer of the first search domain that knows the name,
 // or asked, the reply to the name as it was asked.
-func (s *Stub) searchFor(ctx context.Context, q query, tcp bool, asked []byte) []byte {
+func (s *Stub) searchFor(ctx context.Context, up *upstream, q query, tcp bool, asked []byte) []byte {
 	// The name itself exists, without such data: nothing less than records is
 	// better than that.
 	noData := asked[3]&maskRcode == rcodeSuccess
-	for _, domain := range s.search {
+	for _, domain := range up.search {
 		q2, ok := q.below(domain)
 		if !ok {
 			continue
 		}
-		reply, answered := s.lookup(ctx, q2, tcp)
+		reply, answered := s.lookup(ctx, up, q2, tcp)
 		if !answered {
 			return asked // out of time
 		}

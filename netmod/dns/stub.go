@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -61,11 +63,10 @@ type Config struct {
 // A Stub answers DNS queries. It is safe for concurrent use.
 type Stub struct {
 	conf    Config
-	search  [][]byte // wire form, without the first label
+	up      atomic.Pointer[upstream]
 	hosts   map[string][]netip.Addr
 	reverse map[string]string // in-addr.arpa or ip6.arpa name -> host name
 	room    chan struct{}     // one token for each forwarded query; see maxInFlight
-	warned  sync.Once
 }
 
 // New returns a stub. Search domains and host names that are no domain names
@@ -83,14 +84,7 @@ func New(c Config) *Stub {
 		reverse: make(map[string]string),
 		room:    make(chan struct{}, maxInFlight),
 	}
-	for _, d := range c.Search {
-		wire, ok := encodeName(d)
-		if !ok || len(wire) == 1 {
-			c.Log.Warn("search domain is no domain name", "domain", d)
-			continue
-		}
-		s.search = append(s.search, wire)
-	}
+	s.SetUpstream(c.Servers, c.Search, c.Reason)
 	for name, addrs := range c.Hosts {
 		wire, ok := encodeName(name)
 		if !ok || len(wire) == 1 {
@@ -110,6 +104,30 @@ func New(c Config) *Stub {
 	return s
 }
 
+// An upstream is who is asked. What it says does not change once it is in use.
+type upstream struct {
+	servers []netip.AddrPort
+	search  [][]byte // wire form
+	reason  string
+	warned  sync.Once // that names cannot be asked
+}
+
+// SetUpstream replaces what [Config.Servers], [Config.Search] and [Config.Reason] say,
+// as a network does whose servers are learned and may change. Queries under way go on
+// as they began.
+func (s *Stub) SetUpstream(servers []netip.AddrPort, search []string, reason string) {
+	u := &upstream{servers: slices.Clone(servers), reason: reason}
+	for _, d := range search {
+		wire, ok := encodeName(d)
+		if !ok || len(wire) == 1 {
+			s.conf.Log.Warn("search domain is no domain name", "domain", d)
+			continue
+		}
+		u.search = append(u.search, wire)
+	}
+	s.up.Store(u)
+}
+
 // Answer returns the message that answers query, or nil if there is nothing to
 // send. tcp says that the client came by TCP: then the answer has no limit but
 // 64 KiB. query is only read, and not kept.
@@ -126,28 +144,29 @@ func (s *Stub) Answer(ctx context.Context, query []byte, tcp bool) []byte {
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Timeout)
 	defer cancel()
 
-	reply, answered := s.lookup(ctx, q, tcp)
+	up := s.up.Load()
+	reply, answered := s.lookup(ctx, up, q, tcp)
 	if !answered {
 		return reply
 	}
-	if s.searchable(q) && !exists(reply) {
-		reply = s.searchFor(ctx, q, tcp, reply)
+	if len(up.search) > 0 && s.searchable(q) && !exists(reply) {
+		reply = s.searchFor(ctx, up, q, tcp, reply)
 	}
 	return q.fit(reply, tcp)
 }
 
 // lookup answers q from here or by the servers. answered tells a reply that
 // somebody gave from a SERVFAIL that was made here for want of one.
-func (s *Stub) lookup(ctx context.Context, q query, tcp bool) (reply []byte, answered bool) {
+func (s *Stub) lookup(ctx context.Context, up *upstream, q query, tcp bool) (reply []byte, answered bool) {
 	if reply := s.local(q); reply != nil {
 		return reply, true
 	}
-	if len(s.conf.Servers) == 0 {
-		if s.conf.Reason != "" {
-			s.warned.Do(func() { s.conf.Log.Warn(s.conf.Reason) })
+	if len(up.servers) == 0 {
+		if up.reason != "" {
+			up.warned.Do(func() { s.conf.Log.Warn(up.reason) })
 		}
 		// A search can still find a static name.
-		return q.failure(rcodeServerFailure, s.conf.Reason), true
+		return q.failure(rcodeServerFailure, up.reason), true
 	}
 	// The bound keeps a program that floods the stub from exhausting the
 	// stack's ports; who finds no room waits as for a slow server.
@@ -157,11 +176,11 @@ func (s *Stub) lookup(ctx context.Context, q query, tcp bool) (reply []byte, ans
 	case <-ctx.Done():
 		return q.failure(rcodeServerFailure, "too many queries at once"), false
 	}
-	reply, err := s.forward(ctx, q, tcp)
+	reply, err := s.forward(ctx, up.servers, q, tcp)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // else the view is ending
-			s.warned.Do(func() {
-				s.conf.Log.Warn("no answer from the name servers", "servers", s.conf.Servers, "err", err)
+			up.warned.Do(func() {
+				s.conf.Log.Warn("no answer from the name servers", "servers", up.servers, "err", err)
 			})
 		}
 		return q.failure(rcodeServerFailure, "no answer from the name servers"), false

@@ -286,6 +286,45 @@ func TestFreshPortAndID(t *testing.T) {
 	}
 }
 
+// Servers and search domains that are learned later are those that are asked.
+func TestSetUpstream(t *testing.T) {
+	one := serve(t, zone(t, "host.example. A 192.0.2.1"))
+	two := serve(t, zone(t, "host.example. A 192.0.2.2", "wiki.corp.example. A 192.0.2.3"))
+	var log bytes.Buffer
+	s := New(Config{Dial: dial, Reason: "nothing learned", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 2 {
+		if r := ask(t, s, question("host.example.", mdns.TypeA), false); r.Rcode != mdns.RcodeServerFailure {
+			t.Errorf("without servers: %s", mdns.RcodeToString[r.Rcode])
+		}
+	}
+	if n := strings.Count(log.String(), "nothing learned"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, &log)
+	}
+	for _, u := range []struct {
+		server netip.AddrPort
+		search []string
+		name   string
+		want   string
+	}{
+		{one, nil, "host.example.", "192.0.2.1"},
+		{two, []string{"not a name.."}, "host.example.", "192.0.2.2"},
+		{two, []string{"corp.example"}, "wiki.", "192.0.2.3"},
+	} {
+		s.SetUpstream([]netip.AddrPort{u.server}, u.search, "")
+		r := ask(t, s, question(u.name, mdns.TypeA), false)
+		if n := len(r.Answer); n == 0 || !strings.HasSuffix(r.Answer[n-1].String(), u.want) {
+			t.Errorf("%s in %v: %v, want %s", u.name, u.search, r.Answer, u.want)
+		}
+	}
+	s.SetUpstream(nil, nil, "gone")
+	if r := ask(t, s, question("host.example.", mdns.TypeA), false); r.Rcode != mdns.RcodeServerFailure {
+		t.Errorf("after the servers are gone: %s", mdns.RcodeToString[r.Rcode])
+	}
+	if !strings.Contains(log.String(), "gone") {
+		t.Errorf("the new reason is not told:\n%s", &log)
+	}
+}
+
 func TestServerOrder(t *testing.T) {
 	good := serve(t, zone(t, "host.example. A 192.0.2.1"))
 	tests := []struct {
