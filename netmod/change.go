@@ -7,6 +7,8 @@ package netmod
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"umrun/netmod/rtnetlink"
 	"umrun/stacks"
 )
@@ -28,6 +30,19 @@ func (m *Module) setState() rtnetlink.Setter {
 		m.awaitExpiry()
 		return nil
 	}
+}
+
+// Change makes the stack's State what edit makes of the present one, in turn with the
+// program's own changes, and tells programs that listen. edit calls nothing of the
+// module's. EPERM if the stack has a fixed State.
+func (m *Module) Change(edit func(stacks.State) stacks.State) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	set := m.setState()
+	if set == nil {
+		return unix.EPERM
+	}
+	return set(edit(m.stack.State()), rtnetlink.Origin{})
 }
 
 // awaitExpiry has expire called when the life of an address ends. Module.changing is

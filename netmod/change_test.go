@@ -9,10 +9,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,12 +23,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"umrun/netmod/rtnetlink"
+	"umrun/stacks"
 )
 
 func init() {
 	targets["ip"] = ipTarget
 	targets["expiring"] = expiring
 	targets["groups"] = groups
+	targets["told"] = told
 }
 
 // groups joins and leaves multicast groups, and asks which.
@@ -62,6 +69,48 @@ func groups(w *transcript) {
 }
 
 func TestGroups(t *testing.T) { compare(t, "groups", nil) }
+
+// told waits until it is told of an address that somebody else has added.
+func told(w *transcript) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	w.must("socket", err)
+	w.must("bind", unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR}))
+	w.must("timeout", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+	b := make([]byte, 4096)
+	n, err := unix.Read(fd, b)
+	w.must("read", err)
+	w.say("message %d, has the address: %t", binary.NativeEndian.Uint16(b[4:]), bytes.Contains(b[:n], []byte{10, 60, 0, 1}))
+}
+
+// TestChange: what is changed from outside of the program is told to it.
+func TestChange(t *testing.T) {
+	w := newWorld(t, nil)
+	p := netip.MustParsePrefix("10.60.0.1/32")
+	one := stacks.Settings{Addrs: []stacks.Address{{Prefix: p}}}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { // it is not known when the program listens
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for old, next := (stacks.Settings{}), one; ; old, next = next, old {
+			if err := w.mod.Change(func(s stacks.State) stacks.State { return rtnetlink.Configure(s, 1, old, next) }); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	got, _ := w.run(t, "told")
+	close(done)
+	wg.Wait()
+	if !strings.Contains(got, "message 20, has the address: true") && !strings.Contains(got, "message 21, has the address: true") {
+		t.Errorf("the program says:\n%s", got)
+	}
+}
 
 // ipChanges are commands on the loopback interface, which is the one that a
 // namespace and a stack without links both have.

@@ -6,6 +6,7 @@ package stacks
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -32,4 +33,19 @@ func (s State) Clone() State {
 	s.Routes = slices.Clone(s.Routes)
 	s.Tables = slices.Clone(s.Tables)
 	return s
+}
+
+// Settings are what an interface is told by its network: a lease, what routers
+// advertise. They come and go while the stack runs.
+type Settings struct {
+	Addrs  []Address
+	Routes []Route // of the interface, whose IfIndex they need not have
+	MTU    int     // bytes; 0: as it is
+	DNS    DNS
+}
+
+// An Address is one of an interface, and what is known of it.
+type Address struct {
+	Prefix netip.Prefix // the address with the length of its on-link prefix
+	Info   AddrInfo
 }
