@@ -14,17 +14,21 @@ import (
 )
 
 // setState returns what makes the stack's configuration another one and tells the
-// multicast groups; nil if the stack has a fixed one. Module.changing is held when
-// it is called, and when what it returns is.
+// multicast groups; nil if the stack has a fixed one, or is a namespace where the
+// supervisor may do what the program must not. Module.changing is held when it is
+// called, and when what it returns is.
 func (m *Module) setState() rtnetlink.Setter {
 	conf, ok := m.stack.(stacks.Configurer)
-	if !ok {
+	if !ok || m.kernel != nil && !m.kernel.Namespace().Private {
 		return nil
 	}
 	return func(next stacks.State, by rtnetlink.Origin) error {
 		old := m.stack.State()
 		if err := conf.SetState(next); err != nil {
 			return err
+		}
+		if m.kernel != nil {
+			return nil // which tells by itself, and knows when addresses end
 		}
 		m.announce(rtnetlink.Changes(old, next, by), by)
 		m.awaitExpiry()

@@ -32,8 +32,12 @@ func (m *Module) handleSocketcall(c *intercept.Call) intercept.Action {
 	if int32(a0) != unix.AF_UNIX {
 		return intercept.Fail(unix.EAFNOSUPPORT)
 	}
-	typ := int(int32(a1))
-	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, int(int32(a2)))
+	return makeUnix(int(int32(a1)), int(int32(a2)))
+}
+
+// makeUnix makes an AF_UNIX socket here, for a call whose arguments are in memory.
+func makeUnix(typ, proto int) intercept.Action {
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}

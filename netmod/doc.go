@@ -90,6 +90,15 @@
 // kept only while the memory is in use: the memory file is locked, and its lock ends
 // with the last descriptor and mapping of the program's.
 //
+// # Kernel stacks
+//
+// Of a [stacks.KernelStack] the program gets real sockets, and this package is out of
+// the way (kernel.go): socket(2) traps and installs one, and where the stack's
+// namespace is the program's own not even that. What else traps is there for the
+// doors (connect(2), since the family of an address stands in memory) and for AF_UNIX
+// sockets, which are asked about interfaces and belong to the program's namespace.
+// The rest of this page is about other stacks.
+//
 // # Who runs what
 //
 // Handlers run on intercept's receiver. One goroutine, the poller, waits on the

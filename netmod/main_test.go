@@ -89,6 +89,7 @@ type world struct {
 	stack *netstack.Stack
 	mod   *netmod.Module
 	log   *bytes.Buffer
+	meter *intercept.Meter // nil: nothing is counted
 }
 
 func newWorld(t testing.TB, change func(*netmod.Config)) *world {
@@ -146,7 +147,7 @@ func (w *world) run(t *testing.T, name string, argv ...string) (string, unix.Wai
 	env := append(os.Environ(), targetEnv+"="+name, "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1")
 	sup, err := intercept.Start(ctx, intercept.Config{
 		Path: path, Argv: argv, Env: env, Rules: w.mod.Rules(),
-		Stdout: pw, Stderr: pw, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Stdout: pw, Stderr: pw, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Meter: w.meter,
 	})
 	pw.Close()
 	if err != nil {

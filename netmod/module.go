@@ -56,6 +56,7 @@ type Config struct {
 type Module struct {
 	conf   Config
 	stack  stacks.Stack
+	kernel stacks.KernelStack // the same, if the program gets its sockets; else nil
 	log    *slog.Logger
 	netns  uint64 // inode of the network namespace that the supervisor is in
 	pump   *pump
@@ -102,6 +103,7 @@ func New(conf Config) (*Module, error) {
 		return nil, fmt.Errorf("stat /proc/self/ns/net: %w", err)
 	}
 	m.netns = st.Ino
+	m.kernel, _ = conf.Stack.(stacks.KernelStack)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
 	if m.meet, err = newRendezvous(); err != nil {
@@ -290,6 +292,11 @@ func (m *Module) undelivered() (bytes, n int) {
 		}
 		bytes += b
 		n++
+	}
+	if l, ok := m.stack.(stacks.Lingerer); ok {
+		b, k := l.Undelivered()
+		bytes += b
+		n += k
 	}
 	return bytes, n
 }

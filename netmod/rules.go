@@ -24,17 +24,23 @@ const (
 	callConnect = 3
 )
 
+// on is a rule for a call of the native entry.
+func on(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
+	return intercept.Rule{NR: nr, Args: args, Do: intercept.Notify, Handler: intercept.HandlerFunc(f)}
+}
+
+// compat is one for a call of the i386 entry.
+func compat(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
+	r := on(nr, f, args...)
+	r.Arch = intercept.I386
+	return r
+}
+
 // Rules declares what the module must see. A call without an entry here is the
 // kernel's own and costs nothing.
 func (m *Module) Rules() intercept.Rules {
-	h := func(f func(*intercept.Call) intercept.Action) intercept.Handler { return intercept.HandlerFunc(f) }
-	on := func(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
-		return intercept.Rule{NR: nr, Args: args, Do: intercept.Notify, Handler: h(f)}
-	}
-	compat := func(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
-		r := on(nr, f, args...)
-		r.Arch = intercept.I386
-		return r
+	if m.kernel != nil {
+		return m.kernelRules()
 	}
 	rules := intercept.Rules{
 		on(unix.SYS_CONNECT, m.handleConnect),

@@ -7,7 +7,6 @@ package stacks
 import (
 	"io"
 	"net/netip"
-	"os"
 )
 
 // A Stack is one network as a program sees it: a maker of sockets with its own
@@ -28,11 +27,38 @@ type Stack interface {
 	Close() error
 }
 
-// A KernelStack hands over real sockets of another network namespace.
+// A KernelStack hands over real sockets of a network namespace. The program then
+// calls the kernel, and nothing of it but socket(2) traps.
 type KernelStack interface {
 	Stack
-	// SocketFile makes the socket that the program itself will hold.
-	SocketFile(family, typ, proto int) (*os.File, error)
+
+	// SocketFD makes the socket that the program itself will hold, blocking and
+	// close-on-exec; the caller owns it. Arguments are those of Socket, and errors
+	// what socket(2) says in that namespace. It may wait for another process.
+	SocketFD(family, typ, proto int) (fd int, err error)
+
+	// ReadyFD is SocketFD where that need not wait; ok is false where it must.
+	ReadyFD(family, typ, proto int) (fd int, ok bool)
+
+	// Namespace says where the sockets are.
+	Namespace() Namespace
+}
+
+// A Namespace is a network namespace as far as it matters to who may do what there.
+type Namespace struct {
+	Inode uint64 // of its file in nsfs
+
+	// Private: it was made for the stack, and whoever uses the stack may do there
+	// what takes privileges elsewhere (raw sockets, changes of addresses).
+	Private bool
+}
+
+// A Lingerer is implemented by stacks that know what is on its way when no program
+// has a socket any more.
+type Lingerer interface {
+	// Undelivered returns the bytes that the peers have not yet acknowledged, and on
+	// how many connections or interfaces something waits at all.
+	Undelivered() (bytes, waiting int)
 }
 
 // Events is a set of poll(2) events: unix.POLLIN, POLLOUT, POLLPRI, POLLERR,
