@@ -42,6 +42,10 @@
 //
 // # Programs
 //
+// TestMatrix runs the clients of the integration tests over every pair of stack and
+// link; with LAB_MATRIX=FILE all of them, and writes the matrix (make matrix:
+// docs/matrix.md). Who makes a new link or stack gives it a column, in uplinks.
+//
 // TestPrograms has a table of programs that people run on networks, each in a view
 // against a native counterpart behind the peer. With UMRUN_PROGRAMS=FILE it does
 // all of them and writes the table (make programs: docs/programs.md), else the

@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -159,13 +158,14 @@ func words(s string) []string { return strings.Fields(s) }
 func TestIntegrationClients(t *testing.T) {
 	w := viewtest.New(t)
 	p := w.Peers[0]
-	var native *viewtest.NS
+	up := tunnel
 	if os.Getenv("LAB_NATIVE") != "" {
-		native = p.Native(t)
+		up = natively
 	}
 	id := identity(t, w)
+	next := up.open(t, p)
 	for _, c := range clients {
-		t.Run(c.name, func(t *testing.T) { c.run(t, w, p, native, id) })
+		t.Run(c.name, func(t *testing.T) { c.run(t, p, next(t), id) })
 	}
 }
 
@@ -179,17 +179,14 @@ func identity(t testing.TB, w *viewtest.World) string {
 	return w.File(t, "id", string(key))
 }
 
-// run runs the client in a view of its own, or in native if that is not nil.
-func (c client) run(t testing.TB, w *viewtest.World, p *viewtest.Peer, native *viewtest.NS, id string) {
+// run runs the client by a way to the peer.
+func (c client) run(t testing.TB, p *viewtest.Peer, by way, id string) {
 	t.Helper()
 	viewtest.Need(t, c.needs...)
-	me := p.Client(t)
-	if native != nil {
-		me.IP4, me.IP6 = netip.MustParseAddr("10.77.0.4"), netip.MustParseAddr("fd77::4")
-	}
-	vars := strings.NewReplacer("SELF4", me.IP4.String(), "SELF6", me.IP6.String(), "CA", p.CA(),
+	w := by.w
+	vars := strings.NewReplacer("SELF4", by.ip4.String(), "SELF6", by.ip6.String(), "CA", p.CA(),
 		"KEY", id, "HOME", w.Home(), "DIR", w.Dir(),
-		"SELF[46]", fmt.Sprintf("(?:%s|%s)", me.IP4, me.IP6))
+		"SELF[46]", fmt.Sprintf("(?:%s|%s)", by.ip4, by.ip6))
 	args := make([]string, len(c.args))
 	for i, a := range c.args {
 		if rest, ok := strings.CutPrefix(a, "BIN:"); ok {
@@ -199,13 +196,8 @@ func (c client) run(t testing.TB, w *viewtest.World, p *viewtest.Peer, native *v
 			args[i] = vars.Replace(a)
 		}
 	}
-	var u *viewtest.Cmd
-	if native != nil {
-		u = native.Command(t.Context(), args...).AsUser(w.Home())
-	} else {
-		u = w.Umrun(t, me.Conf, args...)
-	}
-	u.Env = append(u.Env, labEnv(me.IP4.String(), me.IP6.String())...)
+	u := by.command(t, args...)
+	u.Env = append(u.Env, labEnv(by.ip4.String(), by.ip6.String())...)
 	if c.stdin != "" {
 		u.Stdin = strings.NewReader(c.stdin)
 	}

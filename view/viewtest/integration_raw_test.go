@@ -34,8 +34,9 @@ var rawPrograms = []client{
 // TestIntegrationRawPrograms runs each in a view of its own.
 func TestIntegrationRawPrograms(t *testing.T) {
 	w := viewtest.New(t)
+	next := tunnel.open(t, w.Peers[0])
 	for _, c := range rawPrograms {
-		t.Run(c.name, func(t *testing.T) { c.run(t, w, w.Peers[0], nil, "") })
+		t.Run(c.name, func(t *testing.T) { c.run(t, w.Peers[0], next(t), "") })
 	}
 }
 

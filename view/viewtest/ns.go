@@ -70,7 +70,7 @@ func (n *NS) enter() error {
 	}
 	n.tid = unix.Gettid()
 	var err error
-	if n.net, err = os.Open(n.path()); err != nil {
+	if n.net, err = os.Open(n.Path()); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -81,8 +81,8 @@ func (n *NS) enter() error {
 	return nil
 }
 
-// path names the network namespace for ip(8).
-func (n *NS) path() string {
+// Path names the network namespace, for ip(8) and setns(2).
+func (n *NS) Path() string {
 	return fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), n.tid)
 }
 

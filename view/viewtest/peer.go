@@ -95,7 +95,7 @@ func (p *Peer) build() error {
 	key, pub := newKey()
 	p.PublicKey = pub
 	if err := errors.Join(p.quiet(), p.w.account(p.NS),
-		p.w.Host.ip("link add "+link+" type veth peer name link0 netns "+p.path(),
+		p.w.Host.ip("link add "+link+" type veth peer name link0 netns "+p.Path(),
 			"addr add "+host+"/30 dev "+link, "link set "+link+" up",
 			fmt.Sprintf("addr add 2001:db8:%d::2/64 dev %s nodad", p.Index, link)),
 		p.ip("addr add "+self+"/30 dev link0", "link set link0 up",
@@ -140,6 +140,9 @@ func (p *Peer) close() {
 	}
 	p.NS.Close()
 }
+
+// World is where the peer is.
+func (p *Peer) World() *World { return p.w }
 
 // Cmd prepares a command behind the tunnel, on the peer's side.
 func (p *Peer) Cmd(ctx context.Context, args ...string) *Cmd { return p.Command(ctx, args...) }
@@ -230,7 +233,7 @@ func (p *Peer) Native(t testing.TB) *NS {
 	conf := fmt.Sprintf("[Interface]\nPrivateKey = %s\n[Peer]\nPublicKey = %s\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = %s:%d\n",
 		c.PrivateKey, p.PublicKey, far, wgPort)
 	if err := errors.Join(n.quiet(), p.w.account(n),
-		n.ip("link add link1 type veth peer name link1 netns "+p.path(), "addr add "+self+"/30 dev link1", "link set link1 up"),
+		n.ip("link add link1 type veth peer name link1 netns "+p.Path(), "addr add "+self+"/30 dev link1", "link set link1 up"),
 		p.ip("addr add "+far+"/30 dev link1", "link set link1 up"),
 		n.wireguard(p.w.alive, filepath.Join(p.dir, "native.conf"), conf),
 		n.ip("addr add 10.77.0.4/24 dev wg0", "addr add fd77::4/64 dev wg0 nodad", "link set wg0 mtu 1420 up",

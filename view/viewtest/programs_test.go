@@ -397,11 +397,16 @@ func (x *try) file(name, content string) string {
 func same(prefix string) func(x *try) {
 	return func(x *try) {
 		id := identity(x, x.w)
+		up := tunnel
+		if x.native != nil {
+			up = natively
+		}
+		next := up.open(x, x.p)
 		ran := 0
 		for _, c := range clients {
 			if c.name == prefix || strings.HasPrefix(c.name, prefix+"-") {
 				ran++
-				c.run(x, x.w, x.p, x.native, id)
+				c.run(x, x.p, next(x), id)
 			}
 		}
 		if ran == 0 {

@@ -47,10 +47,10 @@ func (p *Peer) Routers(t testing.TB) *NS {
 	}
 	first, second := p.routers[0], p.routers[1]
 	if err := errors.Join(
-		p.ip("link add hop1 type veth peer name hop0 netns "+first.path(),
+		p.ip("link add hop1 type veth peer name hop0 netns "+first.Path(),
 			"addr add 10.78.1.1/24 dev hop1", "addr add fd78:1::1/64 dev hop1 nodad", "link set hop1 up"),
 		first.ip("addr add 10.78.1.2/24 dev hop0", "addr add fd78:1::2/64 dev hop0 nodad", "link set hop0 up",
-			"link add hop2 mtu 1300 type veth peer name hop1 mtu 1300 netns "+second.path(),
+			"link add hop2 mtu 1300 type veth peer name hop1 mtu 1300 netns "+second.Path(),
 			"addr add 10.78.2.1/24 dev hop2", "addr add fd78:2::1/64 dev hop2 nodad", "link set hop2 up"),
 		second.ip("addr add 10.78.2.2/24 dev hop1", "addr add fd78:2::2/64 dev hop1 nodad", "link set hop1 up",
 			"addr add 10.78.3.1/32 dev lo", "addr add fd78:3::1/128 dev lo nodad",

@@ -73,7 +73,7 @@ func (w *World) build() error {
 		}
 	}
 	if err := errors.Join(
-		w.Host.ip("link add sink0 type veth peer name sink0 netns "+w.Sink.path()),
+		w.Host.ip("link add sink0 type veth peer name sink0 netns "+w.Sink.Path()),
 		w.Sink.ip("addr add 198.51.100.1/30 dev sink0", "addr add 2001:db8:ffff::1/64 dev sink0 nodad", "link set sink0 up"),
 		w.Host.ip("addr add 198.51.100.2/30 dev sink0", "addr add 2001:db8:ffff::2/64 dev sink0 nodad", "link set sink0 up"),
 	); err != nil {

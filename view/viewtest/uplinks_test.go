@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Uplinks: the ways that a view can get to the peer, one for each pair of stack and
+// link that makes sense. Whatever the way, the same servers are behind it.
+
+package viewtest_test
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"umrun/view/viewtest"
+)
+
+// An uplink is a stack over a link.
+type uplink struct {
+	link, stack string
+
+	// open makes what stands at the other end, for the rest of the test, and returns
+	// what gives one way after the other.
+	open func(t testing.TB, p *viewtest.Peer) func(t testing.TB) way
+
+	// gaps are the clients that cannot work here, by the beginnings of their names, and
+	// why: they must fail.
+	gaps map[string]string
+}
+
+func (u uplink) String() string { return u.link + ", " + u.stack }
+
+// gap returns why a client cannot work, "" if it has to.
+func (u uplink) gap(client string) string {
+	for prefix, why := range u.gaps {
+		if strings.HasPrefix(client, prefix) {
+			return why
+		}
+	}
+	return ""
+}
+
+// A way is for one command.
+type way struct {
+	w        *viewtest.World
+	ip4, ip6 netip.Addr // who the peer sees
+	command  func(t testing.TB, args ...string) *viewtest.Cmd
+}
+
+// Addresses of the laboratory's client that is not umrun, see Peer.Native.
+var (
+	nativeIP4 = netip.MustParseAddr("10.77.0.4")
+	nativeIP6 = netip.MustParseAddr("fd77::4")
+)
+
+// natively is the kernel's stack without umrun.
+var natively = uplink{link: "WireGuard", stack: "native", open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+	n := nativeNS(t, p)
+	return func(testing.TB) way {
+		return way{p.World(), nativeIP4, nativeIP6, func(t testing.TB, args ...string) *viewtest.Cmd {
+			return n.Command(t.Context(), args...).AsUser(p.World().Home())
+		}}
+	}
+}}
+
+// tunnel is what most tests are about.
+var tunnel = overWireGuard("netstack")
+
+// overWireGuard gives each view a key of its own.
+func overWireGuard(stack string) uplink {
+	return uplink{link: "WireGuard", stack: stack, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+		return func(t testing.TB) way {
+			me := p.Client(t)
+			return view(p, p.World().Host, me.Conf+",stack="+stack, me.IP4, me.IP6)
+		}
+	}}
+}
+
+// overNAT is a view whose host has the native tunnel.
+func overNAT(stack string) uplink {
+	return uplink{link: "nat", stack: stack, gaps: map[string]string{
+		"go-addrs": "the view's addresses are others than those that the peer sees",
+	}, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+		n := nativeNS(t, p)
+		return func(testing.TB) way { return view(p, n, "nat,stack="+stack, nativeIP4, nativeIP6) }
+	}}
+}
+
+// uplinks are the columns of the matrix.
+func uplinks() []uplink {
+	return []uplink{
+		tunnel,
+		overNAT("netstack"),
+	}
+}
+
+// nativeNS is the namespace that has the native tunnel, which is up.
+func nativeNS(t testing.TB, p *viewtest.Peer) *viewtest.NS {
+	t.Helper()
+	n := p.Native(t)
+	// The peer learns where the tunnel's other end is when that speaks.
+	n.MustRun(t, words("ping -q -c1 -W5 10.77.0.1")...)
+	return n
+}
+
+// view is a way by `umrun -n spec` as the ordinary user in a namespace.
+func view(p *viewtest.Peer, n *viewtest.NS, spec string, ip4, ip6 netip.Addr) way {
+	w := p.World()
+	return way{w, ip4, ip6, func(t testing.TB, args ...string) *viewtest.Cmd {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), w.Patience)
+		t.Cleanup(cancel)
+		return n.Command(ctx, append([]string{viewtest.Binary(t), "-n", spec, "--"}, args...)...).AsUser(w.Home())
+	}}
+}
