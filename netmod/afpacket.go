@@ -22,8 +22,8 @@ import (
 // without addresses of its own: it listens to a tap of the stack and puts packets
 // onto its interfaces. Nothing of it reaches the host.
 //
-// Interfaces have no link header, as those of WireGuard, but for lo, which has one
-// of 14 bytes that are zero but for the EtherType.
+// Frames of an Ethernet link have its header. Other interfaces have none, as those of
+// WireGuard, but for lo, which has one of 14 bytes that are zero but for the EtherType.
 type afpacket struct {
 	m   *Module
 	tap stacks.Tapper
@@ -60,13 +60,11 @@ type linkInfo struct {
 	status uint32
 }
 
-// ARPHRD numbers of linux/if_arp.h, and what lo has in front of its packets.
+// Sizes of Ethernet, which lo has, too; bytes.
 const (
-	arphrdLoopback = 772
-	arphrdNone     = 0xfffe
-	loopHeader     = 14 // ETH_HLEN
-	loopAddr       = 6  // bytes of a link address
-	vlanHeader     = 4  // VLAN_HLEN
+	etherHeader = 14 // ETH_HLEN
+	etherAddr   = 6  // ETH_ALEN
+	vlanHeader  = 4  // VLAN_HLEN
 )
 
 // afpacketFlags are the flags that packet_recvmsg takes.
@@ -152,17 +150,29 @@ func (a *afpacket) localName() []byte {
 	binary.BigEndian.PutUint16(sa[2:], a.proto)
 	native.PutUint32(sa[4:], uint32(a.ifIndex))
 	if ifc, ok := a.interfaceOf(a.ifIndex); ok {
-		describeLink(sa, ifc.Loop)
+		hwType, _ := linkOf(&ifc)
+		describeLink(sa, hwType, ifc.MAC)
 	}
 	return sa[:12+int(sa[11])]
 }
 
-// describeLink fills in the type of an interface and the length of its addresses.
-func describeLink(sa []byte, loop bool) {
-	native.PutUint16(sa[8:], arphrdNone)
-	if loop {
-		native.PutUint16(sa[8:], arphrdLoopback)
-		sa[11] = loopAddr
+// linkOf returns the ARPHRD_* of an interface and the length of its header.
+func linkOf(ifc *stacks.Interface) (hwType uint16, header int) {
+	switch {
+	case ifc.Loop:
+		return unix.ARPHRD_LOOPBACK, etherHeader
+	case ifc.Type == stacks.LinkEthernet:
+		return unix.ARPHRD_ETHER, etherHeader
+	}
+	return unix.ARPHRD_NONE, 0
+}
+
+// describeLink fills in the type of an interface and a link address, which may be nil.
+func describeLink(sa []byte, hwType uint16, addr []byte) {
+	native.PutUint16(sa[8:], hwType)
+	if hwType != unix.ARPHRD_NONE {
+		sa[11] = etherAddr
+		copy(sa[12:12+etherAddr], addr)
 	}
 }
 
@@ -181,16 +191,26 @@ func (a *afpacket) saw(f *stacks.Frame) {
 	native.PutUint16(info.name[:], unix.AF_PACKET)
 	binary.BigEndian.PutUint16(info.name[2:], f.Proto)
 	native.PutUint32(info.name[4:], uint32(f.IfIndex))
-	describeLink(info.name[:], f.Loop)
+	head := f.Header
+	switch {
+	case f.Loop:
+		head = make([]byte, etherHeader)
+		binary.BigEndian.PutUint16(head[etherHeader-2:], f.Proto)
+		describeLink(info.name[:], unix.ARPHRD_LOOPBACK, nil)
+	case len(head) == etherHeader:
+		describeLink(info.name[:], unix.ARPHRD_ETHER, head[etherAddr:2*etherAddr]) // eth_header_parse: the source
+	default:
+		describeLink(info.name[:], unix.ARPHRD_NONE, nil)
+	}
+	info.name[10] = f.Type
 	if f.Outgoing {
 		info.name[10] = unix.PACKET_OUTGOING
 	}
 	data, whole := f.Data, f.Data
-	if f.Loop {
-		whole = append(make([]byte, loopHeader, loopHeader+len(f.Data)), f.Data...)
-		binary.BigEndian.PutUint16(whole[loopHeader-2:], f.Proto)
+	if len(head) > 0 {
+		whole = append(head[:len(head):len(head)], f.Data...)
 		if a.typ == unix.SOCK_RAW {
-			data, info.header = whole, loopHeader
+			data, info.header = whole, len(head)
 		}
 	}
 	info.size = len(data)
@@ -308,22 +328,34 @@ func (a *afpacket) send(p, sa []byte) error {
 	if !ifc.Up {
 		return unix.ENETDOWN
 	}
-	header := 0
-	if ifc.Loop && a.typ == unix.SOCK_RAW {
-		header = loopHeader
+	_, header := linkOf(&ifc)
+	if a.typ == unix.SOCK_DGRAM {
+		header = 0
+	}
+	extra := 0 // packet_extra_vlan_len_allowed
+	if header > 0 && len(p) >= header && binary.BigEndian.Uint16(p[header-2:]) == unix.ETH_P_8021Q {
+		extra = vlanHeader
 	}
 	switch {
 	case len(p) > ifc.MTU+header+vlanHeader:
 		return unix.EMSGSIZE
 	case a.typ == unix.SOCK_RAW && (len(p) < header || len(p) == 0):
 		return unix.EINVAL
-	case len(p) > ifc.MTU+header:
+	case len(p) > ifc.MTU+header+extra:
 		return unix.EMSGSIZE
 	}
 	if header > 0 {
 		// eth_type_trans reads the type where the packet comes back in.
 		proto = binary.BigEndian.Uint16(p[header-2:])
-		p = p[header:]
+		if ifc.Loop {
+			p = p[header:]
+		}
+	} else if ifc.Type == stacks.LinkEthernet { // net/ethernet/eth.c:eth_header
+		if len(sa) == 0 {
+			return unix.EINVAL // to nobody
+		}
+		frame := append(append(make([]byte, 0, etherHeader+len(p)), sa[12:12+etherAddr]...), ifc.MAC...)
+		p = append(binary.BigEndian.AppendUint16(frame, proto), p...)
 	} else if a.typ == unix.SOCK_RAW && (proto == 0 || proto == unix.ETH_P_ALL) && len(p) > 0 {
 		proto = ipProto(p) // packet_parse_headers, for devices without a link header
 	}

@@ -106,8 +106,8 @@ func (a *afpacket) member(join bool, v []byte) error {
 		return unix.ENODEV
 	}
 	alen := 0
-	if ifc.Loop {
-		alen = loopAddr
+	if _, header := linkOf(&ifc); header > 0 {
+		alen = etherAddr
 	}
 	n := int(native.Uint16(v[6:]))
 	switch native.Uint16(v[4:]) {

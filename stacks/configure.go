@@ -22,6 +22,15 @@ type Configurer interface {
 	SetState(s State) error
 }
 
+// A Notifier is implemented by stacks that tell of changes of their state.
+type Notifier interface {
+	// Notify has f called after State has become another one, by SetState or because
+	// duplicate address detection has ended (IFA_F_TENTATIVE, IFA_F_DADFAILED). f may
+	// run with locks of the stack held: it wakes somebody and returns. stop is
+	// idempotent; f may still be running when it returns.
+	Notify(f func()) (stop func())
+}
+
 // Clone returns a copy that shares nothing that a change of addresses, routes or
 // interfaces would touch.
 func (s State) Clone() State {

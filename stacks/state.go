@@ -61,7 +61,7 @@ type AddrInfo struct {
 	Peer      netip.Addr // the other end of a point-to-point link; the on-link prefix of IPv4 is then its
 	Broadcast netip.Addr // IPv4, zero: none; only told
 	Label     string     // IPv4; empty: the name of the interface
-	Flags     uint32     // IFA_F_NODAD, NOPREFIXROUTE, DEPRECATED
+	Flags     uint32     // IFA_F_NODAD, NOPREFIXROUTE, DEPRECATED; TENTATIVE and DADFAILED, which only the stack sets
 	Told      bool       // Scope and Proto are as a program said, and do not follow from the address
 	Scope     uint8      // RT_SCOPE_*
 	Proto     uint8      // IFAPROT_*

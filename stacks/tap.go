@@ -10,7 +10,9 @@ type Frame struct {
 	Loop     bool   // the interface is the loopback interface
 	Proto    uint16 // EtherType, host byte order
 	Outgoing bool   // else it comes in
+	Header   []byte // the link header; empty where there is none, and on the loopback interface
 	Data     []byte // from the network header on; a super-segment is one packet
+	Type     uint8  // PACKET_HOST, BROADCAST, MULTICAST or OTHERHOST, of a frame that comes in
 
 	Unsummed bool // the checksum of the transport header is still to be computed
 	Summed   bool // it was verified
@@ -30,8 +32,9 @@ type Tapper interface {
 	// is idempotent; f may still be running when it returns.
 	Tap(f func(*Frame)) (stop func())
 
-	// Inject sends a packet, which begins with its network header, by an interface,
-	// past routes and addresses. Only the link judges it: what WireGuard's AllowedIPs
+	// Inject sends a packet by an interface, past routes and addresses. It begins with
+	// its link header if the interface is an Ethernet one, which must be there whole
+	// (EINVAL), else with its network header. Only the link judges it: what WireGuard's AllowedIPs
 	// do not cover goes nowhere. It does not wait; what finds the queue of the
 	// interface full is lost. origin is told to taps. ENXIO for an index that no
 	// interface has, ENETDOWN if it is down.

@@ -5,6 +5,7 @@
 package netstack
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 
@@ -22,7 +23,7 @@ var (
 )
 
 // State returns the configuration.
-func (s *Stack) State() stacks.State { return *s.state.Load() }
+func (s *Stack) State() stacks.State { return s.dad.told(*s.state.Load()) }
 
 // SetState makes gVisor's configuration what next says; see [stacks.Configurer].
 func (s *Stack) SetState(next stacks.State) error {
@@ -31,13 +32,14 @@ func (s *Stack) SetState(next stacks.State) error {
 	if s.closed.Load() {
 		return unix.ENETDOWN
 	}
-	old := s.State()
+	old := *s.state.Load()
 	next = next.Clone()
 	if len(next.Interfaces) != len(old.Interfaces) {
 		return unix.EOPNOTSUPP
 	}
 	for i := range next.Interfaces {
 		next.Interfaces[i].Counters = stacks.Counters{}
+		untold(&next.Interfaces[i])
 		if err := s.allowed(&next.Interfaces[i]); err != nil || next.Interfaces[i].Index != old.Interfaces[i].Index {
 			return unix.EINVAL
 		}
@@ -51,6 +53,7 @@ func (s *Stack) SetState(next stacks.State) error {
 	}
 	s.setRoutes(next)
 	s.state.Store(&next)
+	s.notices.notify()
 	return nil
 }
 
@@ -67,11 +70,12 @@ func (s *Stack) Counters(index int) stacks.Counters {
 	}
 	if i := index - firstLinkNIC; i >= 0 && i < len(s.links) {
 		c.TxDropped += s.links[i].dropped.Load()
+		c.RxBytes += c.RxPackets * uint64(s.links[i].MaxHeaderLength())
 	}
 	return c
 }
 
-// allowed tells whether the link can carry the MTU.
+// allowed tells whether the link can carry the MTU and have the MAC.
 func (s *Stack) allowed(ifc *stacks.Interface) error {
 	if ifc.Loop {
 		return nil
@@ -79,6 +83,9 @@ func (s *Stack) allowed(ifc *stacks.Interface) error {
 	e := s.links[ifc.Index-firstLinkNIC]
 	if ifc.MTU < header.IPv4MinimumMTU || ifc.MTU > e.maxMTU {
 		return fmt.Errorf("MTU %d is not between %d and %d", ifc.MTU, header.IPv4MinimumMTU, e.maxMTU)
+	}
+	if e.ether && !validMAC(ifc.MAC) {
+		return fmt.Errorf("%s is no link address", ifc.MAC)
 	}
 	return nil
 }
@@ -94,12 +101,15 @@ func (s *Stack) apply(old, next *stacks.Interface) error {
 	if old.MTU != next.MTU && !next.Loop {
 		s.links[next.Index-firstLinkNIC].SetMTU(uint32(next.MTU))
 	}
+	if !bytes.Equal(old.MAC, next.MAC) && !next.Loop {
+		s.links[next.Index-firstLinkNIC].SetLinkAddress(tcpip.LinkAddress(next.MAC))
+	}
 	// gVisor knows an address once, whatever the lengths of its prefixes.
 	have, want := addresses(old), addresses(next)
 	for a := range have {
 		if _, ok := want[a]; !ok {
-			if err := s.gv.RemoveAddress(id, gvAddr(a)); err != nil {
-				return fmt.Errorf("remove address %s: %s", a, err)
+			if err := s.removeAddress(id, a); err != nil {
+				return err
 			}
 		}
 	}
@@ -112,7 +122,7 @@ func (s *Stack) apply(old, next *stacks.Interface) error {
 				return err
 			}
 		} else if l := lifetimes(next, p); l != lifetimes(old, q) {
-			if err := s.gv.SetAddressLifetimes(id, gvAddr(p.Addr()), l); err != nil {
+			if err := s.gv.SetAddressLifetimes(id, gvAddr(p.Addr()), l); err != nil && s.dad.of(dadKey{id, p.Addr()}) == 0 {
 				return fmt.Errorf("lifetime of %s: %s", p, err)
 			}
 		}
@@ -148,9 +158,26 @@ func (s *Stack) addAddress(id tcpip.NICID, ifc *stacks.Interface, p netip.Prefix
 	if ifc.Info[p].Peer.Is4() {
 		pa.AddressWithPrefix.PrefixLen = 32 // the network is not its own
 	}
-	if err := s.gv.AddProtocolAddress(id, pa, stack.AddressProperties{Lifetimes: lifetimes(ifc, p)}); err != nil {
+	props := stack.AddressProperties{Lifetimes: lifetimes(ifc, p)}
+	if s.detects(id, p.Addr(), ifc.Info[p].Flags) {
+		props.Disp = &detection{s, dadKey{id, p.Addr()}}
+		s.detect(id, true)
+		defer s.detect(id, false)
+	}
+	if err := s.gv.AddProtocolAddress(id, pa, props); err != nil {
 		return fmt.Errorf("add address %s: %s", p, err)
 	}
+	return nil
+}
+
+// removeAddress removes one; gVisor has removed it already if somebody else has it.
+func (s *Stack) removeAddress(id tcpip.NICID, a netip.Addr) error {
+	k := dadKey{id, a}
+	failed := s.dad.of(k)&unix.IFA_F_DADFAILED != 0
+	if err := s.gv.RemoveAddress(id, gvAddr(a)); err != nil && !failed {
+		return fmt.Errorf("remove address %s: %s", a, err)
+	}
+	s.dad.set(k, 0)
 	return nil
 }
 

@@ -48,8 +48,11 @@ func newPair(t testing.TB, c pipe.Config, wrap func(a, b stacks.Link) (stacks.Li
 	if wrap != nil {
 		la, lb = wrap(la, lb)
 	}
+	sa, sb := newStack(t, la, a4, a6), newStack(t, lb, b4, b6)
+	awaitUnique(t, sa)
+	awaitUnique(t, sb)
 	return stacktest.Pair{
-		A: newStack(t, la, a4, a6), B: newStack(t, lb, b4, b6),
+		A: sa, B: sb,
 		A4: a4.Addr(), A6: a6.Addr(), B4: b4.Addr(), B6: b6.Addr(),
 		Broadcast: netip.MustParseAddr("10.1.0.255"), Ping: true, Known: known,
 	}
@@ -64,6 +67,14 @@ func TestPipe(t *testing.T) {
 
 func TestPipeOffload(t *testing.T) {
 	stacktest.Run(t, newPair(t, pipe.Config{Offload: true}, nil))
+}
+
+func TestEthernet(t *testing.T) {
+	stacktest.Run(t, newPair(t, pipe.Config{Ethernet: true}, nil))
+}
+
+func TestEthernetOffload(t *testing.T) {
+	stacktest.Run(t, newPair(t, pipe.Config{Ethernet: true, Offload: true}, nil))
 }
 
 func TestLoopback(t *testing.T) {

@@ -13,6 +13,12 @@
 // interface for each link. Addresses of its own are reached without leaving it.
 // It never forwards between links.
 //
+// An Ethernet link has ARP and neighbour discovery of gVisor's, with the timing of
+// Linux; what Linux adds is in neighbour.go. Its interface has a link-local address,
+// and addresses of IPv6 are looked for on the link before they are used (dad.go).
+// Router advertisements and DHCP are no business of the stack's: who reads them sets
+// the state. IGMP and MLD are spoken on Ethernet links only.
+//
 // An endpoint (link.go) moves packets between gVisor and a link: outgoing ones
 // through a bounded queue that a goroutine empties in bursts, incoming ones by a
 // goroutine that reads batches. Nothing is dropped where TCP can be made to wait.
@@ -36,11 +42,12 @@
 // # Goroutines
 //
 // gVisor runs GOMAXPROCS TCP workers for the stack and timers; each link has two
-// goroutines. A socket has none. Stack.Close ends and waits for all of them.
+// goroutines. A socket has none. What a callback of gVisor's may not do itself, because
+// of the locks it is called with, is a short goroutine (tasks.go). Stack.Close ends and waits for all of them.
 //
 // # Locks
 //
 // gVisor's locks come last: none of ours but leaves (endpoint.mu, those of taps,
-// reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into
+// detections, notices, tasks, reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into
 // gVisor; callbacks of Watch therefore never call into the stack.
 package netstack

@@ -46,7 +46,10 @@ const flushTime = 100 * time.Millisecond
 // goroutines through full queues would wait for each other. Hence the rule of
 // [endpoint.WritePackets].
 type endpoint struct {
+	st      *Stack
 	link    stacks.Link
+	ether   bool                              // frames have an Ethernet header
+	mac     atomic.Pointer[tcpip.LinkAddress] // of an Ethernet link
 	offload bool
 	mtu     atomic.Uint32
 	maxMTU  int // what the link carries, and receive buffers hold
@@ -89,7 +92,8 @@ var (
 )
 
 func (s *Stack) newLink(l stacks.Link, index, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{link: l, index: index, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent, taps: &s.taps}
+	e := &endpoint{st: s, link: l, index: index, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent, taps: &s.taps}
+	e.ether = l.Type() == stacks.LinkEthernet
 	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
 		e.offload = o.Offloads()
@@ -121,7 +125,7 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 	n := 0
 	refusing := e.refusing.Load()
 	for _, p := range pkts.AsSlice() {
-		if refusing.refuses(p) {
+		if refusing.refuses(p) || !e.ether && groupReport(p) {
 			n++
 			continue
 		}
@@ -252,7 +256,7 @@ func (e *endpoint) flatten(b []byte, p *stack.PacketBuffer) []byte {
 		b = append(b, hdr[:]...)
 		partial = h.Flags&offload.NeedsCsum != 0
 	}
-	start := len(b)
+	start := len(b) + len(p.LinkHeader().Slice())
 	views, offset := p.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		s := v.AsSlice()
@@ -274,7 +278,7 @@ func virtioHdr(p *stack.PacketBuffer) offload.Hdr {
 	if gso.Type == stack.GSONone || !gso.NeedsCsum {
 		return h
 	}
-	l3 := len(p.NetworkHeader().Slice())
+	l3 := len(p.LinkHeader().Slice()) + len(p.NetworkHeader().Slice())
 	h.Flags = offload.NeedsCsum
 	h.CsumStart = uint16(l3)
 	h.CsumOffset = gso.CsumOffset
@@ -299,7 +303,7 @@ func virtioHdr(p *stack.PacketBuffer) offload.Hdr {
 // inbound delivers what the link reads, until the link is closed.
 func (e *endpoint) inbound(d stack.NetworkDispatcher) {
 	defer e.wg.Done()
-	size := e.maxMTU
+	size := int(e.MaxHeaderLength()) + vlanTag + e.maxMTU
 	if e.offload {
 		size = stacks.MaxPacket
 	}
@@ -340,34 +344,35 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 		valid = h.Flags&(offload.DataValid|offload.NeedsCsum) != 0
 		b = b[offload.HdrLen:]
 	}
-	e.urgent.arriving(b)
-	if len(b) == 0 {
+	f := received{hdr: h, data: b}
+	if e.ether && !e.unwrap(&f) || !e.ether && !f.unwrapIP() {
 		return
 	}
-	var proto tcpip.NetworkProtocolNumber
-	switch header.IPVersion(b) {
-	case header.IPv4Version:
-		proto = header.IPv4ProtocolNumber
+	e.urgent.arriving(f.data)
+	if e.taps.on() {
+		e.showIn(&f)
+	}
+	switch f.proto {
+	case header.IPv4ProtocolNumber:
 		// The flags speak of the transport layer only, but for gVisor they
 		// would cover the IPv4 header too.
 		if valid {
-			h := header.IPv4(b)
-			if len(b) < header.IPv4MinimumSize || int(h.HeaderLength()) > len(b) || !h.IsChecksumValid() {
+			h := header.IPv4(f.data)
+			if len(h) < header.IPv4MinimumSize || int(h.HeaderLength()) > len(h) || !h.IsChecksumValid() {
 				return
 			}
 		}
-	case header.IPv6Version:
-		proto = header.IPv6ProtocolNumber
-	default:
+	case header.ARPProtocolNumber:
+		e.st.heardARP(e.index, f.data)
+	}
+	if f.kind == tcpip.PacketOtherHost || len(f.data) == 0 {
 		return
 	}
-	if e.taps.on() {
-		e.showIn(proto, h, b)
-	}
-	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(f.data)})
+	p.PktType = f.kind
 	e.delivery.Lock()
 	e.rxValid.Store(valid)
-	d.DeliverNetworkPacket(proto, p)
+	d.DeliverNetworkPacket(f.proto, p)
 	e.delivery.Unlock()
 	p.DecRef()
 }
@@ -438,10 +443,14 @@ func (e *endpoint) IsAttached() bool {
 
 // Capabilities implements stack.NetworkLinkEndpoint; see rxValid.
 func (e *endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	var c stack.LinkEndpointCapabilities
 	if e.rxValid.Load() {
-		return stack.CapabilityRXChecksumOffload
+		c |= stack.CapabilityRXChecksumOffload
 	}
-	return 0
+	if e.ether {
+		c |= stack.CapabilityResolutionRequired
+	}
+	return c
 }
 
 // SupportedGSO implements stack.GSOEndpoint.
@@ -460,24 +469,6 @@ func (e *endpoint) MTU() uint32 { return e.mtu.Load() }
 
 // SetMTU implements stack.NetworkLinkEndpoint. Stack.SetState has checked it.
 func (e *endpoint) SetMTU(mtu uint32) { e.mtu.Store(mtu) }
-
-// MaxHeaderLength implements stack.NetworkLinkEndpoint: there is no link header.
-func (e *endpoint) MaxHeaderLength() uint16 { return 0 }
-
-// LinkAddress implements stack.NetworkLinkEndpoint.
-func (e *endpoint) LinkAddress() tcpip.LinkAddress { return "" }
-
-// SetLinkAddress implements stack.NetworkLinkEndpoint.
-func (e *endpoint) SetLinkAddress(tcpip.LinkAddress) {}
-
-// ARPHardwareType implements stack.NetworkLinkEndpoint.
-func (e *endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
-
-// AddHeader implements stack.NetworkLinkEndpoint.
-func (e *endpoint) AddHeader(*stack.PacketBuffer) {}
-
-// ParseHeader implements stack.NetworkLinkEndpoint.
-func (e *endpoint) ParseHeader(*stack.PacketBuffer) bool { return true }
 
 // SetOnCloseAction implements stack.NetworkLinkEndpoint.
 func (e *endpoint) SetOnCloseAction(func()) {}

@@ -149,21 +149,13 @@ func (h *rawHub) deliver4(p *stack.PacketBuffer, src, dst netip.Addr) {
 	m := stacks.Message{
 		Peer: netip.AddrPortFrom(src, 0), Local: dst, IfIndex: int(p.NICID), TTL: int(ip.TTL()), TOS: int(tos), Stamp: time.Now().UnixNano(),
 	}
-	view := bpf.Packet{Data: b, Net: b, Proto: unix.ETH_P_IP, IfIndex: int(p.NICID), HAType: hardware(p.NICID)}
+	view := bpf.Packet{Data: b, Net: b, Proto: unix.ETH_P_IP, IfIndex: int(p.NICID), HAType: h.st.hardware(p.NICID)}
 	for _, s := range takers {
 		if s.proto == unix.IPPROTO_ICMP && s.filtered(b[ip.HeaderLength():]) {
 			continue
 		}
 		s.receive(&view, m)
 	}
-}
-
-// hardware is the ARPHRD_* of an interface.
-func hardware(nic tcpip.NICID) uint16 {
-	if nic == loopbackNIC {
-		return unix.ARPHRD_LOOPBACK
-	}
-	return unix.ARPHRD_NONE
 }
 
 // deliver6 goes through the headers of an IPv6 packet: a raw socket may be for one of
@@ -177,7 +169,7 @@ func (h *rawHub) deliver6(b []byte, src, dst netip.Addr, nic tcpip.NICID) {
 			Peer: netip.AddrPortFrom(scoped(src, nic), 0), Local: scoped(dst, nic), IfIndex: int(nic),
 			TTL: int(ip.HopLimit()), TOS: int(class), Stamp: time.Now().UnixNano(),
 		}
-		view := bpf.Packet{Data: b[at:], Net: b, Proto: unix.ETH_P_IPV6, IfIndex: int(nic), HAType: hardware(nic)}
+		view := bpf.Packet{Data: b[at:], Net: b, Proto: unix.ETH_P_IPV6, IfIndex: int(nic), HAType: h.st.hardware(nic)}
 		for _, s := range h.takers(rawKey{header.IPv6ProtocolNumber, next}, src, dst, nic) {
 			if s.sumIsRight(b[at:], src, dst) && (next != unix.IPPROTO_ICMPV6 || !s.filtered(b[at:])) {
 				s.receive(&view, m)

@@ -114,23 +114,36 @@ func (s *Stack) refuse(pkt *stack.PacketBuffer, id stack.TransportEndpointID) {
 	if src.IsUnspecified() || src.IsMulticast() || dst.IsMulticast() || pkt.NetworkPacketInfo.LocalAddressBroadcast || !s.gv.AllowICMPMessage() {
 		return
 	}
-	r, err := s.gv.FindRoute(0, id.LocalAddress, id.RemoteAddress, pkt.NetworkProtocolNumber, false)
+	quote := flat(pkt)
+	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+		s.sayAbout(quote, id.LocalAddress, id.RemoteAddress, byte(header.ICMPv4DstUnreachable), byte(header.ICMPv4ProtoUnreachable), 0)
+		return
+	}
+	s.sayAbout(quote, id.LocalAddress, id.RemoteAddress, byte(header.ICMPv6ParamProblem), byte(header.ICMPv6UnknownHeader), uint32(nextHeaderAt(quote)))
+}
+
+// sayAbout sends an ICMP error about a packet, which begins with its IP header; info is
+// the second word of the message.
+func (s *Stack) sayAbout(quote []byte, from, to tcpip.Address, typ, code byte, info uint32) {
+	proto := header.IPv4ProtocolNumber
+	if to.Len() == header.IPv6AddressSize {
+		proto = header.IPv6ProtocolNumber
+	}
+	r, err := s.gv.FindRoute(0, from, to, proto, false)
 	if err != nil {
 		return
 	}
 	defer r.Release()
-	quote := flat(pkt)
 	msg := make([]byte, icmpHeaderLen, icmpHeaderLen+len(quote))
 	params := stack.NetworkHeaderParams{TTL: r.DefaultTTL()}
-	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+	msg[0], msg[1] = typ, code
+	binary.BigEndian.PutUint32(msg[4:], info)
+	if proto == header.IPv4ProtocolNumber {
 		params.Protocol, params.TOS = header.ICMPv4ProtocolNumber, precedence
-		msg[0], msg[1] = byte(header.ICMPv4DstUnreachable), byte(header.ICMPv4ProtoUnreachable)
 		msg = append(msg, quote[:min(len(quote), quoteMax4)]...)
 		binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, 0))
 	} else {
 		params.Protocol = header.ICMPv6ProtocolNumber
-		msg[0], msg[1] = byte(header.ICMPv6ParamProblem), byte(header.ICMPv6UnknownHeader)
-		binary.BigEndian.PutUint32(msg[4:], uint32(nextHeaderAt(quote)))
 		msg = append(msg, quote[:min(len(quote), quoteMax6)]...)
 		sum := r.PseudoHeaderChecksum(header.ICMPv6ProtocolNumber, uint16(len(msg)))
 		binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
@@ -140,7 +153,7 @@ func (s *Stack) refuse(pkt *stack.PacketBuffer, id stack.TransportEndpointID) {
 	})
 	defer out.DecRef()
 	if err := r.WritePacket(params, out); err != nil {
-		s.log.Debug("refuse a protocol", "err", err)
+		s.log.Debug("tell by ICMP", "err", err)
 	}
 }
 

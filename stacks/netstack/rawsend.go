@@ -442,6 +442,7 @@ func (s *rawSocket) emit(b []byte, w *way) error {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
 		ReserveHeaderBytes: int(w.route.MaxHeaderLength()),
 		Payload:            buffer.MakeWithData(b),
+		Mark:               rawMark,
 		OnRelease: func() {
 			left := s.queued.Add(-n)
 			if room := s.endpoint().SocketOptions().GetSendBufferSize(); left < room && left+n >= room {
@@ -458,7 +459,10 @@ func (s *rawSocket) emitRaw(b []byte, w *way) error {
 	if w.nic == loopbackNIC {
 		return nil // to nobody here: it is dropped when it comes back
 	}
-	return sent(s.st.gv.WriteRawPacket(w.nic, s.netProto(), buffer.MakeWithData(b)))
+	if s.st.links[w.nic-firstLinkNIC].ether {
+		return sent(s.st.toNeighbour(b, w))
+	}
+	return sent(s.st.gv.WriteRawPacketWithMark(w.nic, s.netProto(), buffer.MakeWithData(b), rawMark))
 }
 
 // sent is the result of sending: what is lost on the way is no error, nor is a full

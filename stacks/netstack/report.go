@@ -227,6 +227,9 @@ func (o *icmpObserver) HandlePacket(p *stack.PacketBuffer) {
 	if !ok {
 		return
 	}
+	if e.report.Origin == unix.SO_EE_ORIGIN_ICMP6 && e.proto == unix.IPPROTO_TCP && e.report.Errno == unix.EHOSTUNREACH {
+		o.st.noHost6(p.NICID, e.packet)
+	}
 	o.st.raws.report(e, p.NICID)
 	if !e.named {
 		return

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -82,12 +84,15 @@ type Stack struct {
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
 
+	dad      detections
+	notices  notices
 	refusing atomic.Pointer[refusal] // nil: no route refuses anything
 
 	closed    atomic.Bool
 	closeOnce sync.Once
 	done      chan struct{}  // closed by Close
 	wg        sync.WaitGroup // watchQueues
+	tasks     tasks
 }
 
 var _ stacks.Stack = (*Stack)(nil)
@@ -106,10 +111,11 @@ func New(c Config) (*Stack, error) {
 	s.loop = newLoop(&s.taps)
 	s.gv = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
-			ipv4.NewProtocol,
-			// No duplicate address detection (the zero DADConfigs), no
-			// router advertisements: a tunnel has neither.
-			ipv6.NewProtocolWithOptions(ipv6.Options{}),
+			s.failing(ipv4.NewProtocolWithOptions(ipv4.Options{IGMP: ipv4.IGMPOptions{Enabled: true}})),
+			// Duplicate address detection is turned on where it has a meaning;
+			// package netconf deals with router advertisements.
+			s.failing(ipv6.NewProtocolWithOptions(ipv6.Options{MLD: ipv6.MLDOptions{Enabled: true}})),
+			arp.NewProtocol,
 		},
 		TransportProtocols: append([]stack.TransportProtocolFactory{
 			tcp.NewProtocolProbe(s.queues.observe),
@@ -151,8 +157,8 @@ func (c *Config) check() error {
 			return fmt.Errorf("interface name %q must have 1 to %d bytes", l.Name, maxName)
 		case names[l.Name]:
 			return fmt.Errorf("interface name %q is used twice", l.Name)
-		case l.Link.Type() != stacks.LinkIP:
-			return fmt.Errorf("interface %q: Ethernet links are not supported", l.Name)
+		case !checkMAC(&l):
+			return fmt.Errorf("interface %q: %s is no address for it", l.Name, l.MAC)
 		case linkMTU(&l) < header.IPv4MinimumMTU || linkMTU(&l) > 65535:
 			return fmt.Errorf("interface %q: MTU %d is not between %d and 65535", l.Name, linkMTU(&l), header.IPv4MinimumMTU)
 		}
@@ -228,9 +234,18 @@ func (s *Stack) configure(c Config) error {
 	for i, l := range c.Links {
 		e := s.newLink(l.Link, firstLinkNIC+i, linkMTU(&l), s.log.With("link", l.Name))
 		s.links = append(s.links, e)
-		if err := s.addInterface(&st, stacks.Interface{
-			Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: linkMTU(&l), Addrs: l.Addrs,
-		}, e, l.Routes); err != nil {
+		ifc := stacks.Interface{Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: linkMTU(&l), Addrs: l.Addrs}
+		if e.ether {
+			ifc.MAC = slices.Clone(l.MAC)
+			if ifc.MAC == nil {
+				ifc.MAC = newMAC()
+			}
+			e.SetLinkAddress(tcpip.LinkAddress(ifc.MAC))
+			if !slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
+				ifc.Addrs = append(slices.Clone(l.Addrs), linkLocal(ifc.MAC))
+			}
+		}
+		if err := s.addInterface(&st, ifc, e, l.Routes); err != nil {
 			return err
 		}
 	}
@@ -312,6 +327,7 @@ func (s *Stack) Close() error {
 		s.closed.Store(true)
 		close(s.done)
 		s.wg.Wait()
+		s.tasks.close()
 		// Resets go out while the links still run; Destroy waits with locks
 		// held that the links' goroutines want, hence this order.
 		s.gv.Close()

@@ -98,6 +98,11 @@ func (s *Stack) Inject(ifIndex int, proto uint16, p []byte, origin any) error {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(p)})
 	defer pkt.DecRef()
 	pkt.NetworkProtocolNumber = tcpip.NetworkProtocolNumber(proto)
+	if s.hardware(tcpip.NICID(ifIndex)) == unix.ARPHRD_ETHER {
+		if _, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize); !ok {
+			return unix.EINVAL
+		}
+	}
 	if ifIndex == loopbackNIC {
 		// Linux takes an IPv4 packet with a source of its own only from its own
 		// stack (net/ipv4/fib_frontend.c:__fib_validate_source).
@@ -140,16 +145,21 @@ func (e *endpoint) inject(p *stack.PacketBuffer, origin any) {
 // showOut shows taps a packet that leaves.
 func (e *endpoint) showOut(p *stack.PacketBuffer, origin any) {
 	h, b := virtioHdr(p), wire(p)
+	head, b := b[:len(p.LinkHeader().Slice())], b[len(p.LinkHeader().Slice()):]
 	unsummed := h.Flags&offload.NeedsCsum != 0
 	e.urgent.leaving(b, unsummed) // as flatten does
-	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(p.NetworkProtocolNumber), Outgoing: true, Data: b,
+	proto := p.NetworkProtocolNumber
+	if e.ether {
+		proto = etherType(head)
+	}
+	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(proto), Outgoing: true, Header: head, Data: b,
 		Unsummed: unsummed, GSOTCP: h.GSOType != 0, Origin: origin})
 }
 
 // showIn shows taps a packet that came in.
-func (e *endpoint) showIn(proto tcpip.NetworkProtocolNumber, h offload.Hdr, b []byte) {
-	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(proto), Data: b,
-		Unsummed: h.Flags&offload.NeedsCsum != 0, Summed: h.Flags&offload.DataValid != 0, GSOTCP: h.GSOType != 0})
+func (e *endpoint) showIn(f *received) {
+	e.taps.show(&stacks.Frame{IfIndex: e.index, Proto: uint16(f.proto), Header: f.head, Data: f.data, Type: f.packetType(),
+		Unsummed: f.hdr.Flags&offload.NeedsCsum != 0, Summed: f.hdr.Flags&offload.DataValid != 0, GSOTCP: f.hdr.GSOType != 0})
 }
 
 // wire returns a copy of a packet on its way out.

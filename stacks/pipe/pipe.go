@@ -22,8 +22,15 @@ const (
 	batchSize  = 64
 )
 
+// What a frame may have in front of its packet: Ethernet's header, with the tag of a
+// VLAN; bytes.
+const (
+	vlanTag     = 4
+	etherHeader = 14 + vlanTag
+)
+
 // poolMax is the largest capacity that is kept for reuse, bytes.
-const poolMax = stacks.MaxPacket
+const poolMax = stacks.MaxPacket + vlanTag
 
 // ErrTooLong is returned by Write for a packet that exceeds the MTU, or 64 KiB
 // if the pipe offloads.
@@ -34,6 +41,8 @@ var ErrTooLong = errors.New("pipe: packet too long")
 type Config struct {
 	MTU     int  // bytes of the network layer, 1500 if zero
 	Offload bool // a virtio_net_hdr precedes each packet; see [stacks.Offloads]
+
+	Ethernet bool // it carries frames
 }
 
 // New returns the two ends of a pipe.
@@ -56,8 +65,13 @@ var (
 	_ stacks.Offloads = (*End)(nil)
 )
 
-// Type returns [stacks.LinkIP].
-func (e *End) Type() stacks.LinkType { return stacks.LinkIP }
+// Type returns the type that the pipe was made with.
+func (e *End) Type() stacks.LinkType {
+	if e.cfg.Ethernet {
+		return stacks.LinkEthernet
+	}
+	return stacks.LinkIP
+}
 
 // MTU returns the bytes of the network layer that fit into one packet.
 func (e *End) MTU() int { return e.cfg.MTU }
@@ -92,10 +106,14 @@ func (e *End) Write(bufs [][]byte) (int, error) {
 
 // maxLen is the longest buffer that Write takes, bytes.
 func (e *End) maxLen() int {
+	n := e.cfg.MTU
 	if e.cfg.Offload {
-		return offload.HdrLen + 65535
+		n = offload.HdrLen + 65535
 	}
-	return e.cfg.MTU
+	if e.cfg.Ethernet {
+		n += etherHeader
+	}
+	return n
 }
 
 // Close unplugs this end. Closing twice is fine.
