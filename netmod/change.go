@@ -23,17 +23,41 @@ func (m *Module) setState() rtnetlink.Setter {
 		return nil
 	}
 	return func(next stacks.State, by rtnetlink.Origin) error {
-		old := m.stack.State()
 		if err := conf.SetState(next); err != nil {
 			return err
 		}
 		if m.kernel != nil {
 			return nil // which tells by itself, and knows when addresses end
 		}
-		m.announce(rtnetlink.Changes(old, next, by), by)
+		m.tell(by)
 		m.awaitExpiry()
 		return nil
 	}
+}
+
+// tell tells those who listen what has become different. Module.changing is held.
+func (m *Module) tell(by rtnetlink.Origin) {
+	now := m.stack.State()
+	m.announce(rtnetlink.Changes(m.told, now, by), by)
+	m.told = now
+}
+
+// hearStack has what the stack changes by itself told: whether an address is unique.
+func (m *Module) hearStack() {
+	m.told = m.stack.State()
+	n, ok := m.stack.(stacks.Notifier)
+	if !ok || m.kernel != nil {
+		return
+	}
+	m.unnotify = n.Notify(func() {
+		time.AfterFunc(0, func() { // not with the locks of the stack
+			m.changing.Lock()
+			defer m.changing.Unlock()
+			if m.ctx.Err() == nil {
+				m.tell(rtnetlink.Origin{})
+			}
+		})
+	})
 }
 
 // Change makes the stack's State what edit makes of the present one, in turn with the

@@ -73,6 +73,8 @@ type Module struct {
 
 	changing  sync.Mutex   // one request to rtnetlink at a time
 	expiry    *time.Timer  // when the life of an address ends; +checklocks:changing
+	told      stacks.State // what those who listen know of the stack; +checklocks:changing
+	unnotify  func()       // ends the stack's notices; may be nil
 	ringCount atomic.Int32 // of rings, to look at without a lock
 
 	mu      sync.Mutex // guards what follows
@@ -121,6 +123,7 @@ func New(conf Config) (*Module, error) {
 	m.closes = newCloses(m)
 	_, _ = rand.Read(m.filler[:]) // cannot fail
 	m.stub = newStub(m)
+	m.hearStack()
 	return m, nil
 }
 
@@ -316,6 +319,9 @@ func (m *Module) Close() error {
 	}
 	m.mu.Unlock()
 	m.cancel()
+	if m.unnotify != nil {
+		m.unnotify()
+	}
 	m.stopExpiry()
 	m.live.close()
 	m.pump.close()

@@ -67,7 +67,7 @@ func (r *request) changeLink(e *editor) *nlmsg.Failure {
 	}
 	for typ := range attrs {
 		switch typ {
-		case unix.IFLA_IFNAME, unix.IFLA_MTU, unix.IFLA_TXQLEN, unix.IFLA_EXT_MASK:
+		case unix.IFLA_IFNAME, unix.IFLA_MTU, unix.IFLA_TXQLEN, unix.IFLA_EXT_MASK, unix.IFLA_ADDRESS:
 		case unix.IFLA_GROUP, unix.IFLA_LINKMODE:
 			if len(bytes.Trim(attrs[typ], "\x00")) > 0 { // the defaults are what there is
 				return nlmsg.Fail(unix.EOPNOTSUPP, "")
@@ -76,6 +76,14 @@ func (r *request) changeLink(e *editor) *nlmsg.Failure {
 			return nlmsg.Fail(unix.EPERM, "")
 		default:
 			return nlmsg.Fail(unix.EOPNOTSUPP, "")
+		}
+	}
+	if mac := attrs[unix.IFLA_ADDRESS]; mac != nil {
+		if len(mac) < len(hwAddr(ifc)) { // validate_linkmsg
+			return nlmsg.Fail(unix.EINVAL, "")
+		}
+		if errno := setMAC(ifc, mac); errno != 0 {
+			return nlmsg.Fail(errno, "")
 		}
 	}
 	if mtu := attrs[unix.IFLA_MTU]; mtu != nil {
@@ -110,6 +118,21 @@ func (e *editor) setFlags(ifc *stacks.Interface, flags, mask uint32) {
 	if mask&unix.IFF_UP != 0 {
 		e.setUp(ifc, flags&unix.IFF_UP != 0)
 	}
+}
+
+// setMAC is eth_mac_addr, as a TAP has it: it may be up meanwhile. What follows the six
+// bytes is nobody's.
+func setMAC(ifc *stacks.Interface, mac []byte) unix.Errno {
+	n := len(hwAddr(ifc))
+	if n == 0 {
+		return unix.EOPNOTSUPP
+	}
+	mac = mac[:n]
+	if mac[0]&1 != 0 || len(bytes.Trim(mac, "\x00")) == 0 { // is_valid_ether_addr
+		return unix.EADDRNOTAVAIL
+	}
+	ifc.MAC = bytes.Clone(mac)
+	return 0
 }
 
 // changeMTU is dev_validate_mtu; the stack knows what the link can carry.

@@ -20,7 +20,7 @@ import (
 func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 	switch cmd {
 	case unix.SIOCSIFADDR, unix.SIOCSIFNETMASK, unix.SIOCSIFBRDADDR, unix.SIOCSIFDSTADDR,
-		unix.SIOCSIFFLAGS, unix.SIOCSIFMTU, unix.SIOCSIFNAME, siocsiftxqlen:
+		unix.SIOCSIFFLAGS, unix.SIOCSIFMTU, unix.SIOCSIFNAME, unix.SIOCSIFHWADDR, siocsiftxqlen:
 	default:
 		return unix.EPERM
 	}
@@ -62,6 +62,15 @@ func setIoctl(s stacks.State, set Setter, cmd uint32, ifr []byte) unix.Errno {
 		}
 	case unix.SIOCSIFNAME:
 		errno = e.rename(ifc, attrString(value[:unix.IFNAMSIZ]))
+	case unix.SIOCSIFHWADDR: // dev_set_mac_address
+		switch {
+		case len(hwAddr(ifc)) == 0:
+			errno = unix.EOPNOTSUPP
+		case binary.NativeEndian.Uint16(value) != deviceOf(ifc).hwType:
+			errno = unix.EINVAL
+		default:
+			errno = setMAC(ifc, value[2:])
+		}
 	case siocsiftxqlen:
 		if number < 0 {
 			return unix.EINVAL

@@ -71,13 +71,10 @@ func deviceOf(i *stacks.Interface) device {
 
 // hwAddr is the link-layer address; nil where there is none.
 func hwAddr(i *stacks.Interface) net.HardwareAddr {
-	if i.Loop {
+	if i.Loop && i.MAC == nil {
 		return make(net.HardwareAddr, 6)
 	}
-	if i.Type == stacks.LinkEthernet {
-		return i.MAC
-	}
-	return nil
+	return i.MAC
 }
 
 // links dumps all interfaces.

@@ -5,6 +5,7 @@
 package rtnetlink
 
 import (
+	"bytes"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func Changes(old, next stacks.State, by Origin) []Notification {
 	for i := range next.Interfaces {
 		n := &next.Interfaces[i]
 		o := byIndex(old, n.Index)
-		if o == nil || o.Name != n.Name || o.MTU != n.MTU || o.Up != n.Up || o.TxQueue != n.TxQueue || o.Flipped != n.Flipped {
+		if o == nil || o.Name != n.Name || o.MTU != n.MTU || o.Up != n.Up || !bytes.Equal(o.MAC, n.MAC) || o.TxQueue != n.TxQueue || o.Flipped != n.Flipped {
 			r := request{state: next, body: []byte{unix.AF_UNSPEC}}
 			tell(unix.RTNLGRP_LINK, func(w *nlmsg.Writer) { r.link(w, n, 0) })
 		}

@@ -104,7 +104,7 @@ var ioctls = []Entry{
 	{Name: "SIOCGSTAMP, SIOCGSTAMPNS", Support: Full},
 	{Name: "SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFMTU and other SIOCGIF*", Support: Full},
 	{Name: "SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFBRDADDR, SIOCSIFDSTADDR, SIOCDIFADDR", Support: Full},
-	{Name: "SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME, SIOCSIFTXQLEN", Support: Full},
+	{Name: "SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNAME, SIOCSIFTXQLEN, SIOCSIFHWADDR", Support: Full},
 	{Name: "other SIOCSIF*, SIOCADDMULTI, SIOCSARP", Support: Refused, Errno: unix.EPERM, Gap: "not modelled"},
 	{Name: "SIOCADDRT, SIOCDELRT", Support: Part, Gap: "MSS, window and IRTT give EOPNOTSUPP"},
 	{Name: "SIOCETHTOOL", Support: Part, Gap: "driver, link, link settings, time stamps, message level, as of a TUN device; else EOPNOTSUPP"},
