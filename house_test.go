@@ -75,6 +75,8 @@ var rules = []rule{
 	{to: "gvisor.dev/gvisor", only: []string{"umrun/stacks/netstack", "umrun/stacks/nat"}},
 	{to: "golang.zx2c4.com/wireguard", only: []string{"umrun/stacks/wg"}},
 	{to: "github.com/seccomp/libseccomp-golang", only: []string{"umrun/intercept"}},
+	{to: "github.com/gopacket", only: []string{"umrun/stacks/observe"}},
+	{to: "umrun/stacks/observe", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/observe"}, deps: true},
 	{to: "github.com/spf13", only: []string{"umrun/cmd/umrun"}},
 	{to: "github.com/pelletier/go-toml", only: []string{"umrun/cmd/umrun"}},
 	{to: "umrun/cmd", only: []string{"umrun/cmd"}},

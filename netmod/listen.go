@@ -287,6 +287,7 @@ func (s *stream) admit(c *intercept.Call, listener int, args acceptArgs) (interc
 	} else if err := s.m.adopt(s, ch, fd); err != nil {
 		return intercept.Fail(intercept.Errno(err)), nil, -1
 	}
+	s.m.claim(ch.sock, c)
 	_, remote := ch.tcp.Names()
 	if args.addr != 0 {
 		if err := writeSockaddr(c, args.addr, args.length, encodeSockaddr(s.family, remote)); err != nil {

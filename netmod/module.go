@@ -50,6 +50,8 @@ type Config struct {
 	// Active, if set, is called whenever the program has written or read what others
 	// wait for; it must be quick.
 	Active func()
+
+	Owners bool // remember who made each socket, for [Module.Owner]
 }
 
 // A Module serves the socket calls of one target.

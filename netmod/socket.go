@@ -48,6 +48,7 @@ type base struct {
 	job                job
 
 	mu       sync.Mutex // guards what follows and the fields of the kinds
+	owner    Owner      // who made or accepted it; only with Config.Owners
 	ep       stacks.Socket
 	stop     func() // ends the watch on ep
 	peer     int    // the module's end; -1 when there is none
@@ -202,6 +203,7 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
+	m.claim(s, c)
 	a := intercept.InstallFD(fd, flags&unix.SOCK_CLOEXEC != 0)
 	a.OnAbort = s.destroy
 	return a

@@ -56,6 +56,9 @@ type Config struct {
 	// wait for; it must be quick.
 	Active func()
 
+	Pcap  string // file for the packets of all networks (pcapng); empty: none
+	Flows string // file for flows (JSON lines); empty: none
+
 	// Meter, if set, counts the calls that are trapped.
 	Meter *intercept.Meter
 

@@ -41,7 +41,7 @@ var keys = map[string]struct {
 	"delay":         {notEmpty, hasLink, false},
 	"jitter":        {notEmpty, hasLink, false},
 	"loss":          {notEmpty, hasLink, false},
-	"pcap":          {notEmpty, hasLink, false},
+	"pcap":          {notEmpty, hasLink, true},
 	"auth":          {notEmpty, hasAuth, false},
 }
 

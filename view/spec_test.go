@@ -100,7 +100,7 @@ func TestSupported(t *testing.T) {
 		{"host", ExitFailed, "the network host is not built yet"},
 		{"vde:///run/x", ExitFailed, "the network vde is not built yet"},
 		{"nat,stack=kernel", ExitFailed, "the kernel stack is not built yet"},
-		{"nat,pcap=f", ExitFailed, "the key pcap is not built yet"},
+		{"none,pcap=f", ExitConfig, "the key pcap does not go with none"},
 		{"a.conf,host-loopback", ExitConfig, "the key host-loopback does not go with wg"},
 		{"none,dns=192.0.2.1", ExitConfig, "the key dns does not go with none"},
 	}

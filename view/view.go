@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type View struct {
 	st    stacks.Stack
 	mod   *netmod.Module
 	sup   *intercept.Supervisor
+	seen  *observation
 	ended atomic.Pointer[time.Time] // when the program ended; nil: it has not
 
 	closeOnce sync.Once
@@ -71,8 +73,17 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		return nil, err
 	}
 	v.st = o.stack
+	asked := &naming{Resolver: o.resolver, names: make(map[netip.Addr]string)}
+	if p.conf.Flows != "" && o.resolver != nil {
+		o.resolver = asked
+	}
 	if v.mod, err = netmod.New(p.netmod(o)); err != nil {
 		return nil, err
+	}
+	if p.observed() {
+		if v.seen, err = p.observe([]stacks.Stack{v.st}, v.mod, asked.name); err != nil {
+			return nil, err
+		}
 	}
 	if v.sup, err = p.launch(ctx, v); err != nil {
 		return nil, p.startProblem(err)
@@ -191,6 +202,7 @@ func (p *Plan) netmod(o opened) netmod.Config {
 		Doors:    leak.New(leak.Config{DBus: p.conf.DBus, Log: p.conf.Log}),
 		Log:      p.conf.Log,
 		Active:   p.conf.Active,
+		Owners:   p.observed(),
 	}
 	for _, a := range p.listen {
 		conf.ResolverAddrs = append(conf.ResolverAddrs, a.Addr())
@@ -290,5 +302,6 @@ func (v *View) close() error {
 	if v.st != nil {
 		errs = append(errs, v.st.Close())
 	}
+	errs = append(errs, v.seen.close()) // the stack's last packets are seen too
 	return errors.Join(errs...)
 }

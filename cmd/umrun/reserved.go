@@ -31,8 +31,6 @@ var reservedFlags = []struct {
 	{"allow", "", true},
 	{"deny", "", true},
 	{"sandbox", "", false},
-	{"pcap", "", true},
-	{"flows", "", true},
 	{"metrics", "", true},
 	{"trace", "", true},
 	{"name", "", true},

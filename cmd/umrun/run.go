@@ -134,6 +134,8 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 		DNS:      f.dns,
 		DBus:     f.dbus == "host",
 		Backend:  f.backend,
+		Pcap:     f.pcap,
+		Flows:    f.flows,
 	}, nil
 }
 
