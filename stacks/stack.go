@@ -108,6 +108,13 @@ type Socket interface {
 	Close() error
 }
 
+// Owned is what a Socket may have for rules that look at who made it.
+type Owned interface {
+	// SetOwner says which user made the socket, if that is not the one whom this
+	// process belongs to. It is called before all else.
+	SetOwner(uid uint32)
+}
+
 // A Payload is a source of bytes whose length is known: Len bytes are there to
 // be read at once. Read may be called with an empty slice and then returns 0,
 // nil.

@@ -17,7 +17,8 @@ import (
 type State struct {
 	Interfaces []Interface
 	Routes     []Route
-	Tables     []Table // that routes have made, beside main and local
+	Tables     []Table // that routes and rules have made, beside main and local
+	Rules      []Rule  // those of IPv4 first, by Priority; nil: nobody has changed them, see [State.Policy]
 	DNS        DNS
 }
 
@@ -95,8 +96,8 @@ type Counter interface {
 }
 
 // A Route is an entry of a routing table. Numbers are those of linux/rtnetlink.h.
-// Routes of other tables than main (RT_TABLE_MAIN, also 0) are kept and told, and
-// lead nowhere: no rule refers to them.
+// Routes of other tables than main (RT_TABLE_MAIN, also 0) lead somewhere if a [Rule]
+// refers to them.
 type Route struct {
 	Dst     netip.Prefix
 	Gateway netip.Addr // zero: on link

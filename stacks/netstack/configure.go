@@ -51,7 +51,7 @@ func (s *Stack) SetState(next stacks.State) error {
 			s.log.Error("change interface", "link", next.Interfaces[i].Name, "err", err)
 		}
 	}
-	s.setRoutes(next)
+	s.setPolicy(next)
 	s.state.Store(&next)
 	s.notices.notify()
 	return nil

@@ -59,7 +59,8 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if to := a.Addr().Unmap(); to.IsMulticast() || s.st.broadcast(f) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}
-	if err := s.st.refused(a.Addr()); err != nil {
+	v, err := s.steer(&f, netip.Addr{}, true)
+	if err != nil {
 		return err
 	}
 	if to := a.Addr().Unmap(); to.Is4() && to.IsLoopback() && to != firstLoopback && s.state() == tcp.StateInitial {
@@ -71,7 +72,8 @@ func (s *stream) Connect(a netip.AddrPort) error {
 			return connectErrno(err)
 		}
 	}
-	gerr := s.endpoint().Connect(f)
+	var gerr tcpip.Error
+	s.st.by(v, func() { gerr = s.endpoint().Connect(f) })
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
 		if e := connectErrno(gerr); e != unix.ENETUNREACH {
 			return e

@@ -39,6 +39,11 @@
 // is (rawproto.go); what it sends is made in rawsend.go and given to a route as a
 // packet with its header.
 //
+// Where packets go is decided by the rules and routes of the State (policy.go) when a
+// socket sends or connects, and gVisor, whose one table knows destinations only, is
+// told the interface. While nobody has changed the rules and no route refuses packets
+// there is nothing to decide.
+//
 // # Goroutines
 //
 // gVisor runs GOMAXPROCS TCP workers for the stack and timers; each link has two
@@ -46,6 +51,9 @@
 // of the locks it is called with, is a short goroutine (tasks.go). Stack.Close ends and waits for all of them.
 //
 // # Locks
+//
+// Stack.steering is held, for reading but when its table changes for one packet, while
+// gVisor looks for a route on behalf of a socket; nothing that gVisor calls takes it.
 //
 // gVisor's locks come last: none of ours but leaves (endpoint.mu, those of taps,
 // detections, notices, tasks, reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into

@@ -57,8 +57,8 @@ type endpoint struct {
 	taps    *taps
 	log     *slog.Logger
 
-	refusing *atomic.Pointer[refusal] // the stack's
-	urgent   *urgents                 // the stack's
+	policy *atomic.Pointer[policy] // the stack's
+	urgent *urgents                // the stack's
 
 	// rxValid says whether the checksums of the packet that inbound is
 	// delivering were verified. gVisor asks for it per endpoint, by
@@ -92,7 +92,7 @@ var (
 )
 
 func (s *Stack) newLink(l stacks.Link, index, mtu int, log *slog.Logger) *endpoint {
-	e := &endpoint{st: s, link: l, index: index, maxMTU: max(mtu, l.MTU()), log: log, refusing: &s.refusing, urgent: &s.urgent, taps: &s.taps}
+	e := &endpoint{st: s, link: l, index: index, maxMTU: max(mtu, l.MTU()), log: log, policy: &s.policy, urgent: &s.urgent, taps: &s.taps}
 	e.ether = l.Type() == stacks.LinkEthernet
 	e.mtu.Store(uint32(mtu))
 	if o, ok := l.(stacks.Offloads); ok {
@@ -123,9 +123,9 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
-	refusing := e.refusing.Load()
+	policy := e.policy.Load()
 	for _, p := range pkts.AsSlice() {
-		if refusing.refuses(p) || !e.ether && groupReport(p) {
+		if policy.keeps(p, e.index) || !e.ether && groupReport(p) {
 			n++
 			continue
 		}

@@ -115,6 +115,13 @@ func (s *sock) interfaceOf(r groupReq) tcpip.NICID {
 	case r.local.IsValid() && !r.local.IsUnspecified():
 		return s.st.gv.CheckLocalAddress(0, protoOf(r.local), gvAddr(r.local))
 	}
+	if p := s.st.policy.Load(); !p.plain {
+		v, e := p.judge(s.flow(r.group, netip.Addr{}, 0, 0), 0)
+		if e != 0 {
+			return 0
+		}
+		return tcpip.NICID(v.nic)
+	}
 	rt, err := s.st.gv.FindRoute(0, tcpip.Address{}, gvAddr(r.group), protoOf(r.group), false)
 	if err != nil {
 		return 0

@@ -119,7 +119,6 @@ var solRawAny = map[optKey]option{
 		return nil
 	}, nil),
 	// These are free to change with CAP_NET_RAW, which who has a raw socket has.
-	{sock0, unix.SO_MARK}:     kept(sock0, unix.SO_MARK, "SO_MARK", 0, math.MinInt32, math.MaxInt32, intOf, ""),
 	{sock0, unix.SO_PRIORITY}: kept(sock0, unix.SO_PRIORITY, "SO_PRIORITY", 0, math.MinInt32, math.MaxInt32, intOf, ""),
 	{sock0, unix.SO_BINDTOIFINDEX}: rawOption("SO_BINDTOIFINDEX", func(s *rawSocket, v []byte) error {
 		n, err := intOf(v)

@@ -52,6 +52,17 @@ var solSocket = map[optKey]option{
 	{sock0, unix.SO_RCVLOWAT}:    kept(sock0, unix.SO_RCVLOWAT, "SO_RCVLOWAT", 1, 0, math.MaxInt32, intOf, "a stream is readable with one byte"),
 	{sock0, unix.SO_SNDLOWAT}:    constant("SO_SNDLOWAT", func(*sock) int { return 1 }),
 
+	// The rules that look at it are the program's own, so no capability is needed.
+	{sock0, unix.SO_MARK}: {name: "SO_MARK", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
+		n, err := intOf(v)
+		if err == nil {
+			ep.SocketOptions().SetMark(uint32(n))
+		}
+		return err
+	}, get: func(_ *sock, ep tcpip.Endpoint) ([]byte, error) {
+		return bytesOf(int(ep.SocketOptions().GetMark())), nil
+	}},
+
 	{sock0, unix.SO_LINGER}:       {name: "SO_LINGER", set: setLinger, get: getLinger},
 	{sock0, unix.SO_BINDTODEVICE}: {name: "SO_BINDTODEVICE", set: setDevice, ask: getDevice},
 	{sock0, unix.SO_BINDTOIFINDEX}: {name: "SO_BINDTOIFINDEX", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
@@ -65,7 +76,6 @@ var solSocket = map[optKey]option{
 	}},
 
 	// What takes a capability that the program does not have on its network.
-	{sock0, unix.SO_MARK}:             refused("SO_MARK", unix.EPERM, true),
 	{sock0, unix.SO_PREFER_BUSY_POLL}: zeroOnly("SO_PREFER_BUSY_POLL", unix.EPERM, true),
 	{sock0, unix.SO_DEBUG}:            zeroOnly("SO_DEBUG", unix.EACCES, true),
 	{sock0, unix.SO_PRIORITY}: {name: "SO_PRIORITY", set: func(s *sock, _ tcpip.Endpoint, v []byte) error {

@@ -43,6 +43,7 @@ var (
 
 func newPacket(st *Stack, family, proto int) (*packetSocket, error) {
 	s := &packetSocket{sock: sock{st: st, family: family, typ: unix.SOCK_DGRAM, proto: proto, wq: &waiter.Queue{}, reports: new(reports)}}
+	s.uid.Store(me)
 	s.reports.strategy.Store(unix.IP_PMTUDISC_WANT)
 	ep, err := s.newEndpoint()
 	if err != nil {
@@ -97,7 +98,8 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	if err := s.st.refused(a.Addr()); err != nil {
+	v, err := s.steer(&f, netip.Addr{}, true)
+	if err != nil {
 		return err
 	}
 	ep := s.endpoint()
@@ -116,8 +118,10 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 		}
 		return unix.EACCES
 	}
-	if err := ep.Connect(f); err != nil {
-		if e := connectErrno(err); e != unix.ENETUNREACH {
+	var gerr tcpip.Error
+	s.st.by(v, func() { gerr = ep.Connect(f) })
+	if gerr != nil {
+		if e := connectErrno(gerr); e != unix.ENETUNREACH {
 			return e
 		}
 		return s.noRoute(f)

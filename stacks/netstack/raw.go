@@ -74,6 +74,7 @@ const rawOverhead = 512
 // newRaw makes a raw socket.
 func newRaw(st *Stack, family, proto int) (*rawSocket, error) {
 	s := &rawSocket{sock: sock{st: st, family: family, typ: unix.SOCK_RAW, proto: proto, wq: &waiter.Queue{}, reports: new(reports)}}
+	s.uid.Store(me)
 	ep, gerr := raw.EndpointFactory{}.NewUnassociatedEndpoint(st.gv, s.netProto(), tcpip.TransportProtocolNumber(proto), s.wq)
 	if gerr != nil {
 		return nil, errno(gerr)
@@ -180,7 +181,7 @@ func (s *rawSocket) Connect(a netip.AddrPort) error {
 		s.in.local, s.in.source, s.in.remote, s.in.peer, s.in.dport = netip.Addr{}, netip.Addr{}, netip.Addr{}, netip.AddrPort{}, 0
 		return nil
 	}
-	w, err := s.way(a, stacks.Message{})
+	w, err := s.way(a, netip.Addr{}, stacks.Message{})
 	if err != nil {
 		return err
 	}
@@ -371,7 +372,7 @@ func (s *rawSocket) Option(level, name int, value []byte) (int, error) {
 		if !peer.IsValid() {
 			return 0, unix.ENOTCONN
 		}
-		w, err := s.way(peer, stacks.Message{})
+		w, err := s.way(peer, netip.Addr{}, stacks.Message{})
 		if err != nil {
 			return 0, unix.ENOTCONN
 		}

@@ -44,8 +44,8 @@ func (w *way) loops() bool {
 }
 
 // way finds out how a packet to an address gets there. The unspecified address is the
-// loopback address.
-func (s *rawSocket) way(to netip.AddrPort, m stacks.Message) (way, error) {
+// loopback address. source is what the program has chosen, or the zero Addr.
+func (s *rawSocket) way(to netip.AddrPort, source netip.Addr, m stacks.Message) (way, error) {
 	f, err := full(s.family, to)
 	if err != nil {
 		return way{}, err
@@ -57,9 +57,6 @@ func (s *rawSocket) way(to netip.AddrPort, m stacks.Message) (way, error) {
 			w.dst = netip.IPv6Loopback()
 		}
 		f.Addr = gvAddr(w.dst)
-	}
-	if err := s.st.refused(w.dst); err != nil {
-		return way{}, err
 	}
 	ep := s.endpoint()
 	if f.NIC == 0 {
@@ -83,8 +80,14 @@ func (s *rawSocket) way(to netip.AddrPort, m stacks.Message) (way, error) {
 	if own := s.st.gv.CheckLocalAddress(0, s.netProto(), f.Addr); own != 0 && w.dst.Is4() && (f.NIC == 0 || f.NIC == loopbackNIC) {
 		f.NIC = own
 	}
+	v, err := s.steer(&f, source, false)
+	if err != nil {
+		return way{}, err
+	}
 	loop := ep.SocketOptions().GetMulticastLoop()
-	r, gerr := s.st.gv.FindRoute(f.NIC, tcpip.Address{}, f.Addr, s.netProto(), loop)
+	var r *stack.Route
+	var gerr tcpip.Error
+	s.st.by(v, func() { r, gerr = s.st.gv.FindRoute(f.NIC, tcpip.Address{}, f.Addr, s.netProto(), loop) })
 	switch {
 	case gerr == nil:
 		w.route, w.nic = r, r.OutgoingNIC()
@@ -120,7 +123,7 @@ func (s *rawSocket) way(to netip.AddrPort, m stacks.Message) (way, error) {
 }
 
 // multicastNIC is the interface of IP_MULTICAST_IF or IPV6_MULTICAST_IF, 0 for none.
-func (s *rawSocket) multicastNIC() tcpip.NICID {
+func (s *sock) multicastNIC() tcpip.NICID {
 	if s.family == unix.AF_INET6 {
 		n, err := s.endpoint().GetSockOptInt(tcpip.IPv6MulticastInterfaceOption)
 		if err != nil {
@@ -133,7 +136,7 @@ func (s *rawSocket) multicastNIC() tcpip.NICID {
 		return 0
 	}
 	if o.NIC == 0 && o.InterfaceAddr.Len() > 0 {
-		return s.st.gv.CheckLocalAddress(0, s.netProto(), o.InterfaceAddr)
+		return s.st.gv.CheckLocalAddress(0, header.IPv4ProtocolNumber, o.InterfaceAddr)
 	}
 	return o.NIC
 }
@@ -173,7 +176,7 @@ func (s *rawSocket) SendMsg(p []byte, m stacks.Message) error {
 		}
 		source = src
 	}
-	w, err := s.way(to, m)
+	w, err := s.way(to, source, m)
 	if err != nil {
 		return err
 	}
@@ -451,6 +454,7 @@ func (s *rawSocket) emit(b []byte, w *way) error {
 		},
 	})
 	defer pkt.DecRef()
+	pkt.Owner = &owner{&s.sock}
 	return sent(w.route.WriteHeaderIncludedPacket(pkt))
 }
 

@@ -23,6 +23,7 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		return err
 	}
 	var o tcpip.WriteOptions
+	var v course
 	v4 := s.family == unix.AF_INET
 	if m.Peer.IsValid() {
 		if m.Peer.Port() == 0 && s.proto == unix.IPPROTO_UDP {
@@ -44,17 +45,32 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		if unreachable {
 			return unix.ENETUNREACH
 		}
+		if v, err = s.steer(&f, m.Local, false); err != nil {
+			return err
+		}
 		o.To = &f
 		v4 = v4 || m.Peer.Addr().Unmap().Is4()
-		if err := s.st.refused(m.Peer.Addr()); err != nil {
+	} else if f, gerr := s.endpoint().GetRemoteAddress(); gerr == nil && f.Addr.Len() > 0 {
+		v4 = v4 || addrOf(unix.AF_INET, f.Addr, 0).Unmap().Is4()
+		was := f.NIC
+		if to := addrOf(unix.AF_INET, f.Addr, 0); !to.IsLinkLocalUnicast() && !to.IsMulticast() {
+			f.NIC = 0 // where connect(2) found its way, and not what it was bound to
+		}
+		var err error
+		if v, err = s.steer(&f, m.Local, false); err != nil {
 			return err
 		}
-	} else if _, peer := s.Names(); peer.IsValid() {
-		v4 = v4 || peer.Addr().Unmap().Is4()
-		if err := s.st.refused(peer.Addr()); err != nil {
-			return err
+		if f.NIC != 0 && f.NIC != was && !s.st.policy.Load().plain {
+			o.To = &f // rules may have changed since
 		}
 	}
+	var err error
+	s.st.by(v, func() { err = s.send(p, m, o, v4) })
+	return err
+}
+
+// send sends one datagram, to the peer or to o.To.
+func (s *packetSocket) send(p []byte, m stacks.Message, o tcpip.WriteOptions, v4 bool) error {
 	segment := max(m.Segment, -1)
 	if segment == 0 {
 		segment = int(s.segment.Load())

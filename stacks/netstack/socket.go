@@ -6,6 +6,7 @@ package netstack
 
 import (
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -34,8 +35,9 @@ type sock struct {
 	ep atomic.Pointer[epBox]
 
 	closed  atomic.Bool
-	reports *reports     // of datagram sockets, else nil
-	segment atomic.Int32 // UDP_SEGMENT
+	reports *reports      // of datagram sockets, else nil
+	segment atomic.Int32  // UDP_SEGMENT
+	uid     atomic.Uint32 // of who made it
 
 	mu   sync.Mutex
 	err  unix.Errno // what SO_ERROR will report; +checklocks:mu
@@ -44,6 +46,9 @@ type sock struct {
 
 	groups []membership // joined; +checklocks:mu
 }
+
+// me is the user who makes sockets, unless SetOwner says otherwise.
+var me = uint32(os.Getuid())
 
 // An epBox makes an interface fit an atomic pointer.
 type epBox struct{ tcpip.Endpoint }
@@ -71,6 +76,7 @@ func (s *sock) newEndpoint() (tcpip.Endpoint, error) {
 	if err != nil {
 		return nil, errno(err)
 	}
+	ep.SetOwner(&owner{s})
 	return ep, nil
 }
 
@@ -86,6 +92,9 @@ func (s *sock) down() error {
 	}
 	return nil
 }
+
+// SetOwner says who made the socket; see [stacks.Owned].
+func (s *sock) SetOwner(uid uint32) { s.uid.Store(uid) }
 
 // localName returns what getsockname(2) reports.
 func (s *sock) localName() netip.AddrPort {

@@ -84,9 +84,11 @@ type Stack struct {
 	setMu sync.Mutex // one SetState at a time
 	state atomic.Pointer[stacks.State]
 
-	dad      detections
-	notices  notices
-	refusing atomic.Pointer[refusal] // nil: no route refuses anything
+	dad     detections
+	notices notices
+
+	policy   atomic.Pointer[policy]
+	steering sync.RWMutex // held while gVisor looks for a route that was judged; for writing while its table changes
 
 	closed    atomic.Bool
 	closeOnce sync.Once
@@ -107,6 +109,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s := &Stack{log: c.Log, done: make(chan struct{})}
 	s.raws.st = s
+	s.policy.Store(&policy{plain: true}) // what leaves while interfaces are made
 	s.urgent.queues = &s.queues
 	s.loop = newLoop(&s.taps)
 	s.gv = stack.New(stack.Options{
@@ -249,7 +252,7 @@ func (s *Stack) configure(c Config) error {
 			return err
 		}
 	}
-	s.setRoutes(st)
+	s.setPolicy(st)
 	s.state.Store(&st)
 	return nil
 }

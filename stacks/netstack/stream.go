@@ -50,6 +50,7 @@ var (
 
 func newStream(st *Stack, family int) (*stream, error) {
 	s := &stream{sock: sock{st: st, family: family, typ: unix.SOCK_STREAM, proto: unix.IPPROTO_TCP, wq: &waiter.Queue{}}}
+	s.uid.Store(me)
 	ep, err := s.newEndpoint()
 	if err != nil {
 		return nil, err
@@ -165,7 +166,8 @@ func (s *stream) Accept() (stacks.StreamSocket, error) {
 		sock:  sock{st: s.st, family: s.family, typ: s.typ, proto: s.proto, wq: wq},
 		phase: phaseConnected,
 	}
-	c.ep.Store(&epBox{ep})
+	c.ep.Store(&epBox{ep}) // its packets are the listener's, whose owner it has
+	c.uid.Store(s.uid.Load())
 	s.mu.Lock()
 	opts := s.opts.clone()
 	vals := s.vals
