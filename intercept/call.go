@@ -207,6 +207,19 @@ func identify(n int) (FD, error) {
 	return FD{}, fmt.Errorf("SO_COOKIE of a duplicate: %w", errno)
 }
 
+// UID is the effective user id of the thread; root's if the thread may not be looked
+// into (prctl(2), PR_SET_DUMPABLE).
+func (c *Call) UID() (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", c.TID), &st); err != nil {
+		return 0, fmt.Errorf("user of %d: %w", c.TID, procError(err))
+	}
+	if !c.Valid() {
+		return 0, ErrGone
+	}
+	return st.Uid, nil
+}
+
 // NetNS returns the inode number of the thread's network namespace. ErrGone when the
 // call is over, EACCES when the thread may not be looked at.
 func (c *Call) NetNS() (uint64, error) {

@@ -391,6 +391,7 @@ func (s *stream) renewAt(local netip.AddrPort) {
 	s.unwatch()
 	_ = s.tcp.Close()
 	s.tcp, s.ep = tcp, tcp
+	s.tellOwner()
 	for _, o := range s.opts {
 		_ = tcp.SetOption(o.level, o.name, o.value) // it was taken once
 	}

@@ -7,7 +7,6 @@ package netmod
 
 import (
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -116,7 +115,7 @@ func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 	if b.gone {
 		return d, k, false, false
 	}
-	d.Family, d.Cookie, d.Inode, d.UID = b.family, b.cookie, uint32(b.inode), uint32(os.Getuid())
+	d.Family, d.Cookie, d.Inode, d.UID = b.family, b.cookie, uint32(b.inode), b.uid
 	d.Local, d.Remote = b.ep.Names()
 	switch s := s.(type) {
 	case *stream:
@@ -230,7 +229,7 @@ func (m *Module) listPackets() []sockdiag.Packet {
 	for cookie, s := range m.sockets {
 		if p, ok := s.(*packet); ok {
 			if a, ok := p.pkt.(*afpacket); ok {
-				all[a] = sockdiag.Packet{Type: p.typ, Cookie: cookie, Inode: uint32(p.inode), UID: uint32(os.Getuid())}
+				all[a] = sockdiag.Packet{Type: p.typ, Cookie: cookie, Inode: uint32(p.inode), UID: p.uid}
 			}
 		}
 	}

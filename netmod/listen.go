@@ -321,7 +321,7 @@ func (s *stream) admit(c *intercept.Call, listener int, args acceptArgs) (interc
 // ch is dropped.
 func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 	s := m.makeStream(listener.family, listener.typ, listener.proto, ch.tcp)
-	s.peer, s.state, s.reported = ch.peer, connected, true
+	s.peer, s.state, s.reported, s.uid = ch.peer, connected, true, listener.uid
 	_, s.remote = ch.tcp.Names()
 	s.rcvTimeo, s.sndTimeo = listener.rcvTimeo, listener.sndTimeo
 	ch.sock, ch.made = s, fd

@@ -60,7 +60,7 @@ type packet struct {
 // newPacket makes a datagram socket and its placeholder.
 func (m *Module) newPacket(family, typ, proto int, ep stacks.PacketSocket, nonblock int) (socket, int, error) {
 	s := &packet{pkt: ep}
-	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: -1}
+	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, uid: me, ep: ep, peer: -1}
 	s.job.turn = s.turn
 	fd, err := s.pair(nonblock)
 	if err == nil {

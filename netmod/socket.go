@@ -6,6 +6,7 @@ package netmod
 
 import (
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -45,6 +46,7 @@ type base struct {
 	cookie             uint64 // of the placeholder; written with mu and Module.mu held
 	inode              uint64 // of the same
 	family, typ, proto int    // as socket(2) was called
+	uid                uint32 // of who called it
 	job                job
 
 	mu       sync.Mutex // guards what follows and the fields of the kinds
@@ -204,9 +206,36 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 		return intercept.Fail(intercept.Errno(err))
 	}
 	m.claim(s, c)
+	m.owned(s, c)
 	a := intercept.InstallFD(fd, flags&unix.SOCK_CLOEXEC != 0)
 	a.OnAbort = s.destroy
 	return a
+}
+
+// me is whom all programs of a view belong to, unless that is root's.
+var me = uint32(os.Getuid())
+
+// owned notes who made a socket that the program does not have yet.
+func (m *Module) owned(s socket, c *intercept.Call) {
+	if me != 0 {
+		return // a program that can be supervised is the same user's
+	}
+	uid, err := c.UID()
+	if err != nil {
+		return
+	}
+	b := s.common()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.uid = uid
+	b.tellOwner()
+}
+
+// tellOwner tells the stack who made the socket. The mutex is held.
+func (b *base) tellOwner() {
+	if o, ok := b.ep.(stacks.Owned); ok && b.uid != me {
+		o.SetOwner(b.uid)
+	}
 }
 
 // newSocket makes a socket and its placeholder.

@@ -76,7 +76,7 @@ func (m *Module) newStream(family, typ, proto int, ep stacks.StreamSocket, nonbl
 
 func (m *Module) makeStream(family, typ, proto int, ep stacks.StreamSocket) *stream {
 	s := &stream{tcp: ep}
-	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, ep: ep, peer: -1}
+	s.base = base{m: m, self: s, family: family, typ: typ, proto: proto, uid: me, ep: ep, peer: -1}
 	s.job.turn = s.turn
 	return s
 }

@@ -32,7 +32,7 @@ func (r *request) change() (stacks.State, *nlmsg.Failure) {
 	case unix.RTM_DELLINK:
 		f = r.deleteLink()
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		f = r.changeRule()
+		f = r.changeRule(e)
 	default:
 		f = nlmsg.Fail(unix.EOPNOTSUPP, "")
 	}

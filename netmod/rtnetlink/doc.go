@@ -11,7 +11,7 @@
 //	RTM_GETLINK    dump; one by index or name
 //	RTM_GETADDR    dump; IPv6: one by address
 //	RTM_GETROUTE   dump of all tables; the route to an address
-//	RTM_GETRULE    dump: the kernel's default rules
+//	RTM_GETRULE    dump
 //	RTM_GETNEIGH   dump: always empty, a State does not list neighbours
 //
 // That is what getifaddrs(3), getaddrinfo(3) with AI_ADDRCONFIG, Go's net
@@ -24,6 +24,7 @@
 //	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
 //	RTM_NEWLINK, SETLINK     up or down, MTU, name
 //	RTM_NEWROUTE, DELROUTE   unicast routes with one next hop, and those that refuse packets
+//	RTM_NEWRULE, DELRULE     rules, and with them what sockets reach
 //	SIOCSIFADDR, NETMASK, BRDADDR, DSTADDR, FLAGS, MTU, NAME, TXQLEN
 //	SIOCDIFADDR, SIOCADDRT, SIOCDELRT
 //

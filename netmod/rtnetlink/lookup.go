@@ -5,6 +5,7 @@
 package rtnetlink
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"os"
 
@@ -14,8 +15,13 @@ import (
 	"umrun/stacks"
 )
 
-// Flags of a resolved route, linux/in_route.h.
+// Attributes of a request for a route that rules look at, and flags of a resolved
+// route, linux/in_route.h.
 const (
+	rtaIPProto = 27 // RTA_IP_PROTO
+	rtaSPort   = 28 // RTA_SPORT
+	rtaDPort   = 29 // RTA_DPORT
+
 	rtcfLocal     = 0x80000000
 	rtcfBroadcast = 0x10000000
 	rtcfMulticast = 0x20000000
@@ -54,7 +60,20 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 	if oif != 0 && byIndex(r.state, oif) == nil && family == unix.AF_INET {
 		return nlmsg.Fail(unix.ENODEV, "") // IPv6 looks for routes, and finds none
 	}
-	e, f := lookup(r.state, dst, src, oif)
+	uid := uint32(os.Getuid())
+	if v := attrs[unix.RTA_UID]; len(v) >= 4 {
+		uid = attrU32(v)
+	}
+	flow := stacks.Flow{Dst: dst, Src: src, Mark: attrU32(attrs[unix.RTA_MARK]), UID: uid}
+	if v := attrs[rtaIPProto]; len(v) >= 1 {
+		flow.Proto = v[0]
+	}
+	for typ, port := range map[uint16]*uint16{rtaSPort: &flow.SPort, rtaDPort: &flow.DPort} {
+		if v := attrs[typ]; len(v) >= 2 {
+			*port = binary.BigEndian.Uint16(v)
+		}
+	}
+	e, f := lookup(r.state, flow, oif)
 	if f != nil {
 		return f
 	}
@@ -64,68 +83,75 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 			return nlmsg.Fail(unix.EHOSTUNREACH, "") // an assumption, no entry
 		}
 		if dst.Is4() {
-			e.table = unix.RT_TABLE_MAIN // see resolved4
+			if r.state.Rules == nil {
+				e.table = unix.RT_TABLE_MAIN // see resolved4
+			}
 			e.typ = typeOf(e.typ, dst)
 		}
 		e.write(w, unix.RTM_NEWROUTE, 0)
 		return nil
 	}
 	if dst.Is4() {
-		uid := uint32(os.Getuid())
-		if v := attrs[unix.RTA_UID]; len(v) >= 4 {
-			uid = attrU32(v)
-		}
-		e.resolved4(w, r.state, dst, src, flags&fullTable != 0, attrU32(attrs[unix.RTA_MARK]), uid)
+		e.resolved4(w, r.state, flow, flags&fullTable != 0)
 	} else {
 		e.resolved6(w, r.state, dst, src)
 	}
 	return nil
 }
 
-// lookup finds the entry for packets from src (may be invalid) to dst by the
-// interface oif (0: any).
-func lookup(s stacks.State, dst, src netip.Addr, oif int) (entry, *nlmsg.Failure) {
-	unreachable := nlmsg.Fail(unix.ENETUNREACH, "")
-	if src.IsValid() && src.IsUnspecified() {
-		src = netip.Addr{}
+// lookup finds the entry for the packets of a flow by the interface oif (0: any).
+func lookup(s stacks.State, f stacks.Flow, oif int) (entry, *nlmsg.Failure) {
+	dst := f.Dst
+	if f.Src.IsValid() && f.Src.IsUnspecified() {
+		f.Src = netip.Addr{}
 	}
-	if src.Is4() && !own(s, src) {
-		return entry{}, unreachable
+	if f.Src.Is4() && !own(s, f.Src) {
+		return entry{}, nlmsg.Fail(unix.ENETUNREACH, "")
 	}
 	if dst == netip.IPv4Unspecified() {
 		// This host; known without the tables.
 		return entry{dst: netip.PrefixFrom(dst, 32), src: netip.AddrFrom4([4]byte{127, 0, 0, 1}), typ: unix.RTN_LOCAL}, nil
 	}
-	var best entry
-	for _, e := range entries(s) {
-		if e.table != unix.RT_TABLE_MAIN && e.table != unix.RT_TABLE_LOCAL {
-			continue // no rule leads there
-		}
-		if !e.dst.Contains(dst) || oif != 0 && e.oif != oif && e.typ != unix.RTN_LOCAL && (dst.Is6() || e.refuses() == 0) {
-			continue
-		}
-		if !best.dst.IsValid() || better(e, best) {
-			best = e
-		}
+	if ifc := byIndex(s, 1); ifc != nil {
+		f.In = ifc.Name
 	}
-	refused := best.refuses()
+	if ifc := byIndex(s, oif); ifc != nil {
+		f.Out = ifc.Name
+	}
+	all := entries(s)
+	best, errno := stacks.Steer(s.Policy(), &f, func(table int) stacks.Found[entry] { return inTable(all, uint32(table), dst, oif) })
 	switch {
-	case best.dst.IsValid() && refused == 0:
-	case refused != 0 && (dst.Is6() || oif == 0):
-		return entry{}, nlmsg.Fail(refused, "")
+	case errno == 0:
 	case dst.Is4() && oif != 0:
 		// With a device and without a route, or with one that refuses, the kernel takes the destination
 		// for a neighbour.
 		best = entry{dst: netip.PrefixFrom(dst, 0).Masked(), oif: oif,
 			typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_LINK}
 	default:
-		return entry{}, unreachable
+		return entry{}, nlmsg.Fail(errno, "")
 	}
 	return best, nil
 }
 
-// better orders entries that both match: the table local is asked first, and so
-// wins whatever the length of its prefix.
+// inTable is what one table says of packets to dst.
+func inTable(all []entry, table uint32, dst netip.Addr, oif int) stacks.Found[entry] {
+	var best entry
+	for _, e := range all {
+		if e.table != table || !e.dst.Contains(dst) || oif != 0 && e.oif != oif && e.typ != unix.RTN_LOCAL && (dst.Is6() || e.refuses() == 0) {
+			continue
+		}
+		if !best.dst.IsValid() || better(e, best) {
+			best = e
+		}
+	}
+	errno := best.refuses()
+	if !best.dst.IsValid() || best.typ == unix.RTN_THROW {
+		errno = unix.EAGAIN
+	}
+	return stacks.Found[entry]{Route: best, Bits: best.dst.Bits(), Errno: errno}
+}
+
+// better orders entries of a table that both match.
 func better(a, b entry) bool {
 	if a.table != b.table {
 		return a.table == unix.RT_TABLE_LOCAL
@@ -204,14 +230,18 @@ func typeOf(typ uint8, dst netip.Addr) uint8 {
 }
 
 // resolved4 writes the answer of net/ipv4/route.c:rt_fill_info.
-func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, tellTable bool, mark, uid uint32) {
+func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, f stacks.Flow, tellTable bool) {
+	dst, src := f.Dst, f.Src
 	// Without rules of the administrator both tables are one (fib_unmerge), which
 	// goes by the name of main.
 	table, typ, flags, oif := uint32(unix.RT_TABLE_MAIN), typeOf(e.typ, dst), uint32(cloned), e.oif
 	prefsrc := e.source(s, dst)
 	gateway := e.gateway
-	if tellTable && e.proto == unix.RTPROT_UNSPEC {
+	switch {
+	case tellTable && e.proto == unix.RTPROT_UNSPEC:
 		table = unix.RT_TABLE_UNSPEC
+	case tellTable && s.Rules != nil:
+		table = e.table
 	}
 	if ifc := byIndex(s, oif); ifc != nil && ifc.Loop {
 		flags |= rtcfLocal
@@ -235,7 +265,7 @@ func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, 
 		srcLen = 32
 	}
 	w.Begin(unix.RTM_NEWROUTE, 0)
-	w.U8(unix.AF_INET, 32, srcLen, 0, uint8(table), unix.RTPROT_UNSPEC, unix.RT_SCOPE_UNIVERSE, typ)
+	w.U8(unix.AF_INET, 32, srcLen, 0, shortTable(table), unix.RTPROT_UNSPEC, unix.RT_SCOPE_UNIVERSE, typ)
 	w.U32(flags)
 	w.AttrU32(unix.RTA_TABLE, table)
 	w.AttrAddr(unix.RTA_DST, dst)
@@ -250,10 +280,10 @@ func (e *entry) resolved4(w *nlmsg.Writer, s stacks.State, dst, src netip.Addr, 
 		w.AttrAddr(unix.RTA_GATEWAY, gateway)
 	}
 	e.metrics(w)
-	if mark != 0 {
-		w.AttrU32(unix.RTA_MARK, mark)
+	if f.Mark != 0 {
+		w.AttrU32(unix.RTA_MARK, f.Mark)
 	}
-	w.AttrU32(unix.RTA_UID, uid)
+	w.AttrU32(unix.RTA_UID, f.UID)
 	w.AttrZero(unix.RTA_CACHEINFO, 32)
 	w.End()
 }

@@ -22,7 +22,7 @@ type Notification struct {
 }
 
 // Changes returns what the groups of rtnetlink(7) are told when a configuration
-// turns from old into next: RTNLGRP_LINK, and for both families IFADDR and ROUTE.
+// turns from old into next: RTNLGRP_LINK, and for both families IFADDR, RULE and ROUTE.
 // Interfaces come first, then addresses, then the routes that follow from them. What
 // by asked for bears its port and sequence number, as in the kernel: interfaces,
 // addresses of IPv4, and the routes of a request for routes.
@@ -86,6 +86,19 @@ func Changes(old, next stacks.State, by Origin) []Notification {
 			}
 		}
 	}
+	rules := func(in, notIn stacks.State, typ uint16) {
+		have := make(map[stacks.Rule]int)
+		for _, rule := range notIn.Policy() {
+			have[rule]++
+		}
+		for _, rule := range in.Policy() {
+			if have[rule]--; have[rule] < 0 {
+				tell(group(rule.Family, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE), func(w *nlmsg.Writer) { writeRule(w, next, rule, typ, 0) })
+			}
+		}
+	}
+	rules(old, next, unix.RTM_DELRULE)
+	rules(next, old, unix.RTM_NEWRULE)
 	routes(before, after, unix.RTM_DELROUTE, 0)
 	routes(after, before, unix.RTM_NEWROUTE, unix.NLM_F_EXCL|unix.NLM_F_CREATE)
 	return out
@@ -98,6 +111,8 @@ func (o Origin) tells(group int) bool {
 		return o.Type == unix.RTM_NEWLINK || o.Type == unix.RTM_SETLINK || o.Type == unix.RTM_DELLINK
 	case unix.RTNLGRP_IPV4_IFADDR:
 		return o.Type == unix.RTM_NEWADDR || o.Type == unix.RTM_DELADDR
+	case unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE:
+		return o.Type == unix.RTM_NEWRULE || o.Type == unix.RTM_DELRULE
 	case unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE:
 		return o.Type == unix.RTM_NEWROUTE || o.Type == unix.RTM_DELROUTE
 	}
