@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Which network serves a destination, or an address of the view.
+
+package multihome
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// anyNet stands for no network in particular.
+const anyNet = -1
+
+// own returns the network that an address of the view belongs to. Loopback is the
+// first one's, and so is the wildcard, which connect(2) takes for loopback.
+func (s *Stack) own(a netip.Addr) (net int, ok bool) {
+	zone := a.Zone()
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() || a.IsUnspecified() {
+		return 0, true
+	}
+	for _, n := range s.nets {
+		for _, ifc := range n.stack.State().Interfaces {
+			for _, p := range ifc.Addrs {
+				if p.Addr() != a {
+					continue
+				}
+				if z, scoped := s.zoneOf(a.WithZone(zone)); scoped && z != n.n {
+					continue // each link has such addresses
+				}
+				return n.n, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// choose returns the network for what a socket sends to an address, alone or as a
+// datagram m. The mutex is held.
+func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
+	said, err := k.said(to.Addr(), m)
+	if err != nil {
+		return 0, err
+	}
+	if n, own := k.st.own(to.Addr()); own && (said == anyNet || said == n) {
+		return n, nil
+	}
+	if k.who != anyNet {
+		if said != anyNet && said != k.who {
+			return 0, unix.ENETUNREACH
+		}
+		return k.who, nil
+	}
+	n, ruled := k.st.table.Dest(to)
+	if said != anyNet {
+		if ruled && n != said {
+			return 0, unix.ENETUNREACH
+		}
+		return said, nil
+	}
+	return n, nil
+}
+
+// said returns the network that the socket, or the datagram, names by an interface or
+// an address of its own; anyNet if none.
+func (k *socket) said(to netip.Addr, m stacks.Message) (int, error) {
+	if k.device != anyNet {
+		return k.device, nil
+	}
+	if m.IfIndex != 0 {
+		n, _, ok := k.st.inner(m.IfIndex)
+		if !ok {
+			return 0, unix.ENODEV
+		}
+		if m.IfIndex != loopback || to.IsLoopback() {
+			return n, nil
+		}
+	}
+	if n, ok := k.st.zoneOf(to); ok {
+		return n, nil
+	}
+	if m.Local.IsValid() && !m.Local.IsUnspecified() {
+		if n, ok := k.st.own(m.Local); ok {
+			return n, nil
+		}
+	}
+	if k.bindNet != anyNet {
+		return k.bindNet, nil
+	}
+	level := unix.IPPROTO_IPV6
+	if to.Unmap().Is4() {
+		level = unix.IPPROTO_IP
+	}
+	by := k.ucast
+	if to.Unmap().IsMulticast() {
+		by = k.mcast
+	}
+	if n, ok := by[level]; ok {
+		return n, nil
+	}
+	return anyNet, nil
+}
+
+// bindNets returns the networks on which bind(2) to an address gives an endpoint; the
+// first is the one that names and errors are asked of. The mutex is held.
+func (k *socket) bindNets(a netip.Addr) ([]int, error) {
+	if a.IsUnspecified() || a.Unmap().IsUnspecified() || a.Unmap().IsMulticast() || a.Unmap() == broadcast4 {
+		return k.everywhere(), nil
+	}
+	n, ok := k.st.own(a)
+	if !ok {
+		n, ok = k.st.subnetOf(a)
+	}
+	switch {
+	case k.device != anyNet:
+		return []int{k.device}, nil // which knows whether that is right
+	case !ok && k.who != anyNet:
+		return []int{k.who}, nil
+	case !ok:
+		return []int{k.main.Load().net.n}, nil // which has the errno
+	case k.who != anyNet && n != k.who && !a.Unmap().IsLoopback():
+		return nil, unix.EADDRNOTAVAIL
+	}
+	return []int{n}, nil
+}
+
+var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// subnetOf returns the network with an interface in the same subnet as an address,
+// such as the broadcast address of that.
+func (s *Stack) subnetOf(a netip.Addr) (net int, ok bool) {
+	a = a.Unmap()
+	for _, n := range s.nets {
+		for _, ifc := range n.stack.State().Interfaces {
+			for _, p := range ifc.Addrs {
+				if a.Is4() && p.Bits() < 32 && p.Contains(a) {
+					return n.n, true
+				}
+			}
+		}
+	}
+	return 0, false
+}
+
+// everywhere returns the networks on which a socket has an endpoint that is for all of
+// them. The mutex is held.
+func (k *socket) everywhere() []int {
+	switch {
+	case k.device != anyNet:
+		return []int{k.device}
+	case k.who > 0:
+		return []int{k.who, 0}
+	case k.who == 0:
+		return []int{0}
+	}
+	first := k.main.Load().net.n
+	nets := []int{first}
+	for _, n := range k.st.nets {
+		if n.n != first {
+			nets = append(nets, n.n)
+		}
+	}
+	return nets
+}
