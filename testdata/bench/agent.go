@@ -220,12 +220,20 @@ func roundTrips(a netip.Addr, d time.Duration) (sample, error) {
 	})
 }
 
+func destination(a netip.Addr, port uint16) (family int, to unix.Sockaddr) {
+	if a.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4(), Port: int(port)}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16(), Port: int(port)}
+}
+
 func connect(a netip.Addr, port uint16) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	family, to := destination(a, port)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.As4(), Port: int(port)}); err != nil {
+	if err := unix.Connect(fd, to); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
 	}
@@ -269,13 +277,14 @@ func connectOnce(a netip.Addr, spent *[phases]time.Duration) (err error) {
 		last = now
 	}
 	defer done(inEnd)
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	family, to := destination(a, portOnce)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	done(inSocket)
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.As4(), Port: portOnce}); err != nil {
+	if err := unix.Connect(fd, to); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	done(inConnect)

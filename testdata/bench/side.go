@@ -21,7 +21,7 @@ import (
 )
 
 // grace is what a measurement may take beyond its length.
-const grace = 30 * time.Second
+const grace = 8 * time.Second
 
 // nobody is the address for agents that talk to no server.
 const nobody = "0.0.0.0"
@@ -54,8 +54,24 @@ func (b *bench) native(ctx context.Context, ns *namespace, addr string, worker i
 	return s, err
 }
 
+// side starts an agent by argv and waits for it.
 func (b *bench) side(ctx context.Context, ns *namespace, addr string, argv ...string) (*side, error) {
+	s, err := b.sideOf(ctx, ns, addr, argv...)
+	if err != nil {
+		return nil, err
+	}
+	// It answers, and the first packets of a tunnel are not part of a sample.
+	if err := s.ready(ctx, b.cc); err != nil {
+		s.cmd.Process.Kill()
+		return nil, errors.Join(err, s.cmd.Wait())
+	}
+	return s, nil
+}
+
+// sideOf only starts it.
+func (b *bench) sideOf(ctx context.Context, ns *namespace, addr string, argv ...string) (*side, error) {
 	s := &side{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), addr: addr}
+	s.cmd.WaitDelay = time.Second // whoever it leaves behind may hold its output
 	s.cmd.Stderr = &s.stderr
 	in, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -68,11 +84,6 @@ func (b *bench) side(ctx context.Context, ns *namespace, addr string, argv ...st
 	s.in, s.out = in, bufio.NewReader(out)
 	if err := ns.start(s.cmd); err != nil {
 		return nil, err
-	}
-	// It answers, and the first packets of a tunnel are not part of a sample.
-	if err := s.ready(ctx, b.cc); err != nil {
-		s.cmd.Process.Kill()
-		return nil, errors.Join(err, s.cmd.Wait())
 	}
 	return s, nil
 }
