@@ -52,6 +52,13 @@
 // own, see port; where there is none the view is told by ICMP, as of all that is
 // neither TCP nor UDP.
 //
+// # Guests
+//
+// [Serve] puts the same NAT at the end of an Ethernet link, as the router of whoever
+// is on it: it answers ARP and neighbour solicitations for its addresses, leases
+// addresses by DHCPv4, advertises a prefix for SLAAC, and says who answers names in
+// both. See [Server].
+//
 // # Packets
 //
 // The link carries a virtio_net_hdr and TCP segments of 64 KiB in both

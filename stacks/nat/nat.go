@@ -75,6 +75,9 @@ type Options struct {
 	// as RFC 4787 REQ-5 recommends.
 	Idle time.Duration
 
+	// Lease is for how long [Serve] gives an address; 0 is [DefaultLease].
+	Lease time.Duration
+
 	// Log takes warnings, once each; nil discards them.
 	Log *slog.Logger
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // grace is what a measurement may take beyond its length.
-const grace = 8 * time.Second
+const grace = 30 * time.Second
 
 // nobody is the address for agents that talk to no server.
 const nobody = "0.0.0.0"
