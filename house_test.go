@@ -88,6 +88,7 @@ var rules = []rule{
 	{to: "umrun/stacks/nat", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/nat"}, deps: true},
 	{to: "github.com/gaissmai/bart", only: []string{"umrun/stacks/route"}},
 	{to: "umrun/stacks/multihome", only: []string{"umrun/view", "umrun/stacks/multihome"}},
+	{to: "umrun/stacks/tap", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/tap", "umrun/stacks/kernel"}},
 	{to: "umrun/intercept", only: []string{"umrun/cmd", "umrun/view", "umrun/netmod", "umrun/fsmod", "umrun/intercept"}, deps: true},
 }
 

@@ -66,6 +66,8 @@ func newNetwork(n Network) (network, error) {
 		return newWG(n)
 	case NAT:
 		return newNAT(n)
+	case TAP, TUN:
+		return newTAP(n)
 	case None:
 		return noneNetwork{n}, nil
 	}
@@ -94,6 +96,7 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
 		}
 		o.links = nil // the stack's now
+		o.wait = awaitUnique(o.stack, o.wait)
 	}
 	if o.resolver == nil {
 		o.resolver = p.newStub(o.stack)

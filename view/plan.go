@@ -39,6 +39,7 @@ type PlanNetwork struct {
 	Name         string      `json:"name"`
 	Kind         Kind        `json:"kind"`
 	File         string      `json:"file,omitempty"`
+	Device       string      `json:"device,omitempty"` // of the host
 	Stack        string      `json:"stack"`
 	MTU          int         `json:"mtu,omitempty"` // bytes of the inner packet
 	MAC          string      `json:"mac,omitempty"`

@@ -39,7 +39,7 @@ type flags struct {
 func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
-	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, or a profile; see below")
+	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, or a profile; see below")
 	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
 	fs.DurationVar(&f.wait, "wait", 10*time.Second, "wait so long for the network to be up")
@@ -70,6 +70,7 @@ Networks (-n):
   FILE.conf   WireGuard inside the process, from a wg-quick file (wg:FILE for other names)
   nat         own address 10.0.2.15, NAT to the host; nat,host-loopback: 10.0.2.2 is this host
   none        loopback only
+  tap:NAME    a TAP device, yours or new: tap:tap0,ip=192.0.2.7/24,gw=192.0.2.1   tun:NAME  a TUN device
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
   Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=
   Without -n: the profile "default" if there is one, else nat.

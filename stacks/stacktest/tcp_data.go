@@ -156,7 +156,7 @@ func (w *stingyWriter) Write(b []byte) (int, error) {
 }
 
 func tcpShortWriter(t *testing.T, p Pair) {
-	if _, ok := p.A.(Kernel); ok {
+	if _, ok := p.B.(Kernel); ok {
 		t.Skip("the kernel double reads before it writes: it cannot leave the rest queued")
 	}
 	c, s := connected(t, p, p.B4)
