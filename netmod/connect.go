@@ -378,7 +378,7 @@ func (s *stream) forgetPort() {
 
 // renewAt replaces the endpoint by one with an address, none if its port is 0.
 func (s *stream) renewAt(local netip.AddrPort) {
-	ep, err := s.m.stack.Socket(s.family, s.typ, s.proto)
+	ep, err := s.m.endpoint(s.by, s.family, s.typ, s.proto)
 	if err != nil {
 		s.m.log.Error("renew socket", "err", err)
 		return

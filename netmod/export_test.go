@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
 )
 
 // Sockets returns how many sockets a module has in its table.
@@ -37,7 +39,7 @@ func WithoutInotify(m *Module) {
 // Placeholder makes a UDP socket and returns the name of its placeholder.
 func Placeholder(t testing.TB, m *Module) (end unix.Sockaddr, stop func()) {
 	t.Helper()
-	s, fd, err := m.newSocket(unix.AF_INET, unix.SOCK_DGRAM, 0, 0)
+	s, fd, err := m.newSocket(stacks.Caller{}, unix.AF_INET, unix.SOCK_DGRAM, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -323,6 +323,7 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 	s := m.makeStream(listener.family, listener.typ, listener.proto, ch.tcp)
 	s.peer, s.state, s.reported, s.uid = ch.peer, connected, true, listener.uid
 	_, s.remote = ch.tcp.Names()
+	s.by = listener.by
 	s.rcvTimeo, s.sndTimeo = listener.rcvTimeo, listener.sndTimeo
 	ch.sock, ch.made = s, fd
 	err := roomy(fd)

@@ -56,20 +56,21 @@ type Config struct {
 
 // A Module serves the socket calls of one target.
 type Module struct {
-	conf   Config
-	stack  stacks.Stack
-	kernel stacks.KernelStack // the same, if the program gets its sockets; else nil
-	log    *slog.Logger
-	netns  uint64 // inode of the network namespace that the supervisor is in
-	pump   *pump
-	meet   *rendezvous
-	live   *liveness
-	closes *closes
-	filler [fillerLen]byte
-	stub   *stub
-	ctx    context.Context // alive until Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // goroutines of single answers
+	conf    Config
+	stack   stacks.Stack
+	kernel  stacks.KernelStack // the same, if the program gets its sockets; else nil
+	chooser stacks.Chooser     // the same, if it matters to it who makes a socket; else nil
+	log     *slog.Logger
+	netns   uint64 // inode of the network namespace that the supervisor is in
+	pump    *pump
+	meet    *rendezvous
+	live    *liveness
+	closes  *closes
+	filler  [fillerLen]byte
+	stub    *stub
+	ctx     context.Context // alive until Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // goroutines of single answers
 
 	ports netlinkPorts
 
@@ -108,6 +109,7 @@ func New(conf Config) (*Module, error) {
 	}
 	m.netns = st.Ino
 	m.kernel, _ = conf.Stack.(stacks.KernelStack)
+	m.chooser, _ = conf.Stack.(stacks.Chooser)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
 	if m.meet, err = newRendezvous(); err != nil {

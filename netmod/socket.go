@@ -57,6 +57,7 @@ type base struct {
 	soErr    unix.Errno
 	marked   bool          // soErr stands in the placeholder as well
 	opts     []optionSet   // what was set, for an endpoint that must be made anew
+	by       stacks.Caller // who made it, likewise
 	kept     []optionSet   // what was set on the placeholder, for those of accepted connections
 	rcvTimeo time.Duration // 0: for ever
 	sndTimeo time.Duration
@@ -201,7 +202,11 @@ func (m *Module) handleSocket(c *intercept.Call) intercept.Action {
 	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	s, fd, err := m.newSocket(family, typ, proto, flags&unix.SOCK_NONBLOCK)
+	by, err := m.caller(c)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	s, fd, err := m.newSocket(by, family, typ, proto, flags&unix.SOCK_NONBLOCK)
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
@@ -238,8 +243,34 @@ func (b *base) tellOwner() {
 	}
 }
 
+// caller tells who makes a socket, as far as the stack wants to know.
+func (m *Module) caller(c *intercept.Call) (by stacks.Caller, err error) {
+	if m.chooser == nil {
+		return by, nil
+	}
+	uid, exe := m.chooser.Identify()
+	if uid {
+		if by.UID, err = c.FSUID(); err != nil {
+			return by, unix.EACCES
+		}
+	}
+	if exe { // looked up now: the socket may get another endpoint when the task is another
+		file, err := c.Exe()
+		by.Exe = func() (string, error) { return file, err }
+	}
+	return by, nil
+}
+
+// endpoint makes a socket of the stack for a task.
+func (m *Module) endpoint(by stacks.Caller, family, typ, proto int) (stacks.Socket, error) {
+	if m.chooser != nil {
+		return m.chooser.SocketFor(by, family, typ, proto)
+	}
+	return m.stack.Socket(family, typ, proto)
+}
+
 // newSocket makes a socket and its placeholder.
-func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error) {
+func (m *Module) newSocket(by stacks.Caller, family, typ, proto, nonblock int) (socket, int, error) {
 	if family == unix.AF_NETLINK {
 		m.live.reapNetlink()
 		ep, err := newNetlink(m, typ, proto)
@@ -255,13 +286,20 @@ func (m *Module) newSocket(family, typ, proto, nonblock int) (socket, int, error
 		}
 		return m.newPacket(family, typ, proto, ep, nonblock)
 	}
-	ep, err := m.stack.Socket(family, typ, proto)
+	ep, err := m.endpoint(by, family, typ, proto)
 	if err != nil {
 		return nil, -1, err
 	}
 	switch ep := ep.(type) {
 	case stacks.StreamSocket:
-		return m.newStream(family, typ, proto, ep, nonblock)
+		s, fd, err := m.newStream(family, typ, proto, ep, nonblock)
+		if err == nil {
+			b := s.common()
+			b.mu.Lock()
+			b.by = by
+			b.mu.Unlock()
+		}
+		return s, fd, err
 	case stacks.PacketSocket:
 		return m.newPacket(family, typ, proto, ep, nonblock)
 	}

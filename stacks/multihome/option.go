@@ -38,7 +38,6 @@ type interfaceOption struct {
 	index   int // offset; -1: none
 	big     bool
 	addr    int // offset; -1: none
-	group   int // offset of an IPv4 address or a sockaddr; -1: none
 }
 
 // interfaceOptions are the options that name interfaces. Offsets are those of struct

@@ -24,6 +24,7 @@ var (
 	_ stacks.PacketSocket = (*packet)(nil)
 	_ stacks.Reporter     = (*packet)(nil)
 	_ stacks.Peered       = (*packet)(nil)
+	_ stacks.Owned        = (*packet)(nil)
 )
 
 // noMessage is a datagram that says nothing of its way.

@@ -33,6 +33,7 @@ type socket struct {
 	mcast   map[int]int    // the network of IP_MULTICAST_IF and its kin, by level
 	ucast   map[int]int    // of IP_UNICAST_IF
 	watches []*watch
+	owner   *uint32 // who made the socket, if it matters
 	closed  bool
 }
 
@@ -106,6 +107,9 @@ func (k *socket) open(net int) (*end, error) {
 	if (k.typ == unix.SOCK_STREAM) != (e.stream != nil) {
 		_ = ep.Close()
 		return nil, unix.ESOCKTNOSUPPORT
+	}
+	if o, ok := ep.(stacks.Owned); ok && k.owner != nil {
+		o.SetOwner(*k.owner)
 	}
 	if k.who != anyNet && k.who != net {
 		// For what stays in the view.
@@ -354,6 +358,18 @@ func (k *socket) Close() error {
 		errs = append(errs, e.ep.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// SetOwner says who made the socket.
+func (k *socket) SetOwner(uid uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.owner = &uid
+	for _, e := range k.ends {
+		if o, ok := e.ep.(stacks.Owned); ok {
+			o.SetOwner(uid)
+		}
+	}
 }
 
 // Poll returns what holds of any endpoint; only the main one is asked for room.

@@ -39,6 +39,7 @@ var (
 	_ stacks.Counter    = (*Stack)(nil)
 	_ stacks.Lister     = (*Stack)(nil)
 	_ stacks.Tapper     = (*Stack)(nil)
+	_ stacks.Notifier   = (*Stack)(nil)
 )
 
 // New makes one stack of several, whose places are the numbers that table knows them
@@ -113,22 +114,21 @@ func (s *Stack) newSocket(who, family, typ, proto int) (stacks.Socket, error) {
 // Endpoints lists those of all networks. What stands for one socket on several of them,
 // bound to the wildcard, is told once.
 func (s *Stack) Endpoints() []stacks.Endpoint {
-	type key struct{ e stacks.Endpoint }
 	var all []stacks.Endpoint
-	told := make(map[key]int) // how often, by the networks so far
+	told := make(map[stacks.Endpoint]int) // how often, by the networks so far
 	for _, n := range s.nets {
 		l, ok := n.stack.(stacks.Lister)
 		if !ok {
 			continue
 		}
-		here := make(map[key]int)
+		here := make(map[stacks.Endpoint]int)
 		for _, e := range l.Endpoints() {
 			if a := e.Local.Addr(); e.Remote.IsValid() || a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() {
 				all = append(all, e)
 				continue
 			}
-			k := key{e}
-			k.e.RecvQ, k.e.SendQ = 0, 0
+			k := e
+			k.RecvQ, k.SendQ = 0, 0
 			if here[k]++; here[k] > told[k] {
 				told[k] = here[k]
 				all = append(all, e)
@@ -151,6 +151,21 @@ func (s *Stack) Tap(f func(*stacks.Frame)) (stop func()) {
 			own.IfIndex = s.outer(n.n, fr.IfIndex)
 			f(&own)
 		}))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// Notify tells of changes of any network.
+func (s *Stack) Notify(f func()) (stop func()) {
+	var stops []func()
+	for _, n := range s.nets {
+		if t, ok := n.stack.(stacks.Notifier); ok {
+			stops = append(stops, t.Notify(f))
+		}
 	}
 	return func() {
 		for _, stop := range stops {

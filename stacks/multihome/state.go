@@ -26,7 +26,7 @@ func (s *Stack) State() stacks.State {
 	for _, n := range s.nets {
 		st := n.stack.State()
 		if n.n == 0 {
-			all.DNS = st.DNS
+			all.DNS, all.Rules = st.DNS, st.Rules
 		}
 		loops := make(map[int]bool)
 		for _, ifc := range st.Interfaces {
@@ -247,6 +247,6 @@ func (s *Stack) part(n *network, old, shown, next stacks.State) stacks.State {
 			want.Routes = append(want.Routes, routeInward(net, index, r))
 		}
 	}
-	want.Tables = slices.Clone(next.Tables)
+	want.Tables, want.Rules = slices.Clone(next.Tables), slices.Clone(next.Rules)
 	return want
 }

@@ -26,6 +26,7 @@ var (
 	_ stacks.Unacked      = (*stream)(nil)
 	_ stacks.Corked       = (*stream)(nil)
 	_ stacks.Urgent       = (*stream)(nil)
+	_ stacks.Owned        = (*stream)(nil)
 )
 
 // Connect chooses the network, once.
