@@ -128,6 +128,9 @@ func setMAC(ifc *stacks.Interface, mac []byte) unix.Errno {
 		return unix.EOPNOTSUPP
 	}
 	mac = mac[:n]
+	if bytes.Equal(mac, hwAddr(ifc)) {
+		return 0 // whatever it is
+	}
 	if mac[0]&1 != 0 || len(bytes.Trim(mac, "\x00")) == 0 { // is_valid_ether_addr
 		return unix.EADDRNOTAVAIL
 	}

@@ -53,13 +53,19 @@ func TestKernelMAC(t *testing.T) {
 			t.Errorf("ours is %x, the kernel's %x", got, want)
 		}
 	}
-	addrs := map[string][]byte{
-		"good": mac("02:00:00:00:00:0a"), "short": {2, 0, 0}, "long": mac("02:00:00:00:00:00:00:01"),
-		"group": mac("01:00:5e:00:00:01"), "zero": make([]byte, 6), "broadcast": mac("ff:ff:ff:ff:ff:ff"),
+	type addr struct {
+		name string
+		mac  []byte
 	}
-	for name, a := range addrs {
+	zero := addr{"zero", make([]byte, 6)}
+	addrs := []addr{
+		zero, {"good", mac("02:00:00:00:00:0a")}, {"the same", mac("02:00:00:00:00:0a")}, zero, {"short", []byte{2, 0, 0}},
+		{"long", mac("02:00:00:00:00:00:00:01")}, {"group", mac("01:00:5e:00:00:01")}, {"broadcast", mac("ff:ff:ff:ff:ff:ff")},
+	}
+	for _, at := range addrs {
+		a := at.mac
 		for dev, index := range map[string]int{"lo": 1, "tun0": 2, "tap0": tap, "none": 77} {
-			t.Run(name+" "+dev, func(t *testing.T) {
+			t.Run(at.name+" "+dev, func(t *testing.T) {
 				req := linkReq(index, 0, 0, attribute(unix.IFLA_ADDRESS, a))
 				want := errnoIn(k.answer(t, req))
 				if got := errnoIn(Options{ExtAck: true}.Serve(s, set, req, k.port)); fmt.Sprint(got) != fmt.Sprint(want) {
