@@ -16,7 +16,8 @@ import (
 
 // awaitUnique returns a wait that follows wait, which may be nil: until no address of
 // st's is tentative any more (duplicate address detection, RFC 4862 §5.4). Before that
-// the program could not use them. The error names an address that somebody else has.
+// the program could not use them. Link-local ones are for the stack itself; a program
+// that wants to use them can wait. The error names an address that somebody else has.
 func awaitUnique(st stacks.Stack, wait func(context.Context) error) func(context.Context) error {
 	n, ok := st.(stacks.Notifier)
 	if !ok {
@@ -57,6 +58,7 @@ func tentative(st stacks.State) (bool, error) {
 	for _, ifc := range st.Interfaces {
 		for p, info := range ifc.Info {
 			switch {
+			case p.Addr().IsLinkLocalUnicast():
 			case info.Flags&unix.IFA_F_DADFAILED != 0:
 				taken = p.Addr()
 			case info.Flags&unix.IFA_F_TENTATIVE != 0:

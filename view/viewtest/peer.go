@@ -54,11 +54,12 @@ type Peer struct {
 	serve *servers
 
 	mu      sync.Mutex
-	clients int         // guarded by mu
-	native  *NS         // guarded by mu
-	routers []*NS       // guarded by mu
-	far     []io.Closer // echoes of the second one; guarded by mu
-	digests []string    // guarded by mu
+	clients int            // guarded by mu
+	native  *NS            // guarded by mu
+	devices map[string]*NS // by kind; guarded by mu
+	routers []*NS          // guarded by mu
+	far     []io.Closer    // echoes of the second one; guarded by mu
+	digests []string       // guarded by mu
 }
 
 // A Client is a key that a peer knows, with its addresses.
@@ -136,6 +137,9 @@ func (p *Peer) close() {
 		c.Close()
 	}
 	for _, n := range p.routers {
+		n.Close()
+	}
+	for _, n := range p.devices {
 		n.Close()
 	}
 	p.NS.Close()

@@ -7,6 +7,7 @@ package viewtest_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -85,11 +86,23 @@ func overNAT(stack string) uplink {
 	}}
 }
 
+// overDevice is a view on a TAP, a port of a bridge, or on a TUN behind a router.
+func overDevice(kind, stack string) uplink {
+	return uplink{link: kind, stack: stack, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+		n := p.Device(t, kind)
+		ip4, ip6 := viewtest.DeviceIP4[kind], viewtest.DeviceIP6[kind]
+		spec := fmt.Sprintf("%s:%s0,ip=%s/24,ip=%s/64,gw=%s,gw=%s,dns=%s,stack=%s", kind, kind, ip4, ip6, viewtest.PeerIP4, viewtest.PeerIP6, viewtest.PeerIP4, stack)
+		return func(testing.TB) way { return view(p, n, spec, ip4, ip6) }
+	}}
+}
+
 // uplinks are the columns of the matrix.
 func uplinks() []uplink {
 	return []uplink{
 		tunnel,
 		overNAT("netstack"),
+		overDevice("tap", "netstack"),
+		overDevice("tun", "netstack"),
 	}
 }
 
