@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Waiting for addresses to be unique.
+
 package view
 
 import (
