@@ -20,9 +20,14 @@ type Upstream interface {
 	// unix.Errno, as connect(2) would give it, or are those of ctx.
 	DialStream(ctx context.Context, dst netip.AddrPort) (UpstreamConn, error)
 
-	// ListenPacket opens what stands for a UDP port of the view. Errors are those
-	// of DialStream; where there are no datagrams at all, ENETUNREACH at once.
-	ListenPacket(ctx context.Context) (UpstreamPackets, error)
+	// Apart reports whether datagrams to dst need a port that sends to nobody else:
+	// who answers could not be told otherwise, as where dst stands for a name.
+	Apart(dst netip.AddrPort) bool
+
+	// ListenPacket opens what stands for a UDP port of the view, for datagrams to
+	// dst alone if that is valid. Errors are those of DialStream; where there are no
+	// datagrams at all, ENETUNREACH at once.
+	ListenPacket(ctx context.Context, dst netip.AddrPort) (UpstreamPackets, error)
 
 	// Close ends every connection and waits for the goroutines. Calls under way
 	// return. Twice is fine.

@@ -15,10 +15,11 @@ import (
 )
 
 // A mapKey names a mapping: protocol (UDP or either ICMP) and source of the
-// view. An echo identifier stands in the port's place.
+// view. An echo identifier stands in the port's place. dst is the only destination
+// of a port that an upstream wants apart.
 type mapKey struct {
-	proto uint8
-	src   addrPort
+	proto    uint8
+	src, dst addrPort
 }
 
 // A mapping is endpoint independent (RFC 4787 §4.1): whatever a port of the view

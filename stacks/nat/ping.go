@@ -60,7 +60,7 @@ func (l *Link) inputEcho(d datagram) {
 		l.unreachable(d, exceeded)
 		return
 	}
-	key := mapKey{proto, netip.AddrPortFrom(d.src, binary.BigEndian.Uint16(msg[4:]))}
+	key := mapKey{proto: proto, src: netip.AddrPortFrom(d.src, binary.BigEndian.Uint16(msg[4:]))}
 	m, err := l.maps.get(key, (*mapping).openEcho)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		l.warn("no ping: net.ipv4.ping_group_range excludes this user's group", "err", err)

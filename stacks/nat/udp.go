@@ -84,7 +84,7 @@ func (l *Link) sendOut(d datagram) {
 		l.unreachable(d, exceeded)
 		return
 	}
-	m, err := l.maps.get(mapKey{protoUDP, from}, (*mapping).openUDP)
+	m, err := l.maps.get(mapKey{proto: protoUDP, src: from}, (*mapping).openUDP)
 	if err != nil {
 		l.sendFailed(d, err)
 		return

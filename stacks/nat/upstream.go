@@ -53,7 +53,11 @@ func (m *mapping) openUpstream() error {
 
 // sendUpstream sends a valid UDP datagram on its way. It does not block.
 func (l *Link) sendUpstream(from, to addrPort, d datagram) {
-	m, err := l.maps.get(mapKey{protoUDP, from}, (*mapping).openUpstream)
+	key := mapKey{proto: protoUDP, src: from}
+	if l.opts.Upstream.Apart(to) {
+		key.dst = to
+	}
+	m, err := l.maps.get(key, (*mapping).openUpstream)
 	if err != nil {
 		return // closed
 	}
@@ -98,7 +102,7 @@ func (p *port) run() {
 	l := p.m.l
 	defer l.wg.Done()
 	defer l.maps.remove(p.m)
-	conn, err := l.opts.Upstream.ListenPacket(l.ctx)
+	conn, err := l.opts.Upstream.ListenPacket(l.ctx, p.m.key.dst)
 	p.mu.Lock()
 	p.conn, p.err = conn, err
 	for _, d := range p.waiting {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
 	"umrun/stacks"
 	"umrun/stacks/nat"
@@ -31,6 +32,7 @@ type wire struct {
 
 	aborted atomic.Bool
 	closed  atomic.Bool
+	opened  atomic.Int32 // UDP ports
 }
 
 type wireConn struct {
@@ -75,7 +77,10 @@ func (p *wirePort) ReadFrom(b []byte) (int, netip.AddrPort, error) {
 	return n, p.dst, err
 }
 
-func (w *wire) ListenPacket(ctx context.Context) (stacks.UpstreamPackets, error) {
+func (w *wire) Apart(dst netip.AddrPort) bool { return dst == apart }
+
+func (w *wire) ListenPacket(ctx context.Context, dst netip.AddrPort) (stacks.UpstreamPackets, error) {
+	w.opened.Add(1)
 	if w.packets == "" {
 		return nil, w.fail
 	}
@@ -92,7 +97,10 @@ func (w *wire) Close() error {
 	return nil
 }
 
-var far = netip.MustParseAddrPort("192.0.2.77:7")
+var (
+	far   = netip.MustParseAddrPort("192.0.2.77:7")
+	apart = netip.MustParseAddrPort("192.0.2.78:7") // wants a port of its own
+)
 
 // TestUpstreamStream: bytes and the ends of both directions pass an upstream, whose
 // errors are those of connect, and nothing is asked of the host.
@@ -152,6 +160,19 @@ func TestUpstreamPackets(t *testing.T) {
 		if n, err := c.Read(buf); err != nil || !bytes.Equal(buf[:n], msg) {
 			t.Errorf("%d bytes: got %d, %v", size, n, err)
 		}
+	}
+	p := v.dialUDP("", ipv4.ProtocolNumber)
+	before := w.opened.Load()
+	for _, to := range []netip.AddrPort{far, apart, apart, netip.MustParseAddrPort("192.0.2.79:7")} {
+		if _, err := p.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(to)); err != nil {
+			t.Fatal(err)
+		}
+		if _, from, err := p.ReadFrom(make([]byte, 9)); err != nil || from.String() != to.String() {
+			t.Errorf("sent to %v, heard from %v, %v", to, from, err)
+		}
+	}
+	if n := w.opened.Load() - before; n != 2 {
+		t.Errorf("%d ports were opened, want one for %v and one for the others", n, apart)
 	}
 	none := open(t, nat.Options{Upstream: &wire{fail: unix.ENETUNREACH}})
 	c := none.dialUDP(far.String(), 0)
