@@ -89,6 +89,8 @@ var rules = []rule{
 	{to: "github.com/gaissmai/bart", only: []string{"umrun/stacks/route"}},
 	{to: "umrun/stacks/multihome", only: []string{"umrun/view", "umrun/stacks/multihome"}},
 	{to: "umrun/stacks/tap", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/tap", "umrun/stacks/kernel"}},
+	{to: "umrun/stacks/proxy", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/proxy"}, deps: true},
+	{to: "golang.org/x/crypto/ssh", only: []string{"umrun/stacks/proxy", "umrun/view/viewtest"}},
 	{to: "umrun/intercept", only: []string{"umrun/cmd", "umrun/view", "umrun/netmod", "umrun/fsmod", "umrun/intercept"}, deps: true},
 }
 
