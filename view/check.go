@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,6 +40,9 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 	if len(n.Addresses) > 0 {
 		text += " " + strings.Join(n.Addresses, ", ")
 	}
+	if n.Proxy != "" {
+		text += ", proxy " + n.Proxy
+	}
 	for _, peer := range n.Peers {
 		text += ", peer " + cmp.Or(peer.Endpoint, "without endpoint")
 	}
@@ -60,19 +65,29 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 	if n.Kind == WireGuard {
 		tell(Finding{Name: "handshake", Verdict: OK, Text: "up in " + millis(time.Since(began))})
 	}
-	if len(p.stub.Servers) == 0 {
-		if p.stub.Reason != "" {
-			tell(Finding{Name: "dns", Verdict: Note, Text: p.stub.Reason})
-		}
-		return ctx.Err()
-	}
 	var first error
-	for _, s := range p.stub.Servers {
-		f := checkServer(ctx, st, s)
+	failed := func(f Finding) {
 		tell(f)
 		if f.Verdict == Fail && first == nil {
 			first = &Problem{Code: ExitNetwork, What: f.Text}
 		}
+	}
+	if o.check != nil {
+		for _, f := range o.check(ctx) {
+			failed(f)
+		}
+	}
+	if p.stub.Names != nil {
+		tell(Finding{Name: "dns", Verdict: OK, Text: "names are resolved by the proxy"})
+	}
+	if len(p.stub.Servers) == 0 {
+		if p.stub.Reason != "" {
+			tell(Finding{Name: "dns", Verdict: Note, Text: p.stub.Reason})
+		}
+		return cmp.Or(ctx.Err(), first)
+	}
+	for _, s := range p.stub.Servers {
+		failed(checkServer(ctx, st, s, p.stub.Stream))
 	}
 	if n.Kind == WireGuard {
 		tell(checkMTU(ctx, st, p.stub.Servers[0].Addr(), n.MTU))
@@ -84,11 +99,11 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 }
 
 // checkServer asks a name server for the root's servers. Any answer will do: a
-// server that refuses this one may know its own zones.
-func checkServer(ctx context.Context, st stacks.Stack, server netip.AddrPort) Finding {
+// server that refuses this one may know its own zones. stream: over TCP.
+func checkServer(ctx context.Context, st stacks.Stack, server netip.AddrPort, stream bool) Finding {
 	f := Finding{Name: "dns", Verdict: Fail}
 	began := time.Now()
-	rcode, err := askRoot(ctx, st, server)
+	rcode, err := askRoot(ctx, st, server, stream)
 	switch {
 	case err != nil:
 		f.Text = fmt.Sprintf("name server %s: %v", server, err)
@@ -101,10 +116,14 @@ func checkServer(ctx context.Context, st stacks.Stack, server netip.AddrPort) Fi
 	return f
 }
 
-func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort) (dnsmessage.RCode, error) {
+func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort, stream bool) (dnsmessage.RCode, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	c, err := stacknet.Dial(ctx, st, "udp", server)
+	network, tries := "udp", 3 // datagrams get lost
+	if stream {
+		network, tries = "tcp", 1
+	}
+	c, err := stacknet.Dial(ctx, st, network, server)
 	if err != nil {
 		return 0, err
 	}
@@ -119,13 +138,16 @@ func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort) (dnsme
 	if err != nil {
 		return 0, err
 	}
-	buf := make([]byte, 4096)
-	for range 3 { // datagrams get lost
+	if stream { // RFC 1035 §4.2.2
+		b = append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
+	}
+	buf := make([]byte, 2+65535)
+	for range tries {
 		if _, err := c.Write(b); err != nil {
 			return 0, err
 		}
-		c.SetReadDeadline(time.Now().Add(checkTime / 3))
-		n, err := c.Read(buf)
+		c.SetReadDeadline(time.Now().Add(checkTime / time.Duration(tries)))
+		n, err := readAnswer(c, buf, stream)
 		if errors.Is(err, unix.ECONNREFUSED) {
 			return 0, err
 		}
@@ -141,6 +163,17 @@ func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort) (dnsme
 		}
 	}
 	return 0, fmt.Errorf("no answer in %s", checkTime)
+}
+
+// readAnswer reads a DNS message into the front of buf.
+func readAnswer(c net.Conn, buf []byte, stream bool) (int, error) {
+	if !stream {
+		return c.Read(buf)
+	}
+	if _, err := io.ReadFull(c, buf[:2]); err != nil {
+		return 0, err
+	}
+	return io.ReadFull(c, buf[:binary.BigEndian.Uint16(buf)])
 }
 
 // checkMTU pings host with packets of the full and of the least size. A large one

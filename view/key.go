@@ -42,7 +42,7 @@ var keys = map[string]struct {
 	"jitter":        {notEmpty, hasLink, false},
 	"loss":          {notEmpty, hasLink, false},
 	"pcap":          {notEmpty, hasLink, true},
-	"auth":          {notEmpty, hasAuth, false},
+	"auth":          {notEmpty, hasAuth, true},
 }
 
 // check says whether k exists, has the form it needs, and can be used with kind

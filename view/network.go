@@ -32,6 +32,13 @@ type network interface {
 	open(ctx context.Context, log *slog.Logger) (opened, error)
 }
 
+// A namer is a network at whose other end names are resolved.
+type namer interface {
+	network
+	// names returns the addresses that stand for names.
+	names() dns.Names
+}
+
 // opened is an open network: links, over which a stack is made as the key stack=
 // says, or a stack of its own.
 type opened struct {
@@ -45,6 +52,9 @@ type opened struct {
 	// wait waits until the network carries traffic and says why it does not; nil: it
 	// does at once.
 	wait func(context.Context) error
+
+	// check finds out what umrun check tells of networks of this kind; nil: nothing.
+	check func(context.Context) []Finding
 }
 
 // close closes what was opened.
@@ -68,6 +78,8 @@ func newNetwork(n Network) (network, error) {
 		return newNAT(n)
 	case TAP, TUN:
 		return newTAP(n)
+	case SOCKS5, HTTP, SSH:
+		return newProxy(n)
 	case None:
 		return noneNetwork{n}, nil
 	}

@@ -43,21 +43,30 @@ func newNAT(n Network) (*natNetwork, error) {
 // describe says what [nat.Link.Config] will once the link is open.
 func (t *natNetwork) describe() (PlanNetwork, []string) {
 	d := PlanNetwork{
-		MTU: nat.DefaultMTU,
-		Addresses: []string{
-			netip.PrefixFrom(nat.Addr4, nat.Net4.Bits()).String(),
-			netip.PrefixFrom(nat.Addr6, nat.Net6.Bits()).String(),
-		},
-		Routes: []PlanRoute{
-			{Dst: "0.0.0.0/0", Via: nat.Gateway4.String()},
-			{Dst: "::/0", Via: nat.Gateway6.String()},
-		},
+		MTU:          nat.DefaultMTU,
+		Addresses:    natAddresses(),
+		Routes:       natRoutes(),
 		HostLoopback: t.opts.HostLoopback,
 	}
 	if t.opts.MTU != 0 {
 		d.MTU = t.opts.MTU
 	}
 	return d, nil
+}
+
+// natAddresses and natRoutes are those of every view behind a [nat.Link].
+func natAddresses() []string {
+	return []string{
+		netip.PrefixFrom(nat.Addr4, nat.Net4.Bits()).String(),
+		netip.PrefixFrom(nat.Addr6, nat.Net6.Bits()).String(),
+	}
+}
+
+func natRoutes() []PlanRoute {
+	return []PlanRoute{
+		{Dst: "0.0.0.0/0", Via: nat.Gateway4.String()},
+		{Dst: "::/0", Via: nat.Gateway6.String()},
+	}
 }
 
 func (t *natNetwork) dns() stacks.DNS {

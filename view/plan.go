@@ -50,6 +50,8 @@ type PlanNetwork struct {
 	RcvBuf       int         `json:"rcvbuf_bytes,omitempty"`
 	SndBuf       int         `json:"sndbuf_bytes,omitempty"`
 	HostLoopback bool        `json:"host_loopback,omitempty"`
+	Proxy        string      `json:"proxy,omitempty"`     // host:port
+	AuthFile     string      `json:"auth_file,omitempty"` // who it is used as stands there
 }
 
 // A PlanRoute is a route; without Via it is on link.
@@ -69,7 +71,7 @@ type PlanPeer struct {
 
 // PlanDNS says who answers names.
 type PlanDNS struct {
-	Mode    string   `json:"mode"`    // tunnel, none, or an address
+	Mode    string   `json:"mode"`    // tunnel, proxy, none, or an address
 	Servers []string `json:"servers"` // asked through the network
 	Search  []string `json:"search"`
 	Listen  []string `json:"listen"` // where the program asks
@@ -182,7 +184,18 @@ func (p *Plan) planDNS() error {
 	}
 	var warnings []string
 	var err error
-	p.stub, p.listen, warnings, err = dns.Plan(resolv, d, p.nets[0].reaches, mode)
+	reaches := p.nets[0].reaches
+	far, named := p.nets[0].(namer)
+	if named && mode == "tunnel" {
+		reaches = func(netip.Addr) bool { return false } // those of resolv.conf are not asked
+	}
+	p.stub, p.listen, warnings, err = dns.Plan(resolv, d, reaches, mode)
+	if named {
+		p.stub.Stream = true // not every proxy carries datagrams
+		if mode == "tunnel" {
+			mode, p.stub.Names, p.stub.Reason = "proxy", far.names(), ""
+		}
+	}
 	switch {
 	case err != nil && strings.HasPrefix(mode, "https://"):
 		return NotBuilt("--dns " + mode + ": DNS over HTTPS")

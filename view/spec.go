@@ -56,9 +56,9 @@ var kinds = map[Kind]trait{
 	TAP:         isBuilt | hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
 	TUN:         isBuilt | hasTarget | hasStack | hasLink | hasConfig | hasDNS,
 	NetNS:       hasTarget,
-	SOCKS5:      hasTarget | hasAuth,
-	HTTP:        hasTarget | hasAuth,
-	SSH:         hasTarget | hasAuth,
+	SOCKS5:      isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
+	HTTP:        isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
+	SSH:         isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
 	TunProvider: hasTarget | hasStack,
 }
 
@@ -90,6 +90,9 @@ var (
 // [ExitConfig], or with [ExitFailed] for what is reserved and not built.
 func ParseNetwork(spec string) (Network, error) {
 	n := Network{Spec: spec}
+	if err := refusePassword(spec); err != nil {
+		return Network{}, err
+	}
 	rest := spec
 	if before, after, ok := strings.Cut(spec, "="); ok && nameRE.MatchString(before) {
 		n.Name, rest = before, after
@@ -141,6 +144,10 @@ func (n *Network) parseHead(head string) error {
 		return nil
 	}
 	switch {
+	case kind == "socks5h":
+		return badConfig("-n %s: write socks5://: names are always resolved by the proxy", n.Spec)
+	case kind == "https" && colon:
+		return badConfig("-n %s: proxies that are spoken to over TLS are not built: write http://", n.Spec)
 	case colon && strings.HasPrefix(target, "//") && schemeRE.MatchString(kind):
 		n.Kind, n.Target = VDE, head // vdeplug's URLs: vxvde://, udp://, cmd://...
 	case strings.Contains(head, "/") || strings.HasSuffix(head, ".conf"):
@@ -170,7 +177,7 @@ func targetForm(k Kind) string {
 	case WireGuard:
 		return "wg:FILE.conf"
 	case SOCKS5, HTTP:
-		return string(k) + "://HOST:PORT"
+		return string(k) + "://[USER@]HOST:PORT"
 	case SSH:
 		return "ssh:[USER@]HOST[:PORT]"
 	case VDE:

@@ -62,7 +62,7 @@ func TestParseNetworkErrors(t *testing.T) {
 		{"wg", `wg needs a target: wg:FILE.conf`},
 		{"wg:", `wg needs a target`},
 		{"nat:x", `nat takes no target`},
-		{"socks5:proxy", `write it as socks5://HOST:PORT`},
+		{"socks5:proxy", `write it as socks5://[USER@]HOST:PORT`},
 		{"nta:x", `unknown kind of network "nta" (did you mean "nat"?)`},
 		{"nat,mtuu=3", `unknown key "mtuu" (did you mean "mtu"?)`},
 		{"nat,zzzzzzzzz", `unknown key "zzzzzzzzz"`},

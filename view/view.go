@@ -22,6 +22,7 @@ import (
 	"umrun/netmod"
 	"umrun/netmod/leak"
 	"umrun/stacks"
+	"umrun/stacks/proxy"
 	"umrun/stacks/wg"
 )
 
@@ -173,7 +174,10 @@ func (p *Plan) downProblem(err error) error {
 	n := p.conf.Networks[0]
 	var silent *wg.NoAnswerError
 	var unresolved *net.DNSError
+	var unusable *proxy.UnusableError
 	switch {
+	case errors.As(err, &unusable):
+		return n.unusable(unusable)
 	case errors.As(err, &silent):
 		return &Problem{
 			Code: ExitNetwork,
