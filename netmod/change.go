@@ -5,6 +5,7 @@
 package netmod
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,14 @@ func (m *Module) setState() rtnetlink.Setter {
 		return nil
 	}
 	return func(next stacks.State, by rtnetlink.Origin) error {
+		if h, ok := m.stack.(stacks.Neighbourhood); ok {
+			for _, n := range next.Neighbours {
+				if n.State == unix.NUD_NONE {
+					_ = h.Forget(n.IfIndex, n.Addr) // it may have gone by itself
+				}
+			}
+		}
+		next.Neighbours = slices.DeleteFunc(next.Neighbours, func(n stacks.Neighbour) bool { return n.State == unix.NUD_NONE })
 		if err := conf.SetState(next); err != nil {
 			return err
 		}
@@ -35,16 +44,27 @@ func (m *Module) setState() rtnetlink.Setter {
 	}
 }
 
+// state is the stack's State with the neighbours that it has learnt of.
+func (m *Module) state() stacks.State {
+	s := m.stack.State()
+	if h, ok := m.stack.(stacks.Neighbourhood); ok {
+		if learnt := h.Neighbours(); len(learnt) > 0 {
+			s.Neighbours = append(slices.Clip(s.Neighbours), learnt...)
+		}
+	}
+	return s
+}
+
 // tell tells those who listen what has become different. Module.changing is held.
 func (m *Module) tell(by rtnetlink.Origin) {
-	now := m.stack.State()
+	now := m.state()
 	m.announce(rtnetlink.Changes(m.told, now, by), by)
 	m.told = now
 }
 
 // hearStack has what the stack changes by itself told: whether an address is unique.
 func (m *Module) hearStack() {
-	m.told = m.stack.State()
+	m.told = m.state()
 	n, ok := m.stack.(stacks.Notifier)
 	if !ok || m.kernel != nil {
 		return

@@ -241,9 +241,9 @@ func (n *netlink) enqueue(d []groupDatagram) {
 	}
 }
 
-// counted is the stack's State, with counters if it has them.
+// counted is [Module.state], with counters if the stack has them.
 func (m *Module) counted() stacks.State {
-	s := m.stack.State()
+	s := m.state()
 	c, ok := m.stack.(stacks.Counter)
 	if !ok {
 		return s

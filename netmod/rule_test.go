@@ -21,6 +21,7 @@ func init() {
 	targets["rules"] = rules
 	targets["rules-users"] = ruleUsers
 	targets["rules-told"] = rulesTold
+	targets["neighbours"] = neighbours
 }
 
 // ruleChanges are commands, and attempts to send: "try DST" and what a socket has of
@@ -192,15 +193,7 @@ func ruleUsers(w *transcript) {
 
 // rulesTold listens to what the groups are told of rules.
 func rulesTold(w *transcript) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
-	w.must("socket", err)
-	w.must("bind", unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	for _, g := range []int{unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
-		w.must("join", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
-	}
-	w.must("timeout", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
-	b := make([]byte, 4096)
-	for line := range strings.Lines(`ip rule add to 10.0.0.0/8 table 100
+	w.told(4096, `ip rule add to 10.0.0.0/8 table 100
 		ip rule add from 10.1.2.0/24 iif lo fwmark 1/3 ipproto tcp dport 5-6 uidrange 1-2 pref 7 goto 9
 		ip rule add pref 9 nop
 		ip rule del pref 7
@@ -208,15 +201,58 @@ func rulesTold(w *transcript) {
 		ip -6 rule del from fd00::/8
 		ip rule del to 10.0.0.0/8
 		ip -6 rule del pref 32766
-		ip rule del pref 0`) {
-		f := strings.Fields(line)
-		w.must(line, exec.Command(f[0], f[1:]...).Run())
-		n, from, err := unix.Recvfrom(fd, b, 0)
-		w.must("recvfrom", err)
-		w.say("%s: %x from group %d", strings.TrimSpace(line), append(b[:8:8], b[16:n]...), from.(*unix.SockaddrNetlink).Groups)
+		ip rule del pref 0`, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+}
+
+// neighbours adds and removes neighbours of lo, whose link has none.
+func neighbours(w *transcript) {
+	// Of a message the header, ndmsg and the address: what follows has times.
+	w.told(16+12+20, `ip neigh add 127.0.0.9 lladdr 02:00:00:00:00:01 dev lo
+		ip -6 neigh add fd00::9 lladdr 02:00:00:00:00:01 dev lo
+		ip -6 neigh replace fd00::9 lladdr 02:00:00:00:00:02 dev lo nud stale
+		ip neigh del fd00::9 dev lo
+		ip -6 neigh add fd00::10 lladdr 02:00:00:00:00:01 dev lo router
+		ip neigh
+		ip neigh show nud permanent
+		ip neigh show dev lo to fd00::/64
+		ip neigh get fd00::10 dev lo
+		ip neigh get fd00::11 dev lo
+		ip -j neigh show
+		ip neigh add proxy 10.9.9.9 dev nosuch
+		ip neigh show proxy
+		ip neigh change fd00::12 lladdr 02:00:00:00:00:01 dev lo
+		ip neigh add fd00::10 lladdr 02:00:00:00:00:01 dev lo
+		ip neigh del fd00::10 dev lo
+		ip neigh del fd00::10 dev lo
+		ip neigh flush dev lo
+		ip neigh del 0.0.0.0 dev lo
+		ip neigh`, unix.RTNLGRP_NEIGH)
+}
+
+// told runs commands and says what they print and what groups are told meanwhile, of
+// each message that many bytes.
+func (w *transcript) told(most int, lines string, groups ...int) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	w.must("socket", err)
+	w.must("bind", unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	for _, g := range groups {
+		w.must("join", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
 	}
-	_, _, err = unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
-	w.result("then", err)
+	b := make([]byte, 4096)
+	for line := range strings.Lines(lines) {
+		f := strings.Fields(line)
+		out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
+		w.say("$ %s: %s%v", strings.TrimSpace(line), out, err)
+		for { // what is told is there before the command has its answer
+			n, from, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+			if err != nil {
+				w.result("then", err)
+				break
+			}
+			w.say("%x from group %d", append(b[:8:8], b[16:min(n, most)]...), from.(*unix.SockaddrNetlink).Groups)
+		}
+	}
+	unix.Close(fd)
 }
 
 // attempt tells what comes of connect, sendto and TCP's connect to an address.
@@ -299,6 +335,13 @@ func TestRules(t *testing.T) {
 	}
 	compareChanges(t, "rules")
 	compareChanges(t, "rules-told")
+}
+
+func TestNeighbours(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip is not installed")
+	}
+	compareChanges(t, "neighbours")
 }
 
 func TestRuleUsers(t *testing.T) {

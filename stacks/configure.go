@@ -42,6 +42,7 @@ func (s State) Clone() State {
 	s.Routes = slices.Clone(s.Routes)
 	s.Tables = slices.Clone(s.Tables)
 	s.Rules = slices.Clone(s.Rules)
+	s.Neighbours = slices.Clone(s.Neighbours)
 	return s
 }
 

@@ -17,8 +17,9 @@ import (
 type State struct {
 	Interfaces []Interface
 	Routes     []Route
-	Tables     []Table // that routes and rules have made, beside main and local
-	Rules      []Rule  // those of IPv4 first, by Priority; nil: nobody has changed them, see [State.Policy]
+	Tables     []Table     // that routes and rules have made, beside main and local
+	Neighbours []Neighbour // permanent ones; see [Neighbourhood] for the others
+	Rules      []Rule      // those of IPv4 first, by Priority; nil: nobody has changed them, see [State.Policy]
 	DNS        DNS
 }
 

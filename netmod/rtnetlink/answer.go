@@ -73,7 +73,8 @@ type request struct {
 	origin Origin
 }
 
-// A Setter is told the State that is to be, and who asked for it.
+// A Setter is told the State that is to be, and who asked for it. Neighbours that are
+// to be forgotten are NUD_NONE.
 type Setter func(next stacks.State, by Origin) error
 
 // An Origin is the request that changes something; the zero value is none: an ioctl,
@@ -141,7 +142,7 @@ func (r *request) single(w *nlmsg.Writer) *nlmsg.Failure {
 	case r.typ == unix.RTM_GETROUTE && r.family() != afAny:
 		return r.oneRoute(w)
 	case r.typ == unix.RTM_GETNEIGH:
-		return r.oneNeigh()
+		return r.oneNeigh(w)
 	}
 	return nlmsg.Fail(unix.EOPNOTSUPP, "")
 }
@@ -157,7 +158,9 @@ func (r *request) dump(w *nlmsg.Writer) *nlmsg.Failure {
 		return r.routes(w)
 	case unix.RTM_GETRULE:
 		r.rules(w)
-	case unix.RTM_GETNEIGH, unix.RTM_GETNEXTHOP: // there are none
+	case unix.RTM_GETNEIGH:
+		return r.neighbours(w)
+	case unix.RTM_GETNEXTHOP: // there are none
 	default:
 		return errNoDump
 	}

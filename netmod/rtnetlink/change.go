@@ -28,7 +28,7 @@ func (r *request) change() (stacks.State, *nlmsg.Failure) {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		f = r.changeRoute(e)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		f = r.changeNeigh()
+		f = r.changeNeigh(e)
 	case unix.RTM_DELLINK:
 		f = r.deleteLink()
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
@@ -193,4 +193,19 @@ func relabel(ifc *stacks.Interface, name string) {
 func attrString(a []byte) string {
 	s, _, _ := bytes.Cut(a, []byte{0})
 	return string(s)
+}
+
+// deleteLink is rtnl_dellink; an interface without that operation cannot be deleted.
+func (r *request) deleteLink() *nlmsg.Failure {
+	if len(r.body) < unix.SizeofIfInfomsg {
+		return nlmsg.Fail(unix.EINVAL, "")
+	}
+	index, name := int(int32(attrU32(r.body[4:]))), attrString(r.attrs(unix.SizeofIfInfomsg)[unix.IFLA_IFNAME])
+	switch {
+	case index > 0 && byIndex(r.state, index) == nil, index <= 0 && name != "" && byName(r.state, name) == nil:
+		return nlmsg.Fail(unix.ENODEV, "")
+	case index <= 0 && name == "":
+		return nlmsg.Fail(unix.EINVAL, "")
+	}
+	return nlmsg.Fail(unix.EOPNOTSUPP, "")
 }

@@ -12,7 +12,7 @@
 //	RTM_GETADDR    dump; IPv6: one by address
 //	RTM_GETROUTE   dump of all tables; the route to an address
 //	RTM_GETRULE    dump
-//	RTM_GETNEIGH   dump: always empty, a State does not list neighbours
+//	RTM_GETNEIGH   dump; one by address
 //
 // That is what getifaddrs(3), getaddrinfo(3) with AI_ADDRCONFIG, Go's net
 // package, Chromium's address tracker and iproute2's show commands ask for. Each
@@ -24,6 +24,7 @@
 //	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
 //	RTM_NEWLINK, SETLINK     up or down, MTU, name
 //	RTM_NEWROUTE, DELROUTE   unicast routes with one next hop, and those that refuse packets
+//	RTM_NEWNEIGH, DELNEIGH   neighbours: permanent ones; any can be forgotten
 //	RTM_NEWRULE, DELRULE     rules, and with them what sockets reach
 //	SIOCSIFADDR, NETMASK, BRDADDR, DSTADDR, FLAGS, MTU, NAME, TXQLEN
 //	SIOCDIFADDR, SIOCADDRT, SIOCDELRT

@@ -185,6 +185,7 @@ func (e *editor) setUp(ifc *stacks.Interface, up bool) {
 	if !up {
 		e.dropIPv6(ifc)
 		e.Routes = slices.DeleteFunc(e.Routes, func(r stacks.Route) bool { return r.IfIndex == ifc.Index })
+		e.Neighbours = slices.DeleteFunc(e.Neighbours, func(n stacks.Neighbour) bool { return n.IfIndex == ifc.Index })
 		return
 	}
 	if ifc.Loop && ifc.MTU >= minMTU6 && !slices.Contains(ifc.Addrs, loopback6) {

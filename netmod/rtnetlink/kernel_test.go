@@ -97,7 +97,7 @@ type decoded struct {
 // fixedLen are the lengths of the fixed parts.
 var fixedLen = map[uint16]int{
 	unix.RTM_NEWLINK: unix.SizeofIfInfomsg, unix.RTM_NEWADDR: unix.SizeofIfAddrmsg,
-	unix.RTM_NEWROUTE: unix.SizeofRtMsg, unix.RTM_NEWRULE: unix.SizeofRtMsg,
+	unix.RTM_NEWROUTE: unix.SizeofRtMsg, unix.RTM_NEWRULE: unix.SizeofRtMsg, unix.RTM_NEWNEIGH: ndmsgLen,
 }
 
 func decode(t *testing.T, datagrams [][]byte) (out []decoded) {

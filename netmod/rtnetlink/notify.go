@@ -22,7 +22,7 @@ type Notification struct {
 }
 
 // Changes returns what the groups of rtnetlink(7) are told when a configuration
-// turns from old into next: RTNLGRP_LINK, and for both families IFADDR, RULE and ROUTE.
+// turns from old into next: RTNLGRP_LINK and NEIGH, and for both families IFADDR, RULE and ROUTE.
 // Interfaces come first, then addresses, then the routes that follow from them. What
 // by asked for bears its port and sequence number, as in the kernel: interfaces,
 // addresses of IPv4, and the routes of a request for routes.
@@ -86,6 +86,9 @@ func Changes(old, next stacks.State, by Origin) []Notification {
 			}
 		}
 	}
+	neighbourNews(old.Neighbours, next.Neighbours, by.Type == unix.RTM_DELNEIGH, func(typ uint16, n stacks.Neighbour) {
+		tell(unix.RTNLGRP_NEIGH, func(w *nlmsg.Writer) { writeNeighbour(w, next, n, typ, 0) })
+	})
 	rules := func(in, notIn stacks.State, typ uint16) {
 		have := make(map[stacks.Rule]int)
 		for _, rule := range notIn.Policy() {
@@ -111,6 +114,8 @@ func (o Origin) tells(group int) bool {
 		return o.Type == unix.RTM_NEWLINK || o.Type == unix.RTM_SETLINK || o.Type == unix.RTM_DELLINK
 	case unix.RTNLGRP_IPV4_IFADDR:
 		return o.Type == unix.RTM_NEWADDR || o.Type == unix.RTM_DELADDR
+	case unix.RTNLGRP_NEIGH:
+		return o.Type == unix.RTM_NEWNEIGH || o.Type == unix.RTM_DELNEIGH
 	case unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE:
 		return o.Type == unix.RTM_NEWRULE || o.Type == unix.RTM_DELRULE
 	case unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE:

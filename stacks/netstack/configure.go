@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -51,6 +52,11 @@ func (s *Stack) SetState(next stacks.State) error {
 			s.log.Error("change interface", "link", next.Interfaces[i].Name, "err", err)
 		}
 	}
+	next.Neighbours = slices.DeleteFunc(next.Neighbours, func(n stacks.Neighbour) bool {
+		// Others are known by what is learnt, or mean nothing.
+		return s.hardware(tcpip.NICID(n.IfIndex)) == unix.ARPHRD_ETHER && n.State&unix.NUD_PERMANENT == 0
+	})
+	s.static(old.Neighbours, next.Neighbours)
 	s.setPolicy(next)
 	s.state.Store(&next)
 	s.notices.notify()

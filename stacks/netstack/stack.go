@@ -125,6 +125,7 @@ func New(c Config) (*Stack, error) {
 			udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		}, s.otherProtocols(tcp.ProtocolNumber, udp.ProtocolNumber, icmp.ProtocolNumber4, icmp.ProtocolNumber6)...),
 		HandleLocal: true,
+		NUDDisp:     learner{s},
 	})
 	if err := s.tune(c); err != nil {
 		s.gv.Destroy()
