@@ -192,14 +192,14 @@ func (p *Plan) planDNS() error {
 	p.stub, p.listen, warnings, err = dns.Plan(resolv, d, reaches, mode)
 	if named {
 		p.stub.Stream = true // not every proxy carries datagrams
-		if mode == "tunnel" {
+		switch {
+		case mode == "tunnel":
 			mode, p.stub.Names, p.stub.Reason = "proxy", far.names(), ""
+		case p.stub.HTTPS != "":
+			p.stub.Bootstrap, p.stub.Reason = far.names(), ""
 		}
 	}
-	switch {
-	case err != nil && strings.HasPrefix(mode, "https://"):
-		return NotBuilt("--dns " + mode + ": DNS over HTTPS")
-	case err != nil:
+	if err != nil {
 		return badConfig("%w", err)
 	}
 	p.Warnings = append(p.Warnings, warnings...)

@@ -102,7 +102,9 @@ func TestPlanDNS(t *testing.T) {
 		{file, "10.9.0.8", "10.9.0.8", []string{"10.9.0.8:53"}, []string{"corp.example"}, 0},
 		{file, "none", "none", []string{}, []string{}, 0},
 		{"none", "tunnel", "none", []string{}, []string{}, 0},
-		{file, "https://dns.example/", "", nil, nil, ExitFailed},
+		{file, "https://dns.example/", "https://dns.example/", []string{"10.9.0.1:53"}, []string{"corp.example"}, 0}, // for its address
+		{file, "https://10.9.0.9/", "https://10.9.0.9/", []string{}, []string{"corp.example"}, 0},
+		{file, "http://dns.example/", "", nil, nil, ExitConfig},
 		{file, "bogus", "", nil, nil, ExitConfig},
 	}
 	for _, tt := range tests {

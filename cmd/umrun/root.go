@@ -40,7 +40,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
 	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, or a profile; see below")
-	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, or none")
+	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
 	fs.DurationVar(&f.wait, "wait", 10*time.Second, "wait so long for the network to be up")
 	fs.BoolVar(&f.noWait, "no-wait", false, "start the program at once")

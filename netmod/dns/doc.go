@@ -30,6 +30,23 @@
 //  5. What does not fit the size that the client advertised (512 bytes without
 //     EDNS) is cut to an empty answer with TC set, and the client comes by TCP.
 //
+// # Several networks
+//
+// A [Split] stands in front of the stubs of several networks: each is asked for the
+// names that are its own (the domain rules of --route, its search domains, the reverse
+// names of its addresses), the first one for all others, and dotless names that it
+// does not know in the search domains of the others. What a network is asked it is
+// asked through its own stack, and if it does not answer nobody else is asked. The
+// Split tells of every address in an answer before the program sees it, so that domain
+// rules hold for the connections that follow.
+//
+// # DNS over HTTPS
+//
+// With [Config.HTTPS] a query is a POST to that URL (RFC 8484), over TLS through the
+// view's stack, and the connection is kept for the next one. The host's address is the
+// URL's own or comes from the network's servers, never from this machine's resolver.
+// The certificate must be valid for the host; redirects are not followed.
+//
 // # Search domains
 //
 // A program expands names by the search list of its own resolv.conf, which
@@ -61,6 +78,7 @@
 //
 // # Goroutines
 //
-// A [Stub] has no goroutines of its own and needs no Close: Answer starts one
-// for each attempt and waits for all of them before it returns.
+// A [Stub] has no goroutines of its own: Answer starts one for each attempt and waits
+// for all of them before it returns. With DNS over HTTPS net/http keeps connections,
+// which [Stub.Close] ends.
 package dns

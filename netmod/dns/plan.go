@@ -27,6 +27,8 @@ const remedy = "names will not resolve; add a DNS line to the configuration, or 
 //     is one with a zone, which means an interface of this machine.
 //   - "none": nobody is asked, and nobody is warned.
 //   - an address, with or without a port: that server.
+//   - https://HOST/PATH: that server by DNS over HTTPS. If HOST is a name, those of
+//     "tunnel" are asked for its address, and for nothing else.
 //
 // The returned Config has Servers, Search and Reason; the caller adds the rest.
 //
@@ -47,6 +49,10 @@ func Plan(r Resolv, d stacks.DNS, reachable func(netip.Addr) bool, override stri
 		c.Servers, c.Reason, warnings = tunnelServers(r, d, reachable, listen)
 	case "none":
 	default:
+		if strings.Contains(override, "://") {
+			c, warnings, err = planHTTPS(r, d, reachable, override, listen)
+			break
+		}
 		server, err := parseOverride(override)
 		if err != nil {
 			return Config{}, nil, nil, err
@@ -57,7 +63,25 @@ func Plan(r Resolv, d stacks.DNS, reachable func(netip.Addr) bool, override stri
 			warnings = append(warnings, fmt.Sprintf("--dns %s: no route of this network leads to it", override))
 		}
 	}
-	return c, listen, warnings, nil
+	return c, listen, warnings, err
+}
+
+// planHTTPS is Plan for the URL of a server.
+func planHTTPS(r Resolv, d stacks.DNS, reachable func(netip.Addr) bool, override string, listen []netip.AddrPort) (c Config, warnings []string, err error) {
+	_, host, err := parseHTTPS(override)
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("--dns %s: %w", override, err)
+	}
+	c = Config{HTTPS: override, Search: d.Search}
+	switch {
+	case !host.IsValid():
+		if c.Servers, c.Reason, warnings = tunnelServers(r, d, reachable, listen); c.Reason != "" {
+			c.Reason = fmt.Sprintf("--dns %s: nobody can be asked for the address of that name: %s", override, c.Reason)
+		}
+	case !reachable(host):
+		warnings = append(warnings, fmt.Sprintf("--dns %s: no route of this network leads to it", override))
+	}
+	return c, warnings, nil
 }
 
 // tunnelServers picks the servers for --dns tunnel.
@@ -129,14 +153,11 @@ func listenOn(r Resolv) []netip.AddrPort {
 
 // parseOverride reads the value of --dns that names a server.
 func parseOverride(s string) (netip.AddrPort, error) {
-	if strings.Contains(s, "://") {
-		return netip.AddrPort{}, fmt.Errorf("--dns %s: DNS over HTTPS is not built yet", s)
-	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.AddrPortFrom(a.Unmap(), port), nil
 	}
 	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
 	}
-	return netip.AddrPort{}, fmt.Errorf("--dns %q: neither tunnel nor none nor an IP address", s)
+	return netip.AddrPort{}, fmt.Errorf("--dns %q: neither tunnel nor none nor an IP address nor an https:// URL", s)
 }

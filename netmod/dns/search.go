@@ -13,7 +13,10 @@ import (
 )
 
 // searchable reports whether q may be answered by a search domain.
-func (s *Stub) searchable(q query) bool {
+func (s *Stub) searchable(q query) bool { return q.dotless() && s.local(q) == nil }
+
+// dotless reports whether q is about a host with a name of one label.
+func (q *query) dotless() bool {
 	if q.class != classIN || !q.plain || q.flags&flagCD != 0 {
 		return false
 	}
@@ -24,7 +27,7 @@ func (s *Stub) searchable(q query) bool {
 	case typeNS, typeSOA, typeDS, typeRRSIG, typeNSEC, typeDNSKEY, typeNSEC3, typeNSEC3P, typeIXFR:
 		return false // questions about zones, not about hosts
 	}
-	return s.local(q) == nil
+	return true
 }
 
 // exists reports whether a reply has records, or is cut off and may have some.

@@ -6,6 +6,7 @@ package dns
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -44,6 +45,13 @@ type Config struct {
 	// Stream says that Servers are asked over TCP alone.
 	Stream bool
 
+	// HTTPS, if set, is the URL of a server that is asked by DNS over HTTPS instead.
+	// Servers are then asked for the address of its host alone, if that is a name, or
+	// Bootstrap if it is set.
+	HTTPS     string
+	Bootstrap Names
+	Roots     *x509.CertPool // whom HTTPS trusts; nil: as this machine does
+
 	// Dial connects to a server through the view's stack; network is "udp" or
 	// "tcp". Each call must use a fresh socket, and so a fresh source port.
 	Dial func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
@@ -64,6 +72,7 @@ type Config struct {
 type Stub struct {
 	conf    Config
 	up      atomic.Pointer[upstream]
+	web     *web // of Config.HTTPS, else nil
 	hosts   map[string][]netip.Addr
 	reverse map[string]string // in-addr.arpa or ip6.arpa name -> host name
 	room    chan struct{}     // one token for each forwarded query; see maxInFlight
@@ -85,6 +94,13 @@ func New(c Config) *Stub {
 		room:    make(chan struct{}, maxInFlight),
 	}
 	s.SetUpstream(c.Servers, c.Search, c.Reason)
+	if c.HTTPS != "" {
+		var err error
+		if s.web, err = newWeb(s); err != nil {
+			c.Log.Warn("DNS over HTTPS is not asked", "url", c.HTTPS, "err", err)
+			s.SetUpstream(nil, c.Search, err.Error())
+		}
+	}
 	for name, addrs := range c.Hosts {
 		wire, ok := encodeName(name)
 		if !ok || len(wire) == 1 {
@@ -161,7 +177,7 @@ func (s *Stub) lookup(ctx context.Context, up *upstream, q query, tcp bool) (rep
 	if reply := s.local(q); reply != nil {
 		return reply, true
 	}
-	if len(up.servers) == 0 {
+	if len(up.servers) == 0 && (s.web == nil || !s.web.host.IsValid() && s.conf.Bootstrap == nil) {
 		if up.reason != "" {
 			up.warned.Do(func() { s.conf.Log.Warn(up.reason) })
 		}
@@ -176,11 +192,20 @@ func (s *Stub) lookup(ctx context.Context, up *upstream, q query, tcp bool) (rep
 	case <-ctx.Done():
 		return q.failure(rcodeServerFailure, "too many queries at once"), false
 	}
-	reply, err := s.forward(ctx, up.servers, q, tcp)
+	var err error
+	if s.web != nil {
+		reply, err = s.web.ask(ctx, q)
+	} else {
+		reply, err = s.forward(ctx, up.servers, q, tcp)
+	}
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // else the view is ending
 			up.warned.Do(func() {
-				s.conf.Log.Warn("no answer from the name servers", "servers", up.servers, "err", err)
+				asked := any(up.servers)
+				if s.web != nil {
+					asked = s.web.url
+				}
+				s.conf.Log.Warn("no answer from the name servers", "servers", asked, "err", err)
 			})
 		}
 		return q.failure(rcodeServerFailure, "no answer from the name servers"), false
