@@ -88,6 +88,7 @@ var rules = []rule{
 	{to: "umrun/stacks/nat", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/nat"}, deps: true},
 	{to: "github.com/gaissmai/bart", only: []string{"umrun/stacks/route"}},
 	{to: "umrun/stacks/multihome", only: []string{"umrun/view", "umrun/stacks/multihome"}},
+	{to: "umrun/stacks/impair", only: []string{"umrun/view", "umrun/stacks/impair"}},
 	{to: "umrun/stacks/tap", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/tap", "umrun/stacks/kernel"}},
 	{to: "umrun/stacks/proxy", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/proxy"}, deps: true},
 	{to: "golang.org/x/crypto/ssh", only: []string{"umrun/stacks/proxy", "umrun/view/viewtest"}},

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"umrun/stacks/impair"
 )
 
 // keys is every key of CLI.md. One that is not built is parsed and then refused, so
@@ -37,10 +39,10 @@ var keys = map[string]struct {
 	"slaac":         {nil, hasEther, false},
 	"rd":            {nil, hasEther, false},
 	"auto":          {nil, hasEther, false},
-	"rate":          {notEmpty, hasLink, false},
-	"delay":         {notEmpty, hasLink, false},
-	"jitter":        {notEmpty, hasLink, false},
-	"loss":          {notEmpty, hasLink, false},
+	"rate":          {parsed(impair.ParseRate), hasLink, true},
+	"delay":         {parsed(impair.ParseDelay), hasLink, true},
+	"jitter":        {parsed(impair.ParseDelay), hasLink, true},
+	"loss":          {parsed(impair.ParseLoss), hasLink, true},
 	"pcap":          {notEmpty, hasLink, true},
 	"auth":          {notEmpty, hasAuth, true},
 }
@@ -79,6 +81,9 @@ func (n Network) supported() error {
 		case k.Name == "stack" && k.Value == "kernel":
 			return NotBuilt(fmt.Sprintf("-n %s: the kernel stack", n.Spec))
 		}
+	}
+	if p := n.impairment(); p != nil && p.Jitter != "" && p.Delay == "" {
+		return badConfig("-n %s: jitter= is of a delay: add delay=TIME", n.Spec)
 	}
 	return nil
 }

@@ -103,6 +103,7 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 		return opened{}, err
 	}
 	if o.stack == nil {
+		n.impair(o.links)
 		if o.stack, err = p.newStack(n, o.links); err != nil {
 			o.close()
 			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)

@@ -50,8 +50,10 @@ type PlanNetwork struct {
 	RcvBuf       int         `json:"rcvbuf_bytes,omitempty"`
 	SndBuf       int         `json:"sndbuf_bytes,omitempty"`
 	HostLoopback bool        `json:"host_loopback,omitempty"`
-	Proxy        string      `json:"proxy,omitempty"`     // host:port
-	AuthFile     string      `json:"auth_file,omitempty"` // who it is used as stands there
+
+	Impairment *PlanImpairment `json:"impairment,omitempty"`
+	Proxy      string          `json:"proxy,omitempty"`     // host:port
+	AuthFile   string          `json:"auth_file,omitempty"` // who it is used as stands there
 }
 
 // A PlanRoute is a route; without Via it is on link.
@@ -148,6 +150,7 @@ func planNetworks(conf Config) (*Plan, error) {
 		if d.Addresses == nil {
 			d.Addresses = []string{}
 		}
+		d.Impairment = n.impairment()
 		if d.Routes == nil {
 			d.Routes = []PlanRoute{}
 		}

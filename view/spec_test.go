@@ -73,6 +73,10 @@ func TestParseNetworkErrors(t *testing.T) {
 		{"nat,rcvbuf=1", `rcvbuf=1: it is a size in bytes`},
 		{"nat,rcvbuf=99999999999M", `it is a size in bytes`},
 		{"nat,dns=one", `dns=one: it is an IP address`},
+		{"nat,rate=10", `rate=10: it is a rate, as in 10mbit`},
+		{"nat,delay=20", `delay=20: it is a time, as in 20ms`},
+		{"nat,delay=20ms,jitter=x", `jitter=x: it is a time`},
+		{"nat,loss=1", `loss=1: it is a share of all packets, as in 0.5%`},
 		{"nat,", `unknown key ""`},
 		{"what is this", `neither a file, nor a kind of network, nor a profile's name`},
 	}
@@ -102,6 +106,9 @@ func TestSupported(t *testing.T) {
 		{"nat,stack=kernel", ExitFailed, "the kernel stack is not built yet"},
 		{"none,pcap=f", ExitConfig, "the key pcap does not go with none"},
 		{"a.conf,host-loopback", ExitConfig, "the key host-loopback does not go with wg"},
+		{"nat,rate=1gbit,delay=20ms,jitter=5ms,loss=0.5%", 0, ""},
+		{"nat,jitter=5ms", ExitConfig, "add delay=TIME"},
+		{"none,rate=1mbit", ExitConfig, "the key rate does not go with none"},
 		{"none,dns=192.0.2.1", ExitConfig, "the key dns does not go with none"},
 	}
 	for _, tt := range tests {

@@ -73,6 +73,7 @@ Networks (-n):
   tap:NAME    a TAP device, yours or new: tap:tap0,ip=192.0.2.7/24,gw=192.0.2.1   tun:NAME  a TUN device
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
   Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=
+  and a bad network to try a program on: rate=10mbit delay=20ms jitter=5ms loss=0.5%  (each way)
   Without -n: the profile "default" if there is one, else nat.
 
 Commands:
