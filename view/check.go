@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
+	"umrun/netmod"
 	"umrun/stacks"
 	"umrun/stacks/stacknet"
 )
@@ -27,7 +28,7 @@ import (
 // checkTime bounds each attempt of Check but the first, which has Config.Wait.
 const checkTime = 3 * time.Second
 
-// Check parses the network of conf and tries it: does the link come up, does a
+// Check parses the networks of conf and tries each: does the link come up, does a
 // name server answer, do packets of full size arrive. What it finds it tells as it
 // goes. The error is that of the first Fail, with its exit status.
 func Check(ctx context.Context, conf Config, tell func(Finding)) error {
@@ -35,23 +36,48 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 	if err != nil {
 		return err
 	}
-	n := p.Networks[0]
-	text := string(n.Kind)
-	if len(n.Addresses) > 0 {
-		text += " " + strings.Join(n.Addresses, ", ")
+	var first error
+	for i, n := range p.Networks {
+		about := tell
+		if len(p.Networks) > 1 {
+			about = func(f Finding) {
+				f.Text = n.Name + ": " + f.Text
+				tell(f)
+			}
+		}
+		text := string(n.Kind)
+		if len(n.Addresses) > 0 {
+			text += " " + strings.Join(n.Addresses, ", ")
+		}
+		if n.Proxy != "" {
+			text += ", proxy " + n.Proxy
+		}
+		for _, peer := range n.Peers {
+			text += ", peer " + cmp.Or(peer.Endpoint, "without endpoint")
+		}
+		about(Finding{Name: "config", Verdict: OK, Text: text})
+		if i == 0 {
+			for _, w := range p.Warnings {
+				tell(Finding{Name: "config", Verdict: Note, Text: w})
+			}
+		}
+		if err := p.check(ctx, i, about); err != nil && first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	if n.Proxy != "" {
-		text += ", proxy " + n.Proxy
-	}
-	for _, peer := range n.Peers {
-		text += ", peer " + cmp.Or(peer.Endpoint, "without endpoint")
-	}
-	tell(Finding{Name: "config", Verdict: OK, Text: text})
-	for _, w := range p.Warnings {
-		tell(Finding{Name: "config", Verdict: Note, Text: w})
-	}
+	return first
+}
+
+// check tries one network.
+func (p *Plan) check(ctx context.Context, i int, tell func(Finding)) error {
+	n, stub := p.Networks[i], &p.stubs[i]
 	began := time.Now()
-	o, err := p.up(ctx, cmp.Or(conf.Wait, checkTime))
+	alone := *p
+	alone.conf.Networks, alone.nets, alone.stubs = p.conf.Networks[i:i+1], p.nets[i:i+1], p.stubs[i:i+1]
+	nets, err := alone.up(ctx, cmp.Or(p.conf.Wait, checkTime))
 	if err != nil {
 		var prob *Problem
 		if errors.As(err, &prob) {
@@ -60,6 +86,7 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 		tell(Finding{Name: "handshake", Verdict: Fail, Text: err.Error()})
 		return err
 	}
+	o := nets[0]
 	st := o.stack
 	defer st.Close()
 	if n.Kind == WireGuard {
@@ -77,25 +104,59 @@ func Check(ctx context.Context, conf Config, tell func(Finding)) error {
 			failed(f)
 		}
 	}
-	if p.stub.Names != nil {
+	if stub.Names != nil {
 		tell(Finding{Name: "dns", Verdict: OK, Text: "names are resolved by the proxy"})
 	}
-	if len(p.stub.Servers) == 0 {
-		if p.stub.Reason != "" {
-			tell(Finding{Name: "dns", Verdict: Note, Text: p.stub.Reason})
+	if stub.HTTPS != "" {
+		failed(checkHTTPS(ctx, o.resolver, stub.HTTPS))
+	}
+	if len(stub.Servers) == 0 {
+		if stub.Reason != "" {
+			tell(Finding{Name: "dns", Verdict: Note, Text: stub.Reason})
 		}
 		return cmp.Or(ctx.Err(), first)
 	}
-	for _, s := range p.stub.Servers {
-		failed(checkServer(ctx, st, s, p.stub.Stream))
+	for _, s := range stub.Servers {
+		failed(checkServer(ctx, st, s, stub.Stream))
 	}
 	if n.Kind == WireGuard {
-		tell(checkMTU(ctx, st, p.stub.Servers[0].Addr(), n.MTU))
+		tell(checkMTU(ctx, st, stub.Servers[0].Addr(), n.MTU))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return first
+}
+
+// checkHTTPS has the server of a URL asked for the root's servers.
+func checkHTTPS(ctx context.Context, r netmod.Resolver, url string) Finding {
+	f := Finding{Name: "dns", Verdict: Fail}
+	began := time.Now()
+	q := rootQuery()
+	b, err := q.Pack()
+	if err != nil {
+		f.Text = err.Error()
+		return f
+	}
+	var p dnsmessage.Parser
+	h, err := p.Start(r.Answer(ctx, b, true))
+	switch {
+	case err != nil:
+		f.Text = fmt.Sprintf("%s: %v", url, err)
+	case h.RCode == dnsmessage.RCodeServerFailure:
+		f.Text = fmt.Sprintf("no answer from %s", url)
+	default:
+		f.Verdict, f.Text = OK, fmt.Sprintf("%s answered in %s", url, millis(time.Since(began)))
+	}
+	return f
+}
+
+// rootQuery asks for the root's servers.
+func rootQuery() dnsmessage.Message {
+	return dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeNS, Class: dnsmessage.ClassINET}},
+	}
 }
 
 // checkServer asks a name server for the root's servers. Any answer will do: a
@@ -130,10 +191,7 @@ func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort, stream
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	q := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeNS, Class: dnsmessage.ClassINET}},
-	}
+	q := rootQuery()
 	b, err := q.Pack()
 	if err != nil {
 		return 0, err

@@ -22,7 +22,8 @@ import (
 // Config says which program runs on which networks. The zero value of each field
 // but Networks, Argv and Log is a sensible setting.
 type Config struct {
-	Networks []Network // the first is the default for new sockets; one is built today
+	Networks []Network // the first is the default for new sockets
+	Routes   []string  // who serves what, as --route says it: PATTERN=NAME, @FILE
 	Argv     []string  // Argv[0] is searched in the PATH of Env, as execvp(3) does
 	Env      []string  // "KEY=VALUE"; nil: the caller's own
 	Dir      string    // working directory; empty: the caller's own

@@ -104,7 +104,7 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	}
 	if o.stack == nil {
 		n.impair(o.links)
-		if o.stack, err = p.newStack(n, o.links); err != nil {
+		if o.stack, err = p.newStack(i, o.links); err != nil {
 			o.close()
 			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
 		}
@@ -112,14 +112,14 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 		o.wait = awaitUnique(o.stack, o.wait)
 	}
 	if o.resolver == nil {
-		o.resolver = p.newStub(o.stack)
+		o.resolver = p.newStub(i, o.stack)
 	}
 	return o, nil
 }
 
 // newStub makes a resolver that asks the servers of the plan through st.
-func (p *Plan) newStub(st stacks.Stack) netmod.Resolver {
-	c := p.stub
+func (p *Plan) newStub(i int, st stacks.Stack) netmod.Resolver {
+	c := p.stubs[i]
 	c.Log = p.conf.Log
 	c.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 		return stacknet.Dial(ctx, st, network, addr)
@@ -128,11 +128,12 @@ func (p *Plan) newStub(st stacks.Stack) netmod.Resolver {
 }
 
 // newStack makes the stack that the key stack= asks for, over links.
-func (p *Plan) newStack(n Network, links []stacks.LinkConfig) (stacks.Stack, error) {
+func (p *Plan) newStack(i int, links []stacks.LinkConfig) (stacks.Stack, error) {
+	n := p.conf.Networks[i]
 	cc, _ := n.value("cc")
 	return netstack.New(netstack.Config{
 		Links:             links,
-		DNS:               stacks.DNS{Servers: p.stub.Servers, Search: p.stub.Search},
+		DNS:               stacks.DNS{Servers: p.stubs[i].Servers, Search: p.stubs[i].Search},
 		CongestionControl: cc,
 		RcvBufMax:         n.bytes("rcvbuf"),
 		SndBufMax:         n.bytes("sndbuf"),

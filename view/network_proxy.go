@@ -65,6 +65,17 @@ func newProxy(n Network) (*proxyNetwork, error) {
 	return t, nil
 }
 
+// shareNames has all proxies of a view use one table of names, so that an address stands
+// for the same name whichever of them it is sent to.
+func (t *proxyNetwork) shareNames(others []network) {
+	for _, o := range others {
+		if first, ok := o.(*proxyNetwork); ok {
+			t.conf.Names = first.conf.Names
+			return
+		}
+	}
+}
+
 // parseTarget reads [USER@]HOST:PORT; the port may be left out with ssh.
 func (t *proxyNetwork) parseTarget() error {
 	raw := string(t.Kind) + "://" + t.Target

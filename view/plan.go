@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"umrun/netmod/dns"
+	"umrun/stacks/route"
 )
 
 // A Plan is what a view will be. Its JSON form is what `umrun --dry-run` prints,
@@ -20,7 +21,8 @@ type Plan struct {
 	Path     string        `json:"path"` // the executable
 	Argv     []string      `json:"argv"`
 	Dir      string        `json:"dir"`
-	Networks []PlanNetwork `json:"networks"` // the first is the default
+	Networks []PlanNetwork `json:"networks"`        // the first is the default
+	Rules    []PlanRule    `json:"rules,omitempty"` // of --route, in the order given
 	DNS      PlanDNS       `json:"dns"`
 	DBus     string        `json:"dbus"`    // none or host
 	Backend  string        `json:"backend"` // notify
@@ -30,7 +32,8 @@ type Plan struct {
 
 	conf   Config
 	nets   []network
-	stub   dns.Config
+	table  *route.Table     // of several networks, else nil
+	stubs  []dns.Config     // who answers names, by network
 	listen []netip.AddrPort // where the stub answers
 }
 
@@ -77,6 +80,16 @@ type PlanDNS struct {
 	Servers []string `json:"servers"` // asked through the network
 	Search  []string `json:"search"`
 	Listen  []string `json:"listen"` // where the program asks
+
+	Networks []PlanZone `json:"networks,omitempty"` // but for the first
+}
+
+// A PlanZone says who is asked for the names of a network other than the first.
+type PlanZone struct {
+	Network string   `json:"network"`
+	Mode    string   `json:"mode"`
+	Servers []string `json:"servers"`
+	Search  []string `json:"search"`
 }
 
 // resolvConf is what the program reads to learn whom to ask.
@@ -128,12 +141,8 @@ func planNetworks(conf Config) (*Plan, error) {
 	if conf.DBus {
 		p.DBus = "host"
 	}
-	switch len(conf.Networks) {
-	case 0:
+	if len(conf.Networks) == 0 {
 		return nil, badConfig("there is no network")
-	case 1:
-	default:
-		return nil, NotBuilt(fmt.Sprintf("-n %s: a second network in one view", conf.Networks[1].Spec))
 	}
 	for _, n := range conf.Networks {
 		if err := n.supported(); err != nil {
@@ -142,6 +151,9 @@ func planNetworks(conf Config) (*Plan, error) {
 		net, err := newNetwork(n)
 		if err != nil {
 			return nil, err
+		}
+		if t, ok := net.(*proxyNetwork); ok {
+			t.shareNames(p.nets)
 		}
 		d, warnings := net.describe()
 		d.Name, d.Kind, d.Stack = n.Name, n.Kind, "netstack"
@@ -158,19 +170,14 @@ func planNetworks(conf Config) (*Plan, error) {
 		p.Warnings = append(p.Warnings, warnings...)
 		p.nets = append(p.nets, net)
 	}
+	if err := p.planRules(); err != nil {
+		return nil, err
+	}
 	return p, p.planDNS()
 }
 
-// planDNS decides who answers names on the default network.
+// planDNS decides who answers names: --dns is about the default network.
 func (p *Plan) planDNS() error {
-	mode := p.conf.DNS
-	if mode == "" {
-		mode = "tunnel"
-	}
-	n := p.conf.Networks[0]
-	if n.Kind == None && mode == "tunnel" {
-		mode = "none" // there is nobody to ask, and nobody expects it
-	}
 	var resolv dns.Resolv
 	if f, err := os.Open(resolvConf); err == nil {
 		resolv = dns.ParseResolvConf(f)
@@ -178,36 +185,67 @@ func (p *Plan) planDNS() error {
 	} else {
 		resolv = dns.ParseResolvConf(strings.NewReader("")) // as resolv.conf(5): a missing file is an empty one
 	}
-	d := p.nets[0].dns()
+	for i, n := range p.conf.Networks {
+		mode := ""
+		if i == 0 {
+			mode = p.conf.DNS
+		}
+		mode, stub, err := p.planStub(i, mode, resolv)
+		if err != nil {
+			return err
+		}
+		p.stubs = append(p.stubs, stub)
+		if i == 0 {
+			p.DNS = PlanDNS{Mode: mode, Servers: texts(stub.Servers), Search: append([]string{}, stub.Search...), Listen: texts(p.listen)}
+			continue
+		}
+		p.DNS.Networks = append(p.DNS.Networks, PlanZone{Network: n.Name, Mode: mode, Servers: texts(stub.Servers), Search: append([]string{}, stub.Search...)})
+	}
+	return nil
+}
+
+// planStub decides who answers names on a network. It returns the mode that has become
+// of mode.
+func (p *Plan) planStub(i int, mode string, resolv dns.Resolv) (string, dns.Config, error) {
+	n := p.conf.Networks[i]
+	if mode == "" {
+		mode = "tunnel"
+	}
+	if n.Kind == None && mode == "tunnel" {
+		mode = "none" // there is nobody to ask, and nobody expects it
+	}
+	d := p.nets[i].dns()
 	if s := n.servers(); len(s) > 0 {
 		d.Servers = s
 	}
 	if s := n.values("domain"); len(s) > 0 {
 		d.Search = s
 	}
-	var warnings []string
-	var err error
-	reaches := p.nets[0].reaches
-	far, named := p.nets[0].(namer)
+	reaches := p.nets[i].reaches
+	far, named := p.nets[i].(namer)
 	if named && mode == "tunnel" {
 		reaches = func(netip.Addr) bool { return false } // those of resolv.conf are not asked
 	}
-	p.stub, p.listen, warnings, err = dns.Plan(resolv, d, reaches, mode)
+	stub, listen, warnings, err := dns.Plan(resolv, d, reaches, mode)
+	if err != nil {
+		return "", stub, badConfig("%w", err)
+	}
 	if named {
-		p.stub.Stream = true // not every proxy carries datagrams
+		stub.Stream = true // not every proxy carries datagrams
 		switch {
 		case mode == "tunnel":
-			mode, p.stub.Names, p.stub.Reason = "proxy", far.names(), ""
-		case p.stub.HTTPS != "":
-			p.stub.Bootstrap, p.stub.Reason = far.names(), ""
+			mode, stub.Names, stub.Reason = "proxy", far.names(), ""
+		case stub.HTTPS != "":
+			stub.Bootstrap, stub.Reason = far.names(), ""
 		}
 	}
-	if err != nil {
-		return badConfig("%w", err)
+	if i == 0 {
+		p.listen = listen
+	} else if stub.Reason != "" {
+		stub.Reason = "the network " + n.Name + ": " + stub.Reason
 	}
 	p.Warnings = append(p.Warnings, warnings...)
-	p.DNS = PlanDNS{Mode: mode, Servers: texts(p.stub.Servers), Search: append([]string{}, p.stub.Search...), Listen: texts(p.listen)}
-	return nil
+	return mode, stub, nil
 }
 
 // texts writes things by their String method; never nil.

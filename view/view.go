@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -38,6 +39,7 @@ func LibseccompVersion() string { return intercept.LibseccompVersion() }
 // use.
 type View struct {
 	plan  *Plan
+	nets  []opened
 	st    stacks.Stack
 	mod   *netmod.Module
 	sup   *intercept.Supervisor
@@ -69,20 +71,22 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			v.Close()
 		}
 	}()
-	o, err := p.up(ctx, p.conf.Wait)
+	nets, err := p.up(ctx, p.conf.Wait)
 	if err != nil {
 		return nil, err
 	}
-	v.st = o.stack
-	asked := &naming{Resolver: o.resolver, names: make(map[netip.Addr]string)}
-	if p.conf.Flows != "" && o.resolver != nil {
-		o.resolver = asked
+	v.nets = nets
+	var resolver netmod.Resolver
+	v.st, resolver = p.join(nets)
+	asked := &naming{Resolver: resolver, names: make(map[netip.Addr]string)}
+	if p.conf.Flows != "" && resolver != nil {
+		resolver = asked
 	}
-	if v.mod, err = netmod.New(p.netmod(o)); err != nil {
+	if v.mod, err = netmod.New(p.netmod(v.st, resolver)); err != nil {
 		return nil, err
 	}
 	if p.observed() {
-		if v.seen, err = p.observe([]stacks.Stack{v.st}, v.mod, asked.name); err != nil {
+		if v.seen, err = p.observe(stacksOf(nets), v.mod, asked.name); err != nil {
 			return nil, err
 		}
 	}
@@ -145,33 +149,76 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 // shell is what execvp(3) takes for files without an interpreter (_PATH_BSHELL).
 const shell = "/bin/sh"
 
-// up opens the default network and waits until it is up, for as long as patience
-// allows in all; without any it only opens.
-func (p *Plan) up(ctx context.Context, patience time.Duration) (opened, error) {
-	wctx := ctx
+// up opens the networks and waits until they are up, for as long as patience allows in
+// all; without any it only opens.
+func (p *Plan) up(ctx context.Context, patience time.Duration) ([]opened, error) {
 	if patience > 0 {
-		var cancel context.CancelFunc
-		wctx, cancel = context.WithTimeout(ctx, patience)
+		wctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
+		return p.upWithin(ctx, wctx, true)
 	}
-	o, err := p.openStack(wctx, 0)
-	if err == nil && o.wait != nil && patience > 0 {
-		if err = o.wait(wctx); err != nil {
-			err = errors.Join(err, o.stack.Close())
-		}
-	}
-	if err == nil {
-		return o, nil
-	}
-	if ctx.Err() != nil {
-		return opened{}, ctx.Err() // given up from outside
-	}
-	return opened{}, p.downProblem(err)
+	return p.upWithin(ctx, ctx, false)
 }
 
-// downProblem words why the network is not up.
-func (p *Plan) downProblem(err error) error {
-	n := p.conf.Networks[0]
+// upWithin is up until wctx ends, which ends with ctx.
+func (p *Plan) upWithin(ctx, wctx context.Context, wait bool) (nets []opened, err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, o := range nets {
+			o.close()
+		}
+		nets = nil
+		if ctx.Err() != nil {
+			err = ctx.Err() // given up from outside
+		}
+	}()
+	for i := range p.nets {
+		o, err := p.openStack(wctx, i)
+		if err != nil {
+			return nets, p.downProblem(i, err)
+		}
+		nets = append(nets, o)
+	}
+	if !wait {
+		return nets, nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wctx, cancel := context.WithCancel(wctx)
+	defer cancel()
+	type outcome struct {
+		network int
+		err     error
+	}
+	results := make(chan outcome, len(nets))
+	waiting := 0
+	for i, o := range nets {
+		if o.wait != nil {
+			waiting++
+			wg.Go(func() { results <- outcome{i, o.wait(wctx)} })
+		}
+	}
+	for range waiting {
+		if r := <-results; r.err != nil {
+			return nets, p.downProblem(r.network, r.err)
+		}
+	}
+	return nets, nil
+}
+
+// stacksOf returns the stacks of open networks.
+func stacksOf(nets []opened) (all []stacks.Stack) {
+	for _, o := range nets {
+		all = append(all, o.stack)
+	}
+	return all
+}
+
+// downProblem words why a network is not up.
+func (p *Plan) downProblem(i int, err error) error {
+	n := p.conf.Networks[i]
 	var silent *wg.NoAnswerError
 	var unresolved *net.DNSError
 	var unusable *proxy.UnusableError
@@ -199,10 +246,10 @@ func (p *Plan) downProblem(err error) error {
 }
 
 // netmod makes the configuration of the socket calls' module.
-func (p *Plan) netmod(o opened) netmod.Config {
+func (p *Plan) netmod(st stacks.Stack, resolver netmod.Resolver) netmod.Config {
 	conf := netmod.Config{
-		Stack:    o.stack,
-		Resolver: o.resolver,
+		Stack:    st,
+		Resolver: resolver,
 		Doors:    leak.New(leak.Config{DBus: p.conf.DBus, Log: p.conf.Log}),
 		Log:      p.conf.Log,
 		Active:   p.conf.Active,
@@ -302,6 +349,11 @@ func (v *View) close() error {
 	}
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())
+	}
+	for _, o := range v.nets {
+		if r, ok := o.resolver.(io.Closer); ok {
+			errs = append(errs, r.Close())
+		}
 	}
 	if v.st != nil {
 		errs = append(errs, v.st.Close())

@@ -191,7 +191,7 @@ func TestStartErrors(t *testing.T) {
 	}{
 		{"no program", view.Config{Networks: []view.Network{n}, Log: log}, view.ExitConfig},
 		{"no network", view.Config{Argv: []string{"true"}, Log: log}, view.ExitConfig},
-		{"two networks", view.Config{Networks: []view.Network{n, n}, Argv: []string{"true"}, Log: log}, view.ExitFailed},
+		{"two networks of one name", view.Config{Networks: []view.Network{n, n}, Argv: []string{"true"}, Log: log}, view.ExitConfig},
 		{"absent", view.Config{Networks: []view.Network{n}, Argv: []string{"/nowhere"}, Log: log}, view.ExitNotFound},
 		{"ptrace", view.Config{Networks: []view.Network{n}, Argv: []string{"true"}, Backend: "ptrace", Log: log}, view.ExitMachine},
 		{"no such directory", view.Config{Networks: []view.Network{n}, Argv: []string{"true"}, Dir: "/nowhere", Log: log}, view.ExitFailed},

@@ -18,9 +18,9 @@ import (
 func newCheck() *cobra.Command {
 	var f flags
 	c := &cobra.Command{
-		Use:   "check [flags] SPEC",
-		Short: "parse, and try the network: handshake, DNS, MTU",
-		Args:  cobra.ExactArgs(1),
+		Use:   "check [flags] SPEC...",
+		Short: "parse, and try each network: handshake, DNS, MTU",
+		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
@@ -43,7 +43,7 @@ func newCheck() *cobra.Command {
 		},
 	}
 	fs := c.Flags()
-	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, or none")
+	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.DurationVar(&f.wait, "wait", 10*time.Second, "wait so long for the network to be up")
 	fs.StringVar(&f.logFile, "log", "", "append the log to `FILE`")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "more in the log")

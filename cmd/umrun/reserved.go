@@ -19,7 +19,6 @@ var reservedFlags = []struct {
 	name, short string
 	value       bool
 }{
-	{"route", "", true},
 	{"publish", "p", true},
 	{"publish-all", "", false},
 	{"mount", "m", true},

@@ -20,6 +20,7 @@ import (
 // flags is what the command line of a run says.
 type flags struct {
 	nets    []string
+	routes  []string
 	dns     string
 	dbus    string
 	wait    time.Duration
@@ -40,6 +41,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
 	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, or a profile; see below")
+	fs.StringArrayVar(&f.routes, "route", nil, "`PATTERN=NAME` sends a prefix, *.domain, :port, exe=GLOB or uid=USER to the network NAME; @FILE is a list")
 	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
 	fs.DurationVar(&f.wait, "wait", 10*time.Second, "wait so long for the network to be up")
@@ -64,6 +66,7 @@ const usageText = `umrun - run a program on a network of its own
   umrun -n office.conf -- firefox      firefox in the WireGuard tunnel of office.conf
   umrun -n nat -- ssh host             own address, NAT to the host's network
   umrun -n none -- make test           no network but its own loopback
+  umrun -n vpn=a.conf -n lan=nat --route '*.lan.example=lan' -- curl wiki.lan.example
   umrun check office.conf              does the tunnel work?
 
 Networks (-n):
@@ -72,12 +75,14 @@ Networks (-n):
   none        loopback only
   tap:NAME    a TAP device, yours or new: tap:tap0,ip=192.0.2.7/24,gw=192.0.2.1   tun:NAME  a TUN device
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
+  -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured
+              with it, the rest to the first; --route says more
   Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=
   and a bad network to try a program on: rate=10mbit delay=20ms jitter=5ms loss=0.5%  (each way)
   Without -n: the profile "default" if there is one, else nat.
 
 Commands:
-  check SPEC     parse, and try the network: handshake, DNS, MTU
+  check SPEC...  parse, and try each network: handshake, DNS, MTU
   doctor         what this machine allows and lacks, and how to mend it
   demo           the main job on this machine alone
   version        versions of umrun and of what it is made of

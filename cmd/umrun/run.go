@@ -127,6 +127,7 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 	}
 	return view.Config{
 		Networks: nets,
+		Routes:   f.routes,
 		Argv:     args,
 		Env:      os.Environ(),
 		Wait:     f.wait,
