@@ -36,7 +36,10 @@ type tapped struct{ f func(*stacks.Frame) }
 func (*tapped) Socket(int, int, int) (stacks.Socket, error) { return nil, unix.EAFNOSUPPORT }
 func (*tapped) Close() error                                { return nil }
 func (*tapped) Inject(int, uint16, []byte, any) error       { return unix.ENXIO }
-func (t *tapped) Tap(f func(*stacks.Frame)) func()          { t.f = f; return func() { t.f = func(*stacks.Frame) {} } }
+func (t *tapped) Tap(f func(*stacks.Frame)) func() {
+	t.f = f
+	return func() { t.f = func(*stacks.Frame) {} }
+}
 func (*tapped) State() stacks.State {
 	return stacks.State{Interfaces: []stacks.Interface{
 		{Index: 1, Name: "lo", Loop: true}, {Index: 2, Name: "wg0"}, {Index: 3, Name: "tap0", Type: stacks.LinkEthernet},

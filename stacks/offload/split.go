@@ -76,12 +76,12 @@ func (s *Splitter) Reset(h Hdr, packet []byte) error {
 }
 
 // More reports whether there is another piece.
-func (s *Splitter) More() bool { return !s.done }
+func (s *Splitter) More() bool { return s.packet != nil && !s.done }
 
 // Left returns how many pieces are still to come.
 func (s *Splitter) Left() int {
 	switch {
-	case s.done:
+	case !s.More():
 		return 0
 	case s.size == 0:
 		return 1

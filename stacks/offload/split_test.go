@@ -121,6 +121,14 @@ func TestSplitResumes(t *testing.T) {
 	}
 }
 
+// TestSplitNothing: a Splitter without a packet has no pieces.
+func TestSplitNothing(t *testing.T) {
+	var s Splitter
+	if s.More() || s.Left() != 0 {
+		t.Errorf("More %t, %d pieces left", s.More(), s.Left())
+	}
+}
+
 func TestSplitErrors(t *testing.T) {
 	h4, p4 := super(spec{flags: tcpACK, data: data(3000)}, 1000)
 	_, p6 := super(spec{v6: true, flags: tcpACK, data: data(3000)}, 1000)
