@@ -211,7 +211,7 @@ func (n *netlink) request(p []byte, tgid int) {
 		replies = sockdiag.Answer(opts, sockdiag.Sources{Inet: n.m.listSockets, Netlink: n.m.listNetlink, Packet: n.m.listPackets}, p, port)
 	case unix.NETLINK_ROUTE:
 		n.m.changing.Lock()
-		replies = rtnetlink.Options(opts).Serve(n.m.counted(), n.m.setState(), p, port)
+		replies = rtnetlink.Options(opts).ServeGuided(n.m.counted(), n.m.guide(), n.m.setState(), p, port)
 		n.m.changing.Unlock()
 	case unix.NETLINK_KOBJECT_UEVENT:
 		replies = nlmsg.Serve(opts, p, port, func(nlmsg.Message, *nlmsg.Writer) (bool, *nlmsg.Failure) {
@@ -239,6 +239,14 @@ func (n *netlink) enqueue(d []groupDatagram) {
 	if notify != nil && len(d) > 0 {
 		notify(unix.POLLIN)
 	}
+}
+
+// guide says which routes lead where, if the stack does not leave that to its tables.
+func (m *Module) guide() rtnetlink.Guide {
+	if g, ok := m.stack.(stacks.Guide); ok {
+		return g.StateTo
+	}
+	return nil
 }
 
 // counted is [Module.state], with counters if the stack has them.

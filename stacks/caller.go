@@ -4,8 +4,6 @@
 
 package stacks
 
-import "net/netip"
-
 // A Caller is the task that makes a socket, as it is while socket(2) runs. What it
 // becomes later, by execve(2) or setuid(2), changes nothing for its sockets, as for
 // the kernel's (struct sock, sk_uid).
@@ -30,7 +28,7 @@ type Chooser interface {
 // A Guide is implemented by stacks whose routes depend on more than the destination's
 // prefix.
 type Guide interface {
-	// StateTo returns State with no other routes than those that lead to a
-	// destination, for `ip route get`.
-	StateTo(to netip.Addr) State
+	// StateTo returns State with no other routes than those that count for a flow, for
+	// `ip route get`.
+	StateTo(f Flow) State
 }

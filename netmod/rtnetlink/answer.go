@@ -52,8 +52,17 @@ func (o Options) Answer(s stacks.State, req []byte, portID uint32) [][]byte {
 // set, if not nil, is told what a request makes of the State; its error, a
 // unix.Errno, is what the request fails with. Without it every change gets EPERM.
 func (o Options) Serve(s stacks.State, set Setter, req []byte, portID uint32) [][]byte {
+	return o.ServeGuided(s, nil, set, req, portID)
+}
+
+// A Guide returns the State with the routes that count for a flow, where that is not
+// for the tables alone to say.
+type Guide func(stacks.Flow) stacks.State
+
+// ServeGuided is Serve where guide, if not nil, says which routes lead where.
+func (o Options) ServeGuided(s stacks.State, guide Guide, set Setter, req []byte, portID uint32) [][]byte {
 	return nlmsg.Serve(nlmsg.Options(o), req, portID, func(m nlmsg.Message, w *nlmsg.Writer) (bool, *nlmsg.Failure) {
-		r := request{state: s, set: set, typ: m.Type, flags: m.Flags, body: m.Body, opts: o,
+		r := request{state: s, guide: guide, set: set, typ: m.Type, flags: m.Flags, body: m.Body, opts: o,
 			origin: Origin{Type: m.Type, Port: portID, Seq: m.Seq, Echo: m.Flags&unix.NLM_F_ECHO != 0}}
 		dumped, f := r.serve(w)
 		s = r.state
@@ -64,6 +73,7 @@ func (o Options) Serve(s stacks.State, set Setter, req []byte, portID uint32) []
 // A request is one message.
 type request struct {
 	state stacks.State
+	guide Guide  // may be nil
 	set   Setter // may be nil
 	body  []byte // without its header
 	typ   uint16

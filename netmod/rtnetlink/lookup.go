@@ -73,7 +73,11 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 			*port = binary.BigEndian.Uint16(v)
 		}
 	}
-	e, f := lookup(r.state, flow, oif)
+	state := r.state
+	if r.guide != nil && oif == 0 {
+		state = r.guide(flow)
+	}
+	e, f := lookup(state, flow, oif)
 	if f != nil {
 		return f
 	}
@@ -83,7 +87,7 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 			return nlmsg.Fail(unix.EHOSTUNREACH, "") // an assumption, no entry
 		}
 		if dst.Is4() {
-			if r.state.Rules == nil {
+			if state.Rules == nil {
 				e.table = unix.RT_TABLE_MAIN // see resolved4
 			}
 			e.typ = typeOf(e.typ, dst)
@@ -92,9 +96,9 @@ func (r *request) oneRoute(w *nlmsg.Writer) *nlmsg.Failure {
 		return nil
 	}
 	if dst.Is4() {
-		e.resolved4(w, r.state, flow, flags&fullTable != 0)
+		e.resolved4(w, state, flow, flags&fullTable != 0)
 	} else {
-		e.resolved6(w, r.state, dst, src)
+		e.resolved6(w, state, dst, src)
 	}
 	return nil
 }

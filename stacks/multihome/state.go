@@ -96,14 +96,17 @@ func routeInward(net, index int, r stacks.Route) stacks.Route {
 	return r
 }
 
-// StateTo is State with the routes of the network that serves a destination.
-func (s *Stack) StateTo(to netip.Addr) stacks.State {
+// StateTo is State with the routes of the network that serves a flow of no task in
+// particular.
+func (s *Stack) StateTo(f stacks.Flow) stacks.State {
 	st := s.State()
-	net, own := s.own(to)
+	net, own := 0, false
+	if f.Src.IsValid() && !f.Src.IsUnspecified() {
+		net, own = s.own(f.Src)
+	}
 	if !own {
-		net, _ = s.table.Dest(netip.AddrPortFrom(to, 0))
-		if n, ok := s.zoneOf(to); ok {
-			net = n
+		if net, own = s.own(f.Dst); !own {
+			net, _ = s.table.Dest(netip.AddrPortFrom(f.Dst, f.DPort))
 		}
 	}
 	st.Routes = slices.DeleteFunc(slices.Clone(st.Routes), func(r stacks.Route) bool {

@@ -44,7 +44,7 @@ func TestState(t *testing.T) {
 	if !slices.Equal(defaults, []int{2, 0, 3, 10000}) {
 		t.Errorf("default routes: interface, metric: %v", defaults)
 	}
-	if guided := w.st.StateTo(addr("10.2.0.9")); slices.ContainsFunc(guided.Routes, func(r stacks.Route) bool { return r.IfIndex == 2 }) || len(guided.Routes) == 0 {
+	if guided := w.st.StateTo(stacks.Flow{Dst: addr("10.2.0.9")}); slices.ContainsFunc(guided.Routes, func(r stacks.Route) bool { return r.IfIndex == 2 }) || len(guided.Routes) == 0 {
 		t.Errorf("towards network b: %v", guided.Routes)
 	}
 	// Two of one name.
