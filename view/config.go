@@ -57,6 +57,10 @@ type Config struct {
 	// wait for; it must be quick.
 	Active func()
 
+	// NoProc leaves the program the host's /proc/net and /sys/class/net. Without it, and
+	// with a userspace stack, it has the view's, and its opens are trapped.
+	NoProc bool
+
 	Pcap  string // file for the packets of all networks (pcapng); empty: none
 	Flows string // file for flows (JSON lines); empty: none
 

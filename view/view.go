@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/fsmod"
 	"umrun/intercept"
 	"umrun/netmod"
 	"umrun/netmod/leak"
@@ -42,6 +43,7 @@ type View struct {
 	nets  []opened
 	st    stacks.Stack
 	mod   *netmod.Module
+	files *fsmod.Module // nil: the program sees the host's
 	sup   *intercept.Supervisor
 	seen  *observation
 	ended atomic.Pointer[time.Time] // when the program ended; nil: it has not
@@ -90,6 +92,9 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			return nil, err
 		}
 	}
+	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
+		v.files = fsmod.New(fsmod.Config{Trees: netTrees(v.mod), Log: p.conf.Log})
+	}
 	if v.sup, err = p.launch(ctx, v); err != nil {
 		return nil, p.startProblem(err)
 	}
@@ -120,6 +125,15 @@ func (p *Plan) foreignStdio() (names []string) {
 	return names
 }
 
+// rules are those of all modules.
+func (v *View) rules() intercept.Rules {
+	rules := v.mod.Rules()
+	if v.files != nil {
+		rules = append(rules, v.files.Rules()...)
+	}
+	return rules
+}
+
 // launch starts the program, and as execvp(3) does it gives a file that is neither
 // a binary nor names its interpreter to the shell.
 func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, error) {
@@ -128,7 +142,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Argv:      p.Argv,
 		Env:       p.conf.Env,
 		Dir:       p.conf.Dir,
-		Rules:     v.mod.Rules(),
+		Rules:     v.rules(),
 		Log:       p.conf.Log,
 		Stdin:     p.conf.Stdin,
 		Stdout:    p.conf.Stdout,
@@ -346,6 +360,9 @@ func (v *View) close() error {
 	var errs []error
 	if v.sup != nil {
 		errs = append(errs, v.sup.Close())
+	}
+	if v.files != nil {
+		errs = append(errs, v.files.Close())
 	}
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())

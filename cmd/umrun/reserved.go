@@ -23,7 +23,6 @@ var reservedFlags = []struct {
 	{"publish-all", "", false},
 	{"mount", "m", true},
 	{"fs-engine", "", true},
-	{"no-proc", "", false},
 	{"hosts", "", true},
 	{"hostname", "", true},
 	{"fresh-instance", "", false},

@@ -31,6 +31,7 @@ type flags struct {
 	quiet   bool
 	logFile string
 	traps   string
+	noProc  bool
 	pcap    string
 	flows   string
 	dryRun  bool
@@ -51,6 +52,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say what was started, and more in the log")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "errors only, no warnings")
 	fs.StringVar(&f.logFile, "log", "", "append the log to `FILE`")
+	fs.BoolVar(&f.noProc, "no-proc", false, "leave the program the host's /proc/net and /sys/class/net, and its opens alone")
 	fs.StringVar(&f.pcap, "pcap", "", "write the packets of all networks to `FILE` (pcapng); a network's own: the key pcap=FILE")
 	fs.StringVar(&f.flows, "flows", "", "write a line of JSON to `FILE` when a flow begins, and one when it ends")
 	fs.StringVar(&f.traps, "traps", "", "write to `FILE`, at the end, how many calls were trapped and what time they took")

@@ -135,6 +135,7 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 		DNS:      f.dns,
 		DBus:     f.dbus == "host",
 		Backend:  f.backend,
+		NoProc:   f.noProc,
 		Pcap:     f.pcap,
 		Flows:    f.flows,
 	}, nil

@@ -202,7 +202,37 @@ func writeRoute6(b *bytes.Buffer, s *Source) {
 	line(netip.MustParsePrefix("::/0"), netip.Addr{}, 0xffffffff, rtfReject|rtfNoNextHop, "lo")
 }
 
+// Flags of ARP entries, linux/if_arp.h.
+const (
+	atfCom  = 0x2 // the address is known
+	atfPerm = 0x4
+)
+
 // writeARP is net/ipv4/arp.c:arp_seq_show.
 func writeARP(b *bytes.Buffer, s *Source) {
 	b.WriteString("IP address       HW type     Flags       HW address            Mask     Device\n")
+	learnt := s.State.Neighbours
+	if s.Neighbours != nil {
+		learnt = append(slices.Clone(learnt), s.Neighbours()...)
+	}
+	for _, n := range learnt {
+		at := slices.IndexFunc(s.State.Interfaces, func(i stacks.Interface) bool { return i.Index == n.IfIndex })
+		if !n.Addr.Is4() || n.State&unix.NUD_NOARP != 0 || at < 0 {
+			continue
+		}
+		const valid = unix.NUD_PERMANENT | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
+		flags := 0
+		switch {
+		case n.State&unix.NUD_PERMANENT != 0:
+			flags = atfPerm | atfCom
+		case n.State&valid != 0:
+			flags = atfCom
+		}
+		i := &s.State.Interfaces[at]
+		mac := n.MAC.String()
+		if mac == "" && addrLen(i) > 0 {
+			mac = "00:00:00:00:00:00"
+		}
+		fmt.Fprintf(b, "%-16s 0x%-10x0x%-10x%-17s     *        %s\n", n.Addr, hardwareType(i), flags, mac, i.Name)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 
 	"umrun/netmod/sockdiag"
 	"umrun/stacks"
@@ -20,6 +21,8 @@ type Source struct {
 	Inet     func() []sockdiag.Socket          // as listed for ss(8); nil: none
 	Packet   func() []sockdiag.Packet
 	Netlink  func() []sockdiag.Netlink
+
+	Neighbours func() []stacks.Neighbour // those that were learnt; nil: none
 }
 
 // files are those of /proc/net that the view has of its own.
@@ -44,6 +47,26 @@ var files = map[string]func(*bytes.Buffer, *Source){
 	"sockstat":   writeSockstat,
 	"sockstat6":  writeSockstat6,
 }
+
+// others are files that the kernel has, or a module of it, and a view has not.
+var others = known(`anycast6 arp_tables_matches arp_tables_names arp_tables_targets atm ax25 bnep bonding can connector dev_mcast
+	dev_snmp6 fib_trie fib_triestat hci icmp ieee80211 if_vlan igmp igmp6 ip6_flowlabel ip6_mr_cache ip6_mr_vif ip6_tables_matches
+	ip6_tables_names ip6_tables_targets ip6t_hashlimit ip_mr_cache ip_mr_vif ip_tables_matches ip_tables_names ip_tables_targets
+	ip_vs ip_vs_conn ip_vs_stats ipt_hashlimit ipt_recent l2cap llc mcfilter mcfilter6 mptcp netfilter netstat nf_conntrack
+	nf_conntrack_expect nf_log nf_queue pnp pppoe pppol2tp protocols psched ptype rfcomm rpc rt6_stats rt_acct rt_cache rxrpc sco
+	sctp smc snmp snmp6 softnet_stat stat vlan wireless x25 xfrm_stat xt_recent`)
+
+func known(names string) map[string]bool {
+	m := make(map[string]bool)
+	for _, n := range strings.Fields(names) {
+		m[n] = true
+	}
+	return m
+}
+
+// Known tells whether a name is one of /proc/net on some machine, the view's or
+// another.
+func Known(name string) bool { return files[name] != nil || others[name] }
 
 // Names returns the files of /proc/net that there are, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(files)) }

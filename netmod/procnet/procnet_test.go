@@ -54,7 +54,9 @@ route add 203.0.113.7/32 dev eth2
 route add unreachable 10.66.1.0/24
 route add blackhole 10.66.2.0/24
 -6 route add 2001:db8:1::/48 via fd00:7::1 metric 7
--6 route add default via fd00:7::1`, "\n") {
+-6 route add default via fd00:7::1
+neigh add 10.7.0.9 lladdr 02:00:00:00:00:09 dev eth1 nud permanent
+neigh add 10.7.0.8 lladdr 02:00:00:00:00:08 dev eth1 nud stale`, "\n") {
 		if out, err := exec.Command("ip", strings.Fields(l)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", l, err, out)
 		}
@@ -73,7 +75,10 @@ route add blackhole 10.66.2.0/24
 	nodad := func(a string) map[netip.Prefix]stacks.AddrInfo {
 		return map[netip.Prefix]stacks.AddrInfo{p(a): {Flags: unix.IFA_F_NODAD}}
 	}
-	return &Source{State: stacks.State{
+	return &Source{Neighbours: func() []stacks.Neighbour {
+		return []stacks.Neighbour{{IfIndex: e1, Addr: netip.MustParseAddr("10.7.0.8"), MAC: mac("02:00:00:00:00:08"), State: unix.NUD_STALE}}
+	}, State: stacks.State{
+		Neighbours: []stacks.Neighbour{{IfIndex: e1, Addr: netip.MustParseAddr("10.7.0.9"), MAC: mac("02:00:00:00:00:09"), State: unix.NUD_PERMANENT}},
 		Interfaces: []stacks.Interface{
 			{Index: 1, Name: "lo", Loop: true, Up: true, MTU: 65536, Addrs: []netip.Prefix{p("127.0.0.1/8"), p("::1/128")}},
 			{Index: e2, Name: "eth2", Type: stacks.LinkEthernet, Up: true, MTU: 1400, MAC: mac("02:00:00:00:00:02"), Addrs: []netip.Prefix{p("fe80::1/64")}, Info: nodad("fe80::1/64")},

@@ -194,3 +194,13 @@ func Sys(path string, from *Source) (content []byte, names []string, err error) 
 	}
 	return []byte(text + "\n"), nil, nil
 }
+
+// KnownSys tells whether a name is one of a file or directory below an interface's.
+func KnownSys(name string) bool {
+	return attributes[name] != nil || statistics[name] != nil || name == "statistics" || deviceFiles[name]
+}
+
+// deviceFiles are files that interfaces with a device behind them have.
+var deviceFiles = known(`bonding bonding_slave bridge brport carrier_changes carrier_down_count carrier_up_count device duplex
+	name_assign_type napi_defer_hard_irqs phydev phys_port_id phys_port_name phys_switch_id power queues speed subsystem testing
+	threaded tun_flags upper_lower wireless`)

@@ -274,6 +274,9 @@ func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.Li
 		}
 	}
 	for _, r := range routes {
+		if !r.Gateway.IsValid() && slices.ContainsFunc(st.Routes, func(o stacks.Route) bool { return o.Dst == r.Dst.Masked() && o.IfIndex == ifc.Index }) {
+			continue // an address has brought it
+		}
 		st.Routes = append(st.Routes, stacks.Route{Dst: r.Dst.Masked(), Gateway: r.Gateway, Src: r.Src, IfIndex: ifc.Index})
 	}
 	// gVisor is in the group of all nodes of a link, Linux in that of an

@@ -109,23 +109,46 @@ subprocess.run(["ss", "-Htanp"])'`, `LISTEN +0 +\d+ +0\.0\.0\.0:8000 .*python3(?
 	w.NoStrays(t)
 }
 
-// TestIntegrationProcNet is what is known to be the host's still: files are not
-// the view's yet (docs/limits.md), and tools that read them show the host.
+// TestIntegrationProcNet: files and the tools that read them tell of the view's
+// network, with --no-proc of the host's.
 func TestIntegrationProcNet(t *testing.T) {
-	viewtest.Need(t, "busybox")
+	viewtest.Need(t, "busybox", "/usr/bin/python3")
 	w, p, _ := lab(t)
-	for _, args := range [][]string{
-		words("cut -d: -f1 /proc/net/dev"), words("cat /proc/net/route"), words("ls /sys/class/net"),
-		words("busybox route -n"), words("busybox netstat -rn"),
+	const listener = `import socket, sys
+l = socket.create_server(("0.0.0.0", 8123)); u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.bind(("::", 8124))
+c = socket.create_connection(("10.77.0.1", 80)); `
+	for _, c := range []struct {
+		name string
+		args []string
+		want string // regular expression; SELF4 and SELF6 stand for addresses as the file has them
+	}{
+		{"dev", words("cut -d: -f1 /proc/net/dev"), `^Inter-.*\n face .*\n    lo\noffice\n$`},
+		{"route", words("cat /proc/self/net/route"), `^Iface\tDestination.*\n(office\t[0-9A-F]{8}\t00000000\t0001\t0\t0\t0\t[0-9A-F]{8}\t0\t0\t0 *\n)+$`},
+		{"if_inet6", words("cat /proc/net/if_inet6"), `^0{31}1 01 80 10 80       lo\nfd770{25}[0-9a-f]{3} 02 40 00 80   office\n$`},
+		{"sysfs", words("cat /sys/class/net/office/mtu /sys/class/net/office/type"), `^1420\n65534\n$`},
+		{"no interface of the host", words("cat /sys/class/net/sink0/mtu"), `^$`},
+		{"busybox route", words("busybox route -n"), `(?m)^0\.0\.0\.0 +0\.0\.0\.0 +0\.0\.0\.0 +U +0 +0 +0 office$`},
+		{"busybox netstat", words("busybox netstat -rn"), `(?m)^10\.77\.0\.0 +0\.0\.0\.0 +255\.255\.255\.0 +U .* office$`},
+		{"sockets", []string{"/usr/bin/python3", "-c", listener + `print(open("/proc/net/tcp").read(), open("/proc/net/udp6").read())`},
+			`(?m)^ +\d: 00000000:1FBB 00000000:0000 0A (?s:.*)^ +\d: [0-9A-F]{6}0A:[0-9A-F]{4} 01004D0A:0050 01 (?s:.*) 0{32}:1FBC 0{32}:0000 07 `},
+		{"busybox netstat -l", []string{"/usr/bin/python3", "-c", listener + `import subprocess; subprocess.run(["busybox", "netstat", "-ltnu"])`},
+			`(?m)^tcp +0 +0 0\.0\.0\.0:8123 +0\.0\.0\.0:\* +LISTEN(?s:.*)^udp +0 +0 :::8124 `},
 	} {
-		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			outside := w.HostCmd(t.Context(), args...).AsUser(w.Home()).Result()
-			r := w.Umrun(t, p.Client(t).Conf, args...).Result()
-			if r.Stdout != outside.Stdout || !strings.Contains(r.Stdout, "sink0") {
-				t.Errorf("this is no longer a limit: outside %v\nin the view %v", outside, r)
+		t.Run(c.name, func(t *testing.T) {
+			r := w.Umrun(t, "office=wg:"+p.Client(t).Conf, c.args...).Result()
+			if !regexp.MustCompile(c.want).MatchString(r.Stdout) || strings.Contains(r.Stdout, "sink0") {
+				t.Errorf("want %s, got %v", c.want, r)
 			}
 		})
 	}
+	t.Run("no-proc", func(t *testing.T) {
+		args := words("cut -d: -f1 /proc/net/dev")
+		outside := w.HostCmd(t.Context(), args...).AsUser(w.Home()).Result()
+		r := w.UmrunFlags(t, append([]string{"--no-proc", "-n", p.Client(t).Conf, "--"}, args...)...).AsUser(w.Home()).Result()
+		if r.Stdout != outside.Stdout || !strings.Contains(r.Stdout, "sink0") {
+			t.Errorf("outside %v\nin the view %v", outside, r)
+		}
+	})
 	w.NoStrays(t)
 }
 

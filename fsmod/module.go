@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The module: its configuration, its rules, its end.
+
+package fsmod
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A Tree is a directory whose content is made when it is opened.
+type Tree interface {
+	// Open returns what is at a path, relative to the tree, "" for itself: the content
+	// of a file, or the entries of a directory. ENOENT and ENOTDIR are its errors, and
+	// ErrHost for what the host's own file is right for.
+	Open(path string) (Node, error)
+
+	// Has reports whether a name may occur as the last one of a path of a file, or
+	// directory, in the tree. It is asked at each open of the program and must be
+	// quick; it may err on the side of true.
+	Has(name string) bool
+}
+
+// A Node is a file or a directory.
+type Node struct {
+	Content []byte
+	Dir     bool
+	Entries []Entry // of a directory
+}
+
+// An Entry is a name in a directory.
+type Entry struct {
+	Name string
+	Dir  bool
+}
+
+// Config says which trees there are, by the paths that they cover, without symbolic
+// links: "/proc/net" stands for the network directory of every process.
+type Config struct {
+	Trees map[string]Tree
+	Log   *slog.Logger
+}
+
+// A Module serves the path calls of one target.
+type Module struct {
+	trees map[string]Tree
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	private string // the directory of directories; "": not made yet. Guarded by mu
+	closed  bool   // guarded by mu
+}
+
+// New makes a module. Close ends it.
+func New(conf Config) *Module { return &Module{trees: conf.Trees, log: conf.Log} }
+
+// Numbers of the i386 entry (arch/x86/entry/syscalls/syscall_32.tbl).
+const (
+	i386Open    = 5
+	i386Openat  = 295
+	i386Openat2 = 437
+)
+
+// Rules declares what the module must see: opens that can read.
+func (m *Module) Rules() intercept.Rules {
+	var rules intercept.Rules
+	add := func(arch intercept.Arch, nr int, f intercept.HandlerFunc, args ...intercept.Arg) {
+		rules = append(rules, intercept.Rule{Arch: arch, NR: nr, Args: args, Do: intercept.Notify, Handler: f})
+	}
+	for _, mode := range []uint64{unix.O_RDONLY, unix.O_RDWR} {
+		for _, e := range []struct {
+			arch     intercept.Arch
+			at, at32 int
+		}{{intercept.Native, unix.SYS_OPENAT, sysOpen}, {intercept.I386, i386Openat, i386Open}} {
+			add(e.arch, e.at, m.handleOpenat, intercept.ArgMasked(2, unix.O_ACCMODE, mode))
+			if e.at32 >= 0 {
+				add(e.arch, e.at32, m.handleOpen, intercept.ArgMasked(1, unix.O_ACCMODE, mode))
+			}
+		}
+	}
+	add(intercept.Native, unix.SYS_OPENAT2, m.handleOpenat2)
+	add(intercept.I386, i386Openat2, m.handleOpenat2)
+	return rules
+}
+
+// Close removes what the module made. Twice is fine.
+func (m *Module) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	if m.private == "" {
+		return nil
+	}
+	dir := m.private
+	m.private = ""
+	return os.RemoveAll(dir)
+}
+
+// has reports whether the last name of path occurs in a tree.
+func (m *Module) has(path string) bool {
+	path = strings.TrimRight(path, "/")
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	for at, t := range m.trees {
+		if name == at[strings.LastIndexByte(at, '/')+1:] || t.Has(name) {
+			return true
+		}
+	}
+	return name == "." || name == ".."
+}
