@@ -64,8 +64,6 @@ func full(family int, ap netip.AddrPort) (tcpip.FullAddress, error) {
 		}
 		f.NIC = tcpip.NICID(id)
 		a = a.WithZone("")
-	} else if a.Is6() && a.IsLinkLocalUnicast() {
-		return tcpip.FullAddress{}, unix.EINVAL // net/ipv6/tcp_ipv6.c:tcp_v6_connect
 	}
 	if !a.IsUnspecified() {
 		f.Addr = gvAddr(a)

@@ -7,7 +7,6 @@ package netstack
 
 import (
 	"net/netip"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -28,6 +27,9 @@ func (s *sock) Bind(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if f.NIC == 0 && needsScope(a.Addr()) {
+		f.NIC = s.device()
+	}
 	return bindErrno(s.endpoint().Bind(f))
 }
 
@@ -38,23 +40,23 @@ func (s *sock) bindable(a netip.Addr) error {
 	switch {
 	case s.family != unix.AF_INET6:
 		return nil
+	case s.proto == unix.IPPROTO_ICMPV6 && s.raw == nil && (a.IsMulticast() || needsScope(a) && a.Zone() == ""):
+		return unix.EINVAL // net/ipv4/ping.c:ping_check_bind_addr
 	case a.IsMulticast() && s.typ == unix.SOCK_STREAM:
 		return unix.EINVAL
 	case a.Is4In6() && so.GetV6Only():
 		return unix.EINVAL
-	case !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() || a.Is4In6():
+	case !needsScope(a):
 		return nil
 	}
-	nic := so.GetBindToDevice()
-	if z := a.Zone(); z != "" {
-		if n, err := strconv.ParseInt(z, 10, 32); err == nil {
-			nic = int32(n)
-		}
+	nic := zoneOf(a)
+	if nic == 0 {
+		nic = s.device()
 	}
 	switch {
 	case nic == 0:
 		return unix.EINVAL // it says nothing without an interface
-	case !s.st.gv.HasNIC(tcpip.NICID(nic)):
+	case !s.st.gv.HasNIC(nic):
 		return unix.ENODEV
 	}
 	return nil

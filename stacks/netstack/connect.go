@@ -56,6 +56,11 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if s.family == unix.AF_INET6 && a.Addr().Is4() {
 		return unix.EAFNOSUPPORT
 	}
+	if to := a.Addr().Unmap(); !to.IsMulticast() {
+		if err := s.connectScope(&f, to); err != nil {
+			return err
+		}
+	}
 	if to := a.Addr().Unmap(); to.IsMulticast() || s.st.broadcast(f) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}

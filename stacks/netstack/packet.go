@@ -98,6 +98,9 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if err := s.connectScope(&f, a.Addr()); err != nil {
+		return err
+	}
 	v, err := s.steer(&f, netip.Addr{}, true)
 	if err != nil {
 		return err

@@ -135,7 +135,7 @@ func (p *policy) judge(f stacks.Flow, oif int) (course, unix.Errno) {
 	if f.Dst.IsMulticast() && oif != 0 {
 		return course{nic: oif}, 0 // no route is needed
 	}
-	if e != 0 && f.Dst.Is4() && oif >= firstLinkNIC && p.up[oif] {
+	if e != 0 && f.Dst.Is4() && oif != 0 && p.up[oif] {
 		// With an interface and without a route the destination is believed to be on
 		// its link (net/ipv4/route.c:ip_route_output_key_hash_rcu).
 		return p.by(stacks.Route{Dst: netip.PrefixFrom(f.Dst, 32), IfIndex: oif}, f.Dst), 0
@@ -208,10 +208,11 @@ func (s *sock) steer(f *tcpip.FullAddress, src netip.Addr, twice bool) (v course
 		oif = int(s.endpoint().SocketOptions().GetBindToDevice())
 	}
 	dst := addrOf(unix.AF_INET, f.Addr, 0).Unmap()
-	if oif == 0 && dst.IsMulticast() {
+	named := oif != 0
+	if !named && dst.IsMulticast() && !p.plain {
 		oif = int(s.multicastNIC())
 	}
-	if p.plain && oif < firstLinkNIC || f.Addr.Len() == 0 || oif == loopbackNIC || oif != 0 && dst.Is6() && (dst.IsLinkLocalUnicast() || dst.IsMulticast()) {
+	if p.plain && oif == 0 || f.Addr.Len() == 0 || oif != 0 && dst.Is6() && (dst.IsLinkLocalUnicast() || dst.IsMulticast()) {
 		return course{}, nil
 	}
 	sport, dport := s.localName().Port(), f.Port
@@ -232,7 +233,7 @@ func (s *sock) steer(f *tcpip.FullAddress, src netip.Addr, twice bool) (v course
 	default:
 		return course{}, e
 	}
-	if v.nic != 0 {
+	if v.nic != 0 && (named || !dst.IsMulticast()) { // gVisor knows IP_MULTICAST_IF
 		f.NIC = tcpip.NICID(v.nic)
 	}
 	return v, nil

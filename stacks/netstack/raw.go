@@ -133,6 +133,16 @@ func (s *rawSocket) Bind(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if f.NIC == 0 && needsScope(ip) {
+		f.NIC = s.device()
+	}
+	switch {
+	case !needsScope(ip):
+	case f.NIC == 0:
+		return unix.EINVAL // net/ipv6/raw.c:rawv6_bind
+	case !s.st.gv.HasNIC(f.NIC):
+		return unix.ENODEV
+	}
 	s.in.mu.Lock()
 	connected := s.in.peer.IsValid()
 	s.in.mu.Unlock()
@@ -181,6 +191,12 @@ func (s *rawSocket) Connect(a netip.AddrPort) error {
 		s.in.local, s.in.source, s.in.remote, s.in.peer, s.in.dport = netip.Addr{}, netip.Addr{}, netip.Addr{}, netip.AddrPort{}, 0
 		return nil
 	}
+	if f, err := full(s.family, a); err == nil {
+		if err := s.connectScope(&f, a.Addr()); err != nil {
+			return err
+		}
+		a = withZone(a, f.NIC)
+	}
 	w, err := s.way(a, netip.Addr{}, stacks.Message{})
 	if err != nil {
 		return err
@@ -220,7 +236,7 @@ func (s *rawSocket) Names() (local, remote netip.AddrPort) {
 	if s.in.peer.IsValid() && s.in.dport != 0 {
 		remote = netip.AddrPortFrom(s.in.peer.Addr(), s.in.dport)
 	}
-	return netip.AddrPortFrom(a, port), remote
+	return withZone(netip.AddrPortFrom(a, port), s.in.dev), remote
 }
 
 // Peer implements stacks.Peered.

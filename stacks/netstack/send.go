@@ -33,6 +33,9 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		if err != nil {
 			return err
 		}
+		if err := s.sendScope(&f, m.Peer.Addr()); err != nil {
+			return err
+		}
 		if m.IfIndex != 0 && f.NIC == 0 {
 			f.NIC = tcpip.NICID(m.IfIndex)
 		}

@@ -102,7 +102,10 @@ func (s *sock) localName() netip.AddrPort {
 	if err != nil {
 		f = tcpip.FullAddress{}
 	}
-	return addrPort(s.family, f)
+	if f.NIC == 0 {
+		f.NIC = s.device()
+	}
+	return withZone(addrPort(s.family, f), f.NIC)
 }
 
 // remoteName returns what getpeername(2) reports, the zero value for ENOTCONN.

@@ -17,7 +17,7 @@ import (
 )
 
 func init() {
-	capable = append(capable, "raw 4", "raw 6", "rawsend 4", "rawsend 6", "rawfilter 4", "rawfilter 6", "rawerror 4", "rawerror 6", "sockopt raw4", "sockopt raw6")
+	capable = append(capable, "raw 4", "raw 6", "rawsend 4", "rawsend 6", "rawfilter 4", "rawfilter 6", "rawerror 4", "rawerror 6", "sockopt raw4", "sockopt raw6", "scope raw")
 }
 
 // rawPrograms open raw sockets, as an ordinary user.
