@@ -47,6 +47,10 @@ ip rule add to 10.32.0.0/16 blackhole pref 77
 try 10.30.0.1
 try 10.31.0.1
 try 10.32.0.1
+try 10.30.0.1 dev lo
+try 10.222.0.1 dev lo
+try 10.222.0.1
+try fd99::1 dev lo
 try 10.10.0.1
 ip rule add fwmark 7 to 10.10.0.0/16 prohibit pref 60
 try 10.10.0.1
@@ -258,13 +262,15 @@ func (w *transcript) told(most int, lines string, groups ...int) {
 // attempt tells what comes of connect, sendto and TCP's connect to an address.
 func attempt(words []string) string {
 	dst := netip.MustParseAddr(words[0])
-	port, mark := 9, 0
+	port, mark, dev := 9, 0, ""
 	var from netip.AddrPort
 	kinds := []string{"connect", "sendto", "tcp"}
 	for i := 1; i+1 < len(words); i += 2 {
 		switch v := words[i+1]; words[i] {
 		case "mark":
 			fmt.Sscan(v, &mark)
+		case "dev":
+			dev = v
 		case "bind":
 			from = netip.MustParseAddrPort(v)
 		case "tcp":
@@ -297,6 +303,9 @@ func attempt(words []string) string {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		if mark != 0 {
 			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark)
+		}
+		if err == nil && dev != "" {
+			err = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, dev)
 		}
 		if err == nil && from.IsValid() {
 			err = unix.Bind(fd, sockaddr(from.Addr(), int(from.Port())))

@@ -159,6 +159,9 @@ func (r *request) single(w *nlmsg.Writer) *nlmsg.Failure {
 
 // dump answers a request for all objects.
 func (r *request) dump(w *nlmsg.Writer) *nlmsg.Failure {
+	if f := r.strict(); f != nil {
+		return f
+	}
 	switch r.typ {
 	case unix.RTM_GETLINK:
 		r.links(w)

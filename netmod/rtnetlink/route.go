@@ -238,7 +238,7 @@ func (r *request) routes(w *nlmsg.Writer) *nlmsg.Failure {
 		if t := attrU32(attrs[unix.RTA_TABLE]); t != 0 {
 			table = t
 		}
-		if oif = attrU32(attrs[unix.RTA_OIF]); oif != 0 && byIndex(r.state, int(oif)) == nil {
+		if oif = attrU32(attrs[unix.RTA_OIF]); attrs[unix.RTA_OIF] != nil && byIndex(r.state, int(oif)) == nil {
 			return nlmsg.Fail(unix.ENODEV, "")
 		}
 	}
