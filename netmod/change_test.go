@@ -32,6 +32,7 @@ func init() {
 	targets["ip"] = ipTarget
 	targets["expiring"] = expiring
 	targets["groups"] = groups
+	targets["writes"] = writes
 	targets["told"] = told
 }
 
@@ -67,6 +68,27 @@ func groups(w *transcript) {
 		w.say("option %d: %d %v", name, v, err)
 	}
 }
+
+// writes asks by write(2), which no umrun sees the caller of.
+func writes(w *transcript) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	w.must("socket", err)
+	req := make([]byte, unix.NLMSG_HDRLEN+unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(req, uint32(len(req)))
+	binary.NativeEndian.PutUint16(req[4:], unix.RTM_GETLINK)
+	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST)
+	binary.NativeEndian.PutUint32(req[20:], 1)
+	_, err = unix.Write(fd, req)
+	w.result("write", err)
+	b := make([]byte, 4096)
+	_, err = unix.Read(fd, b)
+	w.result("read", err)
+	sa, err := unix.Getsockname(fd)
+	w.must("getsockname", err)
+	w.say("own port: %t, told as the port: %t", sa.(*unix.SockaddrNetlink).Pid == uint32(os.Getpid()), binary.NativeEndian.Uint32(b[12:]) == uint32(os.Getpid()))
+}
+
+func TestNetlinkWrites(t *testing.T) { compare(t, "writes", nil) }
 
 func TestGroups(t *testing.T) { compare(t, "groups", nil) }
 

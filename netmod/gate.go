@@ -7,8 +7,10 @@ package netmod
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,14 +43,40 @@ func newNook(fd int) (*nook, error) {
 	return &nook{path: path}, nil
 }
 
+// nookPrefix begins the names of directories that sockets are bound in. They are there
+// for microseconds.
+const nookPrefix = "umrun-nook-"
+
+// nookBases are where such directories can be, the best first.
+func nookBases() []string {
+	bases := []string{"/dev/shm", os.TempDir(), "/tmp"}
+	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
+		return append([]string{run}, bases...)
+	}
+	return bases
+}
+
+// sweepNooks removes the directories that a killed umrun of this user's has left.
+func sweepNooks(bases []string) {
+	const stale = time.Minute
+	for _, base := range bases {
+		dirs, _ := filepath.Glob(filepath.Join(base, nookPrefix+"*"))
+		for _, dir := range dirs {
+			var st unix.Stat_t
+			if unix.Lstat(dir, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || time.Since(time.Unix(st.Mtim.Unix())) < stale {
+				continue
+			}
+			_ = os.Remove(dir + "/s")
+			_ = os.Remove(dir)
+		}
+	}
+}
+
 // privateDir makes a directory of mode 0700 where sockets can be bound.
 func privateDir() (string, error) {
 	var first error
-	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", os.TempDir(), "/tmp"} {
-		if base == "" {
-			continue
-		}
-		dir, err := os.MkdirTemp(base, "umrun-")
+	for _, base := range nookBases() {
+		dir, err := os.MkdirTemp(base, nookPrefix)
 		if err == nil {
 			return dir, nil
 		}
@@ -84,6 +112,7 @@ type rendezvous struct {
 }
 
 func newRendezvous() (*rendezvous, error) {
+	sweepNooks(nookBases())
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)

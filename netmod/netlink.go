@@ -10,7 +10,6 @@ package netmod
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 
@@ -31,6 +30,7 @@ type netlink struct {
 
 	mu     sync.Mutex // a leaf
 	port   uint32     // nl_pid; 0 before bind or the first request
+	maker  int        // the thread group that made the socket; it is taken for who writes without a trap
 	groups uint64     // multicast groups that it is in: bit n is group n+1
 	echoed bool       // it was told what it asked for, as a group is
 	listed bool       // it has been in a group: NETLINK_LIST_MEMBERSHIPS tells of all
@@ -293,7 +293,10 @@ func (m *Module) announce(all []rtnetlink.Notification, by rtnetlink.Origin) {
 
 // SendMsg serves a native write.
 func (n *netlink) SendMsg(p []byte, _ stacks.Message) error {
-	n.request(p, os.Getpid())
+	n.mu.Lock()
+	by := n.maker
+	n.mu.Unlock()
+	n.request(p, by)
 	return nil
 }
 

@@ -222,6 +222,13 @@ var me = uint32(os.Getuid())
 
 // owned notes who made a socket that the program does not have yet.
 func (m *Module) owned(s socket, c *intercept.Call) {
+	if p, ok := s.(*packet); ok {
+		if n, ok := p.pkt.(*netlink); ok {
+			n.mu.Lock()
+			n.maker = c.Task.TGID()
+			n.mu.Unlock()
+		}
+	}
 	if me != 0 {
 		return // a program that can be supervised is the same user's
 	}
