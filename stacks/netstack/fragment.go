@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// UDP over IPv6 in fragments that fit a path that is narrower than the link.
+// Datagrams over IPv6 in fragments that fit a path that is narrower than the link.
 
 package netstack
 
 import (
+	"bytes"
 	"math"
 	"math/rand/v2"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -18,7 +20,7 @@ import (
 	"umrun/stacks"
 )
 
-// writeFragments sends one UDP datagram in packets of at most mtu bytes. IPv6
+// writeFragments sends one datagram, of UDP or a ping, in packets of at most mtu bytes. IPv6
 // routers do not fragment (RFC 8200 §4.5), and gVisor knows of the link's MTU only.
 // SO_SNDBUF does not count such datagrams.
 func (s *packetSocket) writeFragments(p []byte, to *tcpip.FullAddress, m stacks.Message, mtu int) tcpip.Error {
@@ -43,15 +45,26 @@ func (s *packetSocket) writeFragments(p []byte, to *tcpip.FullAddress, m stacks.
 		port = f.Port
 	}
 
-	whole := make([]byte, header.UDPMinimumSize+len(p))
-	copy(whole[header.UDPMinimumSize:], p)
-	h := header.UDP(whole)
-	h.Encode(&header.UDPFields{SrcPort: local.Port, DstPort: port, Length: uint16(len(whole))})
-	sum := checksum.Checksum(whole, r.PseudoHeaderChecksum(udp.ProtocolNumber, uint16(len(whole))))
-	if sum != math.MaxUint16 { // RFC 8200 §8.1: zero is sent as all ones
-		sum = ^sum
+	var whole []byte
+	if s.proto == unix.IPPROTO_UDP {
+		whole = make([]byte, header.UDPMinimumSize+len(p))
+		copy(whole[header.UDPMinimumSize:], p)
+		h := header.UDP(whole)
+		h.Encode(&header.UDPFields{SrcPort: local.Port, DstPort: port, Length: uint16(len(whole))})
+		sum := checksum.Checksum(whole, r.PseudoHeaderChecksum(udp.ProtocolNumber, uint16(len(whole))))
+		if sum != math.MaxUint16 { // RFC 8200 §8.1: zero is sent as all ones
+			sum = ^sum
+		}
+		h.SetChecksum(sum)
+	} else {
+		if len(p) < header.ICMPv6EchoMinimumSize || header.ICMPv6(p).Type() != header.ICMPv6EchoRequest || header.ICMPv6(p).Code() != 0 {
+			return &tcpip.ErrInvalidEndpointState{} // as gVisor's endpoint
+		}
+		whole = bytes.Clone(p)
+		h := header.ICMPv6(whole)
+		h.SetIdent(local.Port)
+		h.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: h, Src: r.LocalAddress(), Dst: r.RemoteAddress()}))
 	}
-	h.SetChecksum(sum)
 
 	hops, class := r.DefaultTTL(), uint8(0)
 	if n, err := ep.GetSockOptInt(tcpip.IPv6HopLimitOption); err == nil && n != tcpip.UseDefaultIPv6HopLimit {
@@ -74,7 +87,7 @@ func (s *packetSocket) writeFragments(p []byte, to *tcpip.FullAddress, m stacks.
 		header.IPv6(b).Encode(&header.IPv6Fields{
 			TrafficClass:      class,
 			PayloadLength:     uint16(header.IPv6FragmentHeaderSize + len(part)),
-			TransportProtocol: udp.ProtocolNumber,
+			TransportProtocol: transportOf(s.proto),
 			HopLimit:          hops,
 			SrcAddr:           r.LocalAddress(),
 			DstAddr:           r.RemoteAddress(),
@@ -89,6 +102,7 @@ func (s *packetSocket) writeFragments(p []byte, to *tcpip.FullAddress, m stacks.
 			ReserveHeaderBytes: int(r.MaxHeaderLength()),
 			Payload:            buffer.MakeWithData(b),
 		})
+		pkt.Owner = &owner{&s.sock}
 		err := r.WriteHeaderIncludedPacket(pkt)
 		pkt.DecRef()
 		if err != nil {

@@ -123,7 +123,7 @@ func (s *packetSocket) send(p []byte, m stacks.Message, o tcpip.WriteOptions, v4
 		switch {
 		case source:
 			return s.writeFrom(p, o.To, m)
-		case narrow != 0 && !v4 && s.proto == unix.IPPROTO_UDP:
+		case narrow != 0 && !v4:
 			return s.writeFragments(p, o.To, m, narrow)
 		}
 		return s.write(p, o, m.TOS, v4, narrow != 0)

@@ -84,6 +84,7 @@ func (s *packetSocket) writeFrom(p []byte, to *tcpip.FullAddress, m stacks.Messa
 		Payload:            buffer.MakeWithData(p),
 	})
 	defer pkt.DecRef()
+	pkt.Owner = &owner{&s.sock}
 	h := header.UDP(pkt.TransportHeader().Push(header.UDPMinimumSize))
 	pkt.TransportProtocolNumber = udp.ProtocolNumber
 	length := uint16(pkt.Size())

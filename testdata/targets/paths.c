@@ -162,6 +162,22 @@ static void size(void)
 		say("echo: %ld, %s", n, n == sizes[i] && !memcmp(big, back, n) ? "right" : errname(errno));
 	}
 	close(fd);
+
+	begin("paths/path-ping-%s", fam); // the path is known by now
+	fd = need("socket", socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM, six ? IPPROTO_ICMPV6 : IPPROTO_ICMP));
+	joined(fd, ip("FAR"), 0);
+	struct timeval tv = { 5, 0 };
+	need("SO_RCVTIMEO", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv));
+	for (int i = 0; i < LEN(sizes); i++) {
+		static char back[70000];
+		pattern(big, sizes[i], i);
+		memset(big, 0, 8);
+		big[0] = six ? (char)128 : ICMP_ECHO;
+		num("send", send(fd, big, sizes[i], 0));
+		long n = recv(fd, back, sizeof back, 0);
+		say("reply: %ld, %s", n, n == sizes[i] && !memcmp(big + 8, back + 8, n - 8) ? "right" : errname(errno));
+	}
+	close(fd);
 }
 
 int main(int argc, char **argv)
