@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What a killed umrun leaves.
+
 package netmod
 
 import (

@@ -52,6 +52,7 @@ func (s *Stack) State() stacks.State {
 			}
 			all.Routes = append(all.Routes, r)
 		}
+		all.Neighbours = append(all.Neighbours, s.neighboursOutward(n.n, st.Neighbours)...)
 		for _, t := range st.Tables {
 			if !slices.Contains(all.Tables, t) {
 				all.Tables = append(all.Tables, t)
@@ -188,6 +189,9 @@ func plainState(s stacks.State) stacks.State {
 	if len(s.Tables) == 0 {
 		s.Tables = nil
 	}
+	if len(s.Neighbours) == 0 {
+		s.Neighbours = nil
+	}
 	return s
 }
 
@@ -251,5 +255,6 @@ func (s *Stack) part(n *network, old, shown, next stacks.State) stacks.State {
 		}
 	}
 	want.Tables, want.Rules = slices.Clone(next.Tables), slices.Clone(next.Rules)
+	want.Neighbours = s.neighboursInward(n.n, next.Neighbours)
 	return want
 }

@@ -75,8 +75,12 @@ func TestSetState(t *testing.T) {
 	st.Routes = append(st.Routes, stacks.Route{Dst: prefix("10.9.0.0/24"), IfIndex: 3, Src: addr("10.9.0.1")},
 		stacks.Route{Dst: prefix(everywhere + "/32"), IfIndex: 3},
 		stacks.Route{Dst: prefix("203.0.113.0/24"), Type: unix.RTN_UNREACHABLE})
+	st.Neighbours = []stacks.Neighbour{{IfIndex: 3, Addr: addr("10.9.0.9"), State: unix.NUD_PERMANENT}}
 	if err := w.st.SetState(st); err != nil {
 		t.Fatal(err)
+	}
+	if a, b, all := w.a.near.State().Neighbours, w.b.near.State().Neighbours, w.st.State().Neighbours; len(a) != 0 || len(b) != 1 || b[0].IfIndex != 2 || len(all) != 1 || all[0].IfIndex != 3 {
+		t.Errorf("neighbours %+v and %+v, in all %+v", a, b, all)
 	}
 	b := w.b.near.State()
 	if b.Interfaces[1].MTU != 1300 || !slices.Contains(b.Interfaces[1].Addrs, prefix("10.9.0.1/24")) || b.Interfaces[1].Name != "b0" || b.Interfaces[1].Index != 2 {
