@@ -94,3 +94,13 @@ type LinkConfig struct {
 	MTU    int              // bytes of the network layer; the link's own if zero
 	MAC    net.HardwareAddr // of an Ethernet link; nil: the stack makes one up, locally administered
 }
+
+// A TUNServer is implemented by links that can serve a TUN device of the kernel
+// themselves. A kernel stack then moves no packets at all.
+type TUNServer interface {
+	// ServeTUN makes the device's packets those of the link, instead of Read, Write
+	// and what else moves any. fd is a TUN device with IFF_NO_PI and IFF_VNET_HDR,
+	// non-blocking; it is the link's from then on, also on an error, and is closed
+	// with it. It is called at most once.
+	ServeTUN(fd int) error
+}

@@ -5,6 +5,7 @@
 package wg
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -22,13 +23,22 @@ const batch = conn.IdealBatchSize
 
 // A tunDevice is the tun.Device that the device reads and writes: Read takes from
 // the stack, Write gives to it.
+//
+// A device of the kernel takes their place once it is there.
 type tunDevice struct {
 	mtu    int
 	events chan tun.Event
 	once   sync.Once
 	out    outbox
 	in     inbox
+	kernel atomic.Pointer[kernelTUN] // nil: the stack is a userspace one
+
+	mu     sync.Mutex // guards closed, and that kernel is set
+	closed bool
 }
+
+// kernelTUN is a tun.Device behind a pointer.
+type kernelTUN struct{ tun.Device }
 
 var _ tun.Device = (*tunDevice)(nil)
 
@@ -41,12 +51,39 @@ func newTUN(mtu int) *tunDevice {
 
 // Read waits for packets of the stack; tun.Device says what the arguments are.
 func (t *tunDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	return t.out.read(bufs, sizes, offset)
+	if k := t.kernel.Load(); k != nil {
+		return k.Read(bufs, sizes, offset)
+	}
+	n, err := t.out.read(bufs, sizes, offset)
+	if err != nil && t.kernel.Load() != nil {
+		return 0, nil // the device asks again
+	}
+	return n, err
 }
 
 // Write gives decrypted packets to the stack, and waits until it has taken them.
 func (t *tunDevice) Write(bufs [][]byte, offset int) (int, error) {
-	return t.in.write(bufs, offset)
+	if k := t.kernel.Load(); k != nil {
+		return k.Write(bufs, offset)
+	}
+	n, err := t.in.write(bufs, offset)
+	if k := t.kernel.Load(); err != nil && k != nil {
+		return k.Write(bufs, offset) // nothing was taken: nobody ever read
+	}
+	return n, err
+}
+
+// serve puts a device of the kernel in the place of the hand-overs, which end.
+func (t *tunDevice) serve(k tun.Device) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return errors.Join(os.ErrClosed, k.Close())
+	}
+	t.kernel.Store(&kernelTUN{k})
+	t.out.close()
+	t.in.close()
+	return nil
 }
 
 func (t *tunDevice) File() *os.File           { return nil }
@@ -57,12 +94,20 @@ func (t *tunDevice) BatchSize() int           { return batch }
 
 // Close ends both directions; everything blocked returns os.ErrClosed.
 func (t *tunDevice) Close() error {
+	var err error
 	t.once.Do(func() {
-		t.out.close()
-		t.in.close()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.closed = true
+		if k := t.kernel.Load(); k != nil {
+			err = k.Close()
+		} else {
+			t.out.close()
+			t.in.close()
+		}
 		close(t.events)
 	})
-	return nil
+	return err
 }
 
 // An outbox is the way from the stack to the device. The device's only reader

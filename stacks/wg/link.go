@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
 
 	"umrun/stacks"
 )
@@ -61,6 +62,7 @@ var (
 
 	_ stacks.TryWriter = (*Link)(nil)
 	_ stacks.Pusher    = (*Link)(nil)
+	_ stacks.TUNServer = (*Link)(nil)
 )
 
 // Open starts WireGuard as cfg says, which must not change afterwards, and sends
@@ -206,6 +208,16 @@ func (l *Link) Push(f func(packet []byte)) {
 	l.tun.in.mu.Lock()
 	defer l.tun.in.mu.Unlock()
 	l.tun.in.push = f
+}
+
+// ServeTUN has the device read and write a TUN device of the kernel, as if it had been
+// made for it; see [stacks.TUNServer].
+func (l *Link) ServeTUN(fd int) error {
+	k, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		return fmt.Errorf("serve a TUN device: %w", err)
+	}
+	return linkError(l.tun.serve(k))
 }
 
 // TryWrite is Write as far as the device has buffers ready; see stacks.TryWriter.

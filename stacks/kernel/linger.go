@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What is on its way when the program has ended.
+
+package kernel
+
+import (
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+var _ stacks.Lingerer = (*Stack)(nil)
+
+// sockDiagByFamily is the only message of sock_diag(7).
+const sockDiagByFamily = 20
+
+// TCP states, net/tcp_states.h.
+const (
+	tcpEstablished = 1
+	tcpFinWait1    = 4
+	tcpCloseWait   = 8
+	tcpLastAck     = 9
+	tcpClosing     = 11
+)
+
+// leaving are the states in which a connection may still have something to say.
+const leaving = 1<<tcpEstablished | 1<<tcpFinWait1 | 1<<tcpCloseWait | 1<<tcpLastAck | 1<<tcpClosing
+
+// Undelivered asks sock_diag(7) for connections that nobody has open any more and
+// whose peers have not acknowledged everything, and the links for packets that wait to
+// be taken. In a namespace that lives on without us nothing has to be waited for.
+func (s *Stack) Undelivered() (bytes, waiting int) {
+	if !s.private {
+		return 0, 0
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		for _, c := range s.connections(family) {
+			if !c.open && c.unacked > 0 {
+				bytes += c.unacked - 1
+				waiting++
+			}
+		}
+	}
+	for _, d := range s.links {
+		if d.waits() {
+			waiting++
+		}
+	}
+	return bytes, waiting
+}
+
+// A connection is what sock_diag(7) says of a TCP socket.
+type connection struct {
+	cookie  uint64 // SO_COOKIE
+	unacked int    // bytes, of which a FIN is one
+	open    bool   // somebody has a descriptor
+}
+
+// connections lists those that may still have something to say. struct inet_diag_msg
+// has the cookie at 44, the unacknowledged bytes at 60 and the inode, which is 0 once
+// the socket is closed, at 68.
+func (s *Stack) connections(family uint8) (all []connection) {
+	const (
+		requestLen = 56 // struct inet_diag_req_v2
+		messageLen = 72
+	)
+	q := make([]byte, requestLen)
+	q[0], q[1] = family, unix.IPPROTO_TCP
+	native.PutUint32(q[4:], leaving)
+	ms, err := s.diag.execute(sockDiagByFamily, netlink.Dump, q)
+	if err != nil {
+		s.log.Debug("connections that end", "err", err)
+		return nil
+	}
+	for _, m := range ms {
+		if m.Header.Type != sockDiagByFamily || len(m.Data) < messageLen {
+			continue
+		}
+		all = append(all, connection{
+			cookie:  native.Uint64(m.Data[44:]),
+			unacked: int(native.Uint32(m.Data[60:])),
+			open:    native.Uint32(m.Data[68:]) != 0,
+		})
+	}
+	return all
+}
+
+// leftBy returns what a closed socket has still to send, the FIN not counted; done says
+// that there is nothing.
+func (s *Stack) leftBy(family int, cookie uint64) (bytes int, done bool) {
+	for _, c := range s.connections(uint8(family)) {
+		if c.cookie == cookie && c.unacked > 0 {
+			return c.unacked - 1, false
+		}
+	}
+	return 0, true
+}
