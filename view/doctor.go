@@ -16,14 +16,16 @@ import (
 
 	"umrun/intercept"
 	"umrun/netmod/dns"
+	"umrun/stacks/kernel"
 )
 
 // Doctor looks at everything that a view needs of the machine, by trying it. It
 // changes nothing but the calling process, which becomes a subreaper and not
 // dumpable; it needs [Init], as a view does. The order is fixed.
 func Doctor(ctx context.Context) []Finding {
+	stack := checkKernelStack()
 	fs := checkKernel(intercept.Probe(ctx))
-	return append(fs, checkFiles(), checkPing(), checkUDPBuffers(), checkResolvConf())
+	return append(fs, stack, checkFiles(), checkPing(), checkUDPBuffers(), checkResolvConf())
 }
 
 // features gives the names that are stable, of those that Probe gives.
@@ -87,6 +89,20 @@ func checkFiles() Finding {
 	if l.Max < 4096 {
 		f.Verdict = Note
 		f.Mend = "ulimit -Hn 65536, or nofile in /etc/security/limits.conf, for programs with many connections"
+	}
+	return f
+}
+
+// checkKernelStack tells what stack=auto takes, and why.
+func checkKernelStack() Finding {
+	err := kernel.Probe(true)
+	if err == nil {
+		return Finding{Name: "kernel-stack", Verdict: OK, Text: "stack=kernel works (a user namespace and a TUN device in it), and stack=auto takes it"}
+	}
+	f := Finding{Name: "kernel-stack", Verdict: Note, Text: "stack=auto takes netstack: " + err.Error()}
+	var un *kernel.UnavailableError
+	if errors.As(err, &un) {
+		f.Mend = un.Mend + ", for stack=kernel"
 	}
 	return f
 }

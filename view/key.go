@@ -78,8 +78,6 @@ func (n Network) supported() error {
 			return NotBuilt(fmt.Sprintf("-n %s: the key %s", n.Spec, k.Name))
 		case kinds[n.Kind]&def.needs == 0:
 			return badConfig("-n %s: the key %s does not go with %s", n.Spec, k.Name, n.Kind)
-		case k.Name == "stack" && k.Value == "kernel":
-			return NotBuilt(fmt.Sprintf("-n %s: the kernel stack", n.Spec))
 		}
 	}
 	if p := n.impairment(); p != nil && p.Jitter != "" && p.Delay == "" {

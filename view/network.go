@@ -82,6 +82,10 @@ func newNetwork(n Network) (network, error) {
 		return newProxy(n)
 	case None:
 		return noneNetwork{n}, nil
+	case NetNS:
+		return newNetNS(n)
+	case Host:
+		return hostNetwork{n}, nil
 	}
 	return nil, NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
 }
@@ -104,15 +108,26 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	}
 	if o.stack == nil {
 		n.impair(o.links)
-		if o.stack, err = p.newStack(i, o.links); err != nil {
+		if p.Networks[i].Stack == "kernel" {
+			o.stack, err = p.newKernelStack(i, o.links)
+		} else {
+			o.stack, err = p.newStack(i, o.links)
+		}
+		if err != nil {
 			o.close()
-			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
+			return opened{}, kernelProblem(n, err)
 		}
 		o.links = nil // the stack's now
 		o.wait = awaitUnique(o.stack, o.wait)
 	}
 	if o.resolver == nil {
 		o.resolver = p.newStub(i, o.stack)
+	}
+	if k, ok := o.stack.(*kernelStack); ok && len(p.conf.Networks) == 1 {
+		if err := k.serveNames(p.listen, o.resolver); err != nil {
+			o.close()
+			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
+		}
 	}
 	return o, nil
 }

@@ -76,7 +76,7 @@ type PlanPeer struct {
 
 // PlanDNS says who answers names.
 type PlanDNS struct {
-	Mode    string   `json:"mode"`    // tunnel, proxy, none, or an address
+	Mode    string   `json:"mode"`    // tunnel, proxy, none, an address, or program: it asks without us
 	Servers []string `json:"servers"` // asked through the network
 	Search  []string `json:"search"`
 	Listen  []string `json:"listen"` // where the program asks
@@ -156,7 +156,7 @@ func planNetworks(conf Config) (*Plan, error) {
 			t.shareNames(p.nets)
 		}
 		d, warnings := net.describe()
-		d.Name, d.Kind, d.Stack = n.Name, n.Kind, "netstack"
+		d.Name, d.Kind, d.Stack = n.Name, n.Kind, p.stackName(n)
 		d.CC, _ = n.value("cc")
 		d.RcvBuf, d.SndBuf = n.bytes("rcvbuf"), n.bytes("sndbuf")
 		if d.Addresses == nil {
@@ -169,6 +169,9 @@ func planNetworks(conf Config) (*Plan, error) {
 		p.Networks = append(p.Networks, d)
 		p.Warnings = append(p.Warnings, warnings...)
 		p.nets = append(p.nets, net)
+		if err := p.checkKernel(len(p.nets) - 1); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.planRules(); err != nil {
 		return nil, err
@@ -208,6 +211,9 @@ func (p *Plan) planDNS() error {
 // of mode.
 func (p *Plan) planStub(i int, mode string, resolv dns.Resolv) (string, dns.Config, error) {
 	n := p.conf.Networks[i]
+	if n.asksItself() {
+		return p.planOwnStub(i, mode, resolv)
+	}
 	if mode == "" {
 		mode = "tunnel"
 	}

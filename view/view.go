@@ -24,6 +24,7 @@ import (
 	"umrun/netmod"
 	"umrun/netmod/leak"
 	"umrun/stacks"
+	"umrun/stacks/kernel"
 	"umrun/stacks/proxy"
 	"umrun/stacks/wg"
 )
@@ -31,7 +32,10 @@ import (
 // Init must be the first thing that main, or TestMain, does: the process that
 // becomes the program is a copy of the calling one and does not come back from
 // it. Everywhere else it does nothing.
-func Init() { intercept.ChildMain() }
+func Init() {
+	intercept.ChildMain()
+	kernel.ChildMain()
+}
 
 // LibseccompVersion returns the version of the library that compiles the filter.
 func LibseccompVersion() string { return intercept.LibseccompVersion() }

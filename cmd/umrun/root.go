@@ -76,10 +76,14 @@ Networks (-n):
   nat         own address 10.0.2.15, NAT to the host; nat,host-loopback: 10.0.2.2 is this host
   none        loopback only
   tap:NAME    a TAP device, yours or new: tap:tap0,ip=192.0.2.7/24,gw=192.0.2.1   tun:NAME  a TUN device
+  netns:PATH  a network namespace, as /run/netns/NAME
+  host        the host's own network; the doors to its daemons stay shut
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
   -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured
               with it, the rest to the first; --route says more
   Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=
+  stack=netstack|kernel|auto  TCP/IP of umrun's own, that of the kernel in a namespace
+                              (faster; wants user namespaces and /dev/net/tun), or what works
   and a bad network to try a program on: rate=10mbit delay=20ms jitter=5ms loss=0.5%  (each way)
   Without -n: the profile "default" if there is one, else nat.
 

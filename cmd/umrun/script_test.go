@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"umrun/stacks/kernel"
 	"umrun/view"
 )
 
@@ -30,8 +31,8 @@ const raceEnv = "atexit_sleep_ms=0"
 //
 //	status N COMMAND [ARG...]   run it and want exit status N
 //
-// and beside its conditions [root] and [notify], the latter for machines on which
-// calls can be intercepted.
+// and beside its conditions [root], [userns] for machines that allow network namespaces,
+// and [notify] for those on which calls can be intercepted.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "../../testdata/script",
@@ -44,6 +45,8 @@ func TestScript(t *testing.T) {
 			switch cond {
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "userns":
+				return kernel.Probe(false) == nil, nil
 			case "notify":
 				for _, f := range view.Doctor(t.Context()) {
 					if f.Verdict == view.Fail {

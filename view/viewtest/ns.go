@@ -68,6 +68,9 @@ func (n *NS) enter() error {
 	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
+	if err := openTUN(); err != nil {
+		return err
+	}
 	n.tid = unix.Gettid()
 	var err error
 	if n.net, err = os.Open(n.Path()); err != nil {
@@ -79,6 +82,20 @@ func (n *NS) enter() error {
 	}
 	n.ino = st.Ino
 	return nil
+}
+
+// openTUN lets everyone make TUN devices, as udev does on most machines.
+func openTUN() error {
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		return nil // tests that need one say so
+	}
+	if err := unix.Mount("tmpfs", "/dev/net", "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755"); err != nil {
+		return fmt.Errorf("mount /dev/net: %w", err)
+	}
+	if err := unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))); err != nil {
+		return fmt.Errorf("make /dev/net/tun: %w", err)
+	}
+	return os.Chmod("/dev/net/tun", 0o666) // whatever the umask
 }
 
 // Path names the network namespace, for ip(8) and setns(2).

@@ -26,6 +26,8 @@ type uplink struct {
 	// gaps are the clients that cannot work here, by the beginnings of their names, and
 	// why: they must fail.
 	gaps map[string]string
+
+	few []string // if any: those of quickClients that make test runs here
 }
 
 func (u uplink) String() string { return u.link + ", " + u.stack }
@@ -100,10 +102,20 @@ func overDevice(kind, stack string) uplink {
 func uplinks() []uplink {
 	return []uplink{
 		tunnel,
+		overWireGuard("kernel"),
 		overNAT("netstack"),
+		overNAT("kernel"),
 		overDevice("tap", "netstack"),
 		overDevice("tun", "netstack"),
+		few(overDevice("tap", "kernel")), // two seconds each, for duplicate addresses
+		few(overDevice("tun", "kernel")),
 	}
+}
+
+// few has make test run only what would fail first.
+func few(u uplink) uplink {
+	u.few = []string{"curl-v6", "curl-name", "wget-big"}
+	return u
 }
 
 // nativeNS is the namespace that has the native tunnel, which is up.
