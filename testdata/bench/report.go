@@ -82,10 +82,10 @@ func (r *report) pairs(title string, todo []row, got [][2][]sample) {
 			ratio = append(ratio, v[0][j]/v[1][j])
 		}
 		verdict := ""
-		if row.target {
-			verdict = fmt.Sprintf("%.2f ok", floor)
-			if median(ratio) < floor {
-				verdict, r.ok = fmt.Sprintf("%.2f MISSED", floor), false
+		if row.target > 0 {
+			verdict = fmt.Sprintf("%.2f ok", row.target)
+			if median(ratio) < row.target {
+				verdict, r.ok = fmt.Sprintf("%.2f MISSED", row.target), false
 			}
 		}
 		latency := ""
