@@ -18,6 +18,7 @@ import (
 
 	"umrun/stacks"
 	"umrun/stacks/multihome"
+	"umrun/stacks/route"
 )
 
 // patience bounds every wait; hush is how long a test looks for what must not happen.
@@ -32,8 +33,9 @@ const everywhere = "198.51.100.7"
 
 // A world is a view of two networks, a and b.
 type world struct {
-	st   *multihome.Stack
-	a, b side
+	st    *multihome.Stack
+	table *route.Table
+	a, b  side
 }
 
 func newWorld(t testing.TB, rules ...string) *world {
@@ -42,7 +44,8 @@ func newWorld(t testing.TB, rules ...string) *world {
 		a: newSide(t, "a0", []string{"10.1.0.1/24", "fd01::1/64"}, []string{"10.1.0.2/24", "fd01::2/64"}, everywhere+"/32", "2001:db8::7/128"),
 		b: newSide(t, "b0", []string{"10.2.0.1/24", "fd02::1/64"}, []string{"10.2.0.2/24", "fd02::2/64"}, everywhere+"/32", "2001:db8::7/128"),
 	}
-	w.st = multihome.New(newTable(t, rules, w.a.addrs, w.b.addrs), w.a.near, w.b.near)
+	w.table = newTable(t, rules, w.a.addrs, w.b.addrs)
+	w.st = multihome.New(w.table, w.a.near, w.b.near)
 	return w
 }
 

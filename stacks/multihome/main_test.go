@@ -27,6 +27,7 @@ func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 // link.
 type side struct {
 	near, far *netstack.Stack
+	link      stacks.Link // of near
 	addrs     []netip.Prefix
 }
 
@@ -47,7 +48,7 @@ func newSide(t testing.TB, name string, near, far []string, dsts ...string) side
 		t.Cleanup(func() { s.Close() })
 		return s
 	}
-	s := side{}
+	s := side{link: a}
 	everything := []stacks.Route{{Dst: prefix("0.0.0.0/0")}, {Dst: prefix("::/0")}}
 	s.near = mk(name, a, near, everything...)
 	s.far = mk("eth0", b, append(far, dsts...), everything...)

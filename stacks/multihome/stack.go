@@ -40,6 +40,7 @@ var (
 	_ stacks.Lister     = (*Stack)(nil)
 	_ stacks.Tapper     = (*Stack)(nil)
 	_ stacks.Notifier   = (*Stack)(nil)
+	_ stacks.Lingerer   = (*Stack)(nil)
 )
 
 // New makes one stack of several, whose places are the numbers that table knows them
@@ -172,6 +173,17 @@ func (s *Stack) Notify(f func()) (stop func()) {
 			stop()
 		}
 	}
+}
+
+// Undelivered tells what is on its way on all networks.
+func (s *Stack) Undelivered() (bytes, waiting int) {
+	for _, n := range s.nets {
+		if l, ok := n.stack.(stacks.Lingerer); ok {
+			b, w := l.Undelivered()
+			bytes, waiting = bytes+b, waiting+w
+		}
+	}
+	return bytes, waiting
 }
 
 // Inject puts a packet onto an interface.
