@@ -23,9 +23,15 @@ const maxIP = 65535
 // IP, or of another size stand alone, as do packets that are not TCP. Packets of
 // one flow never change their order; packets of different flows may.
 //
+// With Ethernet set, packets are frames, and what a Hdr says counts from the frame's
+// start. Frames of another EtherType than IP's, tagged ones too, stand alone; a flow is
+// also one of the same link header.
+//
 // The IPv4 identification of a merged packet is that of its first segment; it
 // means nothing in packets that are not fragments (RFC 6864 §4.1).
 type Coalescer struct {
+	Ethernet bool // constant while there are runs
+
 	bufs  [][]byte
 	sizes []int
 	n     int // buffers in use
@@ -36,6 +42,7 @@ type Coalescer struct {
 
 // A run is a super-segment that may still grow.
 type run struct {
+	link   []byte // header in front of it
 	packet []byte // as far as it got; the headers are the first segment's
 	buf    int    // index of its buffer
 	hl     int    // bytes of headers
@@ -59,27 +66,34 @@ func (c *Coalescer) Len() int { return c.n }
 // there was no room left, and then took nothing.
 func (c *Coalescer) Add(packet []byte) bool {
 	var l layers
+	var link []byte
+	if c.Ethernet {
+		if !IsIP(packet) {
+			return c.alone(nil, packet, 0)
+		}
+		link, packet = packet[:etherLen], packet[etherLen:]
+	}
 	if !l.parse(packet) {
-		return c.alone(packet, 0)
+		return c.alone(link, packet, 0)
 	}
 	packet = packet[:l.end]
 	if l.fragment {
-		return c.alone(packet, 0) // Verify saw no transport checksum
+		return c.alone(link, packet, 0) // Verify saw no transport checksum
 	}
 	if l.proto != protoTCP || !l.plain || l.end-l.l4 < tcpLen {
-		return c.alone(packet, DataValid)
+		return c.alone(link, packet, DataValid)
 	}
 	tcp := packet[l.l4:]
 	hl := l.l4 + int(tcp[12]>>4)*4
 	if hl > l.end {
-		return c.alone(packet, 0)
+		return c.alone(link, packet, 0)
 	}
 	data := packet[hl:]
 	flags := tcp[13]
 	mergeable := len(data) > 0 && flags&^(tcpPSH|tcpECE) == tcpACK
 	// Whatever does not continue the run of its flow ends it: its buffer comes
 	// before the one that this packet gets.
-	if i := c.find(packet, &l); i >= 0 {
+	if i := c.find(link, packet, &l); i >= 0 {
 		if mergeable && c.runs[i].fits(packet, hl, &l) {
 			c.append(i, data, flags)
 			return true
@@ -89,12 +103,14 @@ func (c *Coalescer) Add(packet []byte) bool {
 		}
 		c.close(i)
 	}
-	if !c.alone(packet, DataValid) {
+	if !c.alone(link, packet, DataValid) {
 		return false
 	}
 	if mergeable && flags&tcpPSH == 0 {
+		b := c.bufs[c.n-1][HdrLen:]
 		c.open(run{
-			packet: c.bufs[c.n-1][HdrLen : HdrLen+len(packet)],
+			link:   b[:len(link)],
+			packet: b[len(link) : len(link)+len(packet)],
 			buf:    c.n - 1,
 			hl:     hl,
 			l4:     l.l4,
@@ -116,25 +132,31 @@ func (c *Coalescer) Flush() int {
 	return n
 }
 
-// alone puts packet into a buffer of its own.
-func (c *Coalescer) alone(packet []byte, flags uint8) bool {
+// AddUnverified takes a copy of a packet for which [Verify] was false, or was not
+// asked, and leaves that to the reader. It reports false as [Coalescer.Add] does.
+func (c *Coalescer) AddUnverified(packet []byte) bool { return c.alone(nil, packet, 0) }
+
+// alone puts packet, behind its link header, into a buffer of its own.
+func (c *Coalescer) alone(link, packet []byte, flags uint8) bool {
 	if c.n == len(c.bufs) {
 		return false
 	}
 	b := c.bufs[c.n]
 	Hdr{Flags: flags}.Encode(b)
-	c.sizes[c.n] = HdrLen + copy(b[HdrLen:], packet)
+	n := HdrLen + copy(b[HdrLen:], link)
+	c.sizes[c.n] = n + copy(b[n:], packet)
 	c.n++
 	return true
 }
 
 // find returns the open run of packet's flow, or -1.
-func (c *Coalescer) find(packet []byte, l *layers) int {
+func (c *Coalescer) find(link, packet []byte, l *layers) int {
 	for i := range c.runs[:c.nruns] {
 		r := &c.runs[i]
 		if r.l4 == l.l4 && // which tells IPv4 from IPv6, since both are plain
 			bytes.Equal(r.packet[r.l4:r.l4+4], packet[l.l4:l.l4+4]) && // ports
-			bytes.Equal(l.addrs(r.packet), l.addrs(packet)) {
+			bytes.Equal(l.addrs(r.packet), l.addrs(packet)) &&
+			bytes.Equal(r.link, link) {
 			return i
 		}
 	}
@@ -200,9 +222,9 @@ func (c *Coalescer) close(i int) {
 	h := Hdr{
 		Flags:      DataValid | NeedsCsum,
 		GSOType:    GSOTCPv4,
-		HdrLen:     uint16(r.hl),
+		HdrLen:     uint16(len(r.link) + r.hl),
 		GSOSize:    uint16(r.size),
-		CsumStart:  uint16(r.l4),
+		CsumStart:  uint16(len(r.link) + r.l4),
 		CsumOffset: 16,
 	}
 	p := r.packet
@@ -219,5 +241,5 @@ func (c *Coalescer) close(i int) {
 	// The pseudo header's sum, so that the packet can go on to another medium.
 	putSum(p[r.l4+16:], fold(pseudo(addrs, protoTCP, len(p)-r.l4)))
 	h.Encode(c.bufs[r.buf])
-	c.sizes[r.buf] = HdrLen + len(p)
+	c.sizes[r.buf] = HdrLen + len(r.link) + len(p)
 }

@@ -18,6 +18,7 @@ var ErrMalformed = errors.New("offload: header does not fit the packet")
 // of buffers is full and go on in the next one. The zero value has no packet.
 type Splitter struct {
 	hdr    Hdr
+	link   []byte // header in front of each piece; see ResetFrame
 	packet []byte // up to the end that the IP header says
 	l      layers
 	hl     int // bytes of all headers, which every piece repeats
@@ -105,11 +106,12 @@ func (s *Splitter) Next(dst []byte) (int, error) {
 	}
 	// The only copy of the payload; the sum then reads it from the cache.
 	chunk := s.packet[s.next:min(s.next+s.size, len(s.packet))]
-	n := s.hl + len(chunk)
+	n := len(s.link) + s.hl + len(chunk)
 	if len(dst) < n {
 		return 0, ErrShort
 	}
-	dst = dst[:n]
+	copy(dst, s.link)
+	dst = dst[len(s.link):n]
 	copy(dst, s.packet[:s.hl])
 	copy(dst[s.hl:], chunk)
 	first, last := s.next == s.hl, s.next+len(chunk) == len(s.packet)
