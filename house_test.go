@@ -86,6 +86,7 @@ var rules = []rule{
 	{to: "umrun/stacks/netstack", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks"}, deps: true},
 	{to: "umrun/stacks/wg", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/wg"}, deps: true},
 	{to: "umrun/stacks/kernel", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/kernel"}, deps: true},
+	{to: "umrun/stacks/vde", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/vde"}, deps: true},
 	{to: "umrun/stacks/nat", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/nat"}, deps: true},
 	{to: "github.com/gaissmai/bart", only: []string{"umrun/stacks/route"}},
 	{to: "umrun/stacks/multihome", only: []string{"umrun/view", "umrun/stacks/multihome"}},
