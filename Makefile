@@ -23,9 +23,9 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
 	dig:bind9-dnsutils ping:iputils-ping traceroute:traceroute tracepath:iputils-tracepath mtr:mtr-tiny nmap:nmap fping:fping hping3:hping3 ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
 	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux rsync:rsync \
-	nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools \
+	vde_switch:vde-switch vde_plug:vdeplug nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools \
 	dhclient:isc-dhcp-client
-TEST_DEV    := gcc-multilib python3
+TEST_DEV    := gcc-multilib python3 libvdeplug-vlan
 PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
 	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh nmap:nmap \
 	firefox-esr:firefox-esr

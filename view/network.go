@@ -86,6 +86,8 @@ func newNetwork(n Network) (network, error) {
 		return newNetNS(n)
 	case Host:
 		return hostNetwork{n}, nil
+	case VDE:
+		return newVDE(n)
 	}
 	return nil, NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
 }

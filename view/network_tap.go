@@ -40,17 +40,26 @@ func (t *tapNetwork) open(_ context.Context, log *slog.Logger) (opened, error) {
 	if t.ether {
 		o.Type = stacks.LinkEthernet
 	}
+	l, err := openDevice(t.Spec, o, log)
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{links: []stacks.LinkConfig{t.link(l)}}, nil
+}
+
+// openDevice opens a device for the network of spec. Errors are Problems.
+func openDevice(spec string, o tap.Options, log *slog.Logger) (*tap.Link, error) {
 	l, err := tap.Open(o)
 	var r *tap.Refusal
 	switch {
 	case errors.As(err, &r):
-		return opened{}, &Problem{Code: ExitMachine, What: fmt.Sprintf("-n %s: %s", t.Spec, r.What), Why: r.Why, Try: r.Try, Err: r.Err}
+		return nil, &Problem{Code: ExitMachine, What: fmt.Sprintf("-n %s: %s", spec, r.What), Why: r.Why, Try: r.Try, Err: r.Err}
 	case err != nil:
-		return opened{}, err
+		return nil, err
 	}
 	if !l.Up() {
 		log.Warn(fmt.Sprintf("%s is down: nothing passes until somebody runs: ip link set %s up", l.Name(), l.Name()))
 	}
-	log.Info("device is open", "device", l.Name(), "mtu", cmp.Or(t.addressing.mtu, l.MTU()))
-	return opened{links: []stacks.LinkConfig{t.link(l)}}, nil
+	log.Info("device is open", "device", l.Name(), "mtu", cmp.Or(o.MTU, l.MTU()))
+	return l, nil
 }

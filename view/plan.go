@@ -43,6 +43,7 @@ type PlanNetwork struct {
 	Kind         Kind        `json:"kind"`
 	File         string      `json:"file,omitempty"`
 	Device       string      `json:"device,omitempty"` // of the host
+	URL          string      `json:"url,omitempty"`    // of a VDE network
 	Stack        string      `json:"stack"`
 	MTU          int         `json:"mtu,omitempty"` // bytes of the inner packet
 	MAC          string      `json:"mac,omitempty"`

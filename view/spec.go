@@ -52,7 +52,7 @@ var kinds = map[Kind]trait{
 	NAT:         isBuilt | hasStack | hasLink | hasDNS | isNAT,
 	None:        isBuilt | hasStack,
 	Host:        isBuilt,
-	VDE:         hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
+	VDE:         isBuilt | hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
 	TAP:         isBuilt | hasTarget | hasStack | hasLink | hasEther | hasConfig | hasDNS,
 	TUN:         isBuilt | hasTarget | hasStack | hasLink | hasConfig | hasDNS,
 	NetNS:       isBuilt | hasTarget,

@@ -101,7 +101,7 @@ func TestSupported(t *testing.T) {
 	}{
 		{"nat,stack=auto,cc=cubic", 0, ""},
 		{"none,stack=netstack", 0, ""},
-		{"vde:///run/x", ExitFailed, "the network vde is not built yet"},
+		{"vde:///run/x,ip=192.0.2.1/24", 0, ""},
 		{"nat,stack=kernel", 0, ""},
 		{"none,pcap=f", ExitConfig, "the key pcap does not go with none"},
 		{"host", 0, ""},

@@ -41,7 +41,7 @@ type flags struct {
 func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
-	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, or a profile; see below")
+	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, vde:DIR, or a profile; see below")
 	fs.StringArrayVar(&f.routes, "route", nil, "`PATTERN=NAME` sends a prefix, *.domain, :port, exe=GLOB or uid=USER to the network NAME; @FILE is a list")
 	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
@@ -78,6 +78,8 @@ Networks (-n):
   tap:NAME    a TAP device, yours or new: tap:tap0,ip=192.0.2.7/24,gw=192.0.2.1   tun:NAME  a TUN device
   netns:PATH  a network namespace, as /run/netns/NAME
   host        the host's own network; the doors to its daemons stay shut
+  vde:DIR     a VDE switch, or a URL of vdeplug: vde://DIR[PORT] switch://DIR hub://DIR ptp://PATH udp://PORT->HOST:PORT
+              vxvde:// vxlan:// 'cmd://ssh HOST vde_plug' vlan://N{URL} slirp:// tap://NAME; all with ip= and gw=
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
   -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured
               with it, the rest to the first; --route says more
