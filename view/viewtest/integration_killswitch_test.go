@@ -98,6 +98,8 @@ func TestIntegrationKillSwitch(t *testing.T) {
 			die: func() { link(p[1], "down") }, live: func() { link(p[1], "up") }},
 		{name: "wireguard-silent-first", spec: "wg:" + c[1].Conf, alive: true, first: true,
 			die: func() { link(p[1], "down") }, live: func() { link(p[1], "up") }},
+		{name: "wireguard-silent-kernel", spec: "wg:" + c[1].Conf + ",stack=kernel", alive: true, rules: rules,
+			die: func() { link(p[1], "down") }, live: func() { link(p[1], "up") }},
 		{name: "wireguard-revoked", spec: "wg:" + c[1].Conf, alive: true, rules: rules,
 			die: func() {
 				p[1].MustRun(t, "sh", "-c", "for k in $(wg show wg0 peers); do wg set wg0 peer $k remove; done")

@@ -84,9 +84,28 @@ func TestIntegrationSeveral(t *testing.T) {
 			t.Errorf("got %v", r)
 		}
 	})
-	t.Run("listener", func(t *testing.T) {
-		viewtest.Need(t, "python3")
-		const script = `
+	for _, stacks := range [][2]string{{"netstack", "netstack"}, {"netstack", "kernel"}, {"kernel", "netstack"}, {"kernel", "kernel"}} {
+		t.Run(stacks[0]+"-"+stacks[1], func(t *testing.T) {
+			// Keys of their own: a peer answers one of them at a time.
+			var specs []string
+			var mine [2]*viewtest.Client
+			for i := range p {
+				mine[i] = p[i].Client(t)
+				specs = append(specs, "-n", fmt.Sprintf("%c=wg:%s,stack=%s", 'a'+i, mine[i].Conf, stacks[i]))
+			}
+			run := func(rule string, prog ...string) viewtest.Result {
+				args := append(specs[:len(specs):len(specs)], "--route", rule, "--")
+				return w.UmrunFlags(t, append(args, prog...)...).AsUser(w.Home()).Result()
+			}
+			t.Run("names", func(t *testing.T) {
+				r := run("*.lab.test=b", "sh", "-c", fmt.Sprintf(page, "10.77.0.1")+fmt.Sprintf(page, "www.lab.test"))
+				if r.Status != 0 || r.Stdout != "peer 0\npeer 1\n" {
+					t.Errorf("got %v", r)
+				}
+			})
+			t.Run("listener", func(t *testing.T) {
+				viewtest.Need(t, "python3")
+				const script = `
 import socket
 l = socket.create_server(("", 8099), family=socket.AF_INET6, dualstack_ipv6=True)
 print(l.getsockname()[1], flush=True)
@@ -95,28 +114,28 @@ for i in range(3):
     c.sendall(("%s to %s\n" % (a[0], c.getsockname()[0])).encode())
     c.close()
 `
-		u := w.UmrunFlags(t, "-n", "a=wg:"+c[0].Conf, "-n", "b=wg:"+c[1].Conf, "--", "/usr/bin/python3", "-c", script).AsUser(w.Home())
-		start(t, u)
-		viewtest.Eventually(t, 20*time.Second, func() error {
-			if u.Output() != "8099\n" {
-				return fmt.Errorf("it says %q, %q", u.Output(), u.Errors())
-			}
-			return nil
-		})
-		for i, dst := range []string{c[0].IP4.String(), c[1].IP4.String(), "[" + c[1].IP6.String() + "]"} {
-			from := p[min(i, 1)]
-			if r := from.Cmd(t.Context(), "curl", "-sS", "-m10", "telnet://"+dst+":8099").Result(); !strings.Contains(r.Stdout, " to ") {
-				t.Errorf("to %s: %v", dst, r)
-			}
-		}
-		if err := u.Wait(); err != nil {
-			t.Errorf("%v: %s", err, u.Errors())
-		}
-		w.NoStrays(t)
-	})
-	t.Run("one-socket", func(t *testing.T) {
-		viewtest.Need(t, "python3")
-		const script = `
+				u := w.UmrunFlags(t, append(specs[:4:4], "--", "/usr/bin/python3", "-c", script)...).AsUser(w.Home())
+				start(t, u)
+				viewtest.Eventually(t, 20*time.Second, func() error {
+					if u.Output() != "8099\n" {
+						return fmt.Errorf("it says %q, %q", u.Output(), u.Errors())
+					}
+					return nil
+				})
+				for i, dst := range []string{mine[0].IP4.String(), mine[1].IP4.String(), "[" + mine[1].IP6.String() + "]"} {
+					from := p[min(i, 1)]
+					if r := from.Cmd(t.Context(), "curl", "-sS", "-m10", "telnet://"+dst+":8099").Result(); !strings.Contains(r.Stdout, " to ") {
+						t.Errorf("to %s: %v", dst, r)
+					}
+				}
+				if err := u.Wait(); err != nil {
+					t.Errorf("%v: %s", err, u.Errors())
+				}
+				w.NoStrays(t)
+			})
+			t.Run("one-socket", func(t *testing.T) {
+				viewtest.Need(t, "python3")
+				const script = `
 import socket, select
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for i in range(3):
@@ -133,11 +152,13 @@ try: s.sendto(b"y", ("10.77.0.1", 7))
 except ConnectionRefusedError: print("refused")
 s.sendto(b"y", ("10.77.0.1", 7)); print(s.recvfrom(10)[0].decode())
 `
-		r := w.UmrunFlags(t, "-n", "a=wg:"+c[0].Conf, "-n", "b=wg:"+c[1].Conf, "--route", "10.77.0.2=b", "--", "/usr/bin/python3", "-c", script).AsUser(w.Home()).Result()
-		const want = "a0@10.77.0.1 a1@10.77.0.1 a2@10.77.0.1 b0@10.77.0.2 b1@10.77.0.2 b2@10.77.0.2\nTrue\nrefused\ny\n"
-		if r.Stdout != want {
-			t.Errorf("want %q, got %v", want, r)
-		}
-		w.NoStrays(t)
-	})
+				r := run("10.77.0.2=b", "/usr/bin/python3", "-c", script)
+				const want = "a0@10.77.0.1 a1@10.77.0.1 a2@10.77.0.1 b0@10.77.0.2 b1@10.77.0.2 b2@10.77.0.2\nTrue\nrefused\ny\n"
+				if r.Stdout != want {
+					t.Errorf("want %q, got %v", want, r)
+				}
+				w.NoStrays(t)
+			})
+		})
+	}
 }
