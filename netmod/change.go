@@ -80,17 +80,28 @@ func (m *Module) hearStack() {
 	})
 }
 
-// Change makes the stack's State what edit makes of the present one, in turn with the
-// program's own changes, and tells programs that listen. edit calls nothing of the
-// module's. EPERM if the stack has a fixed State.
-func (m *Module) Change(edit func(stacks.State) stacks.State) error {
-	m.changing.Lock()
-	defer m.changing.Unlock()
-	set := m.setState()
-	if set == nil {
+// Change makes the State of st what edit makes of the present one, in turn with the
+// program's own changes, and tells programs that listen. st is the module's stack, or
+// one of those that it is made of. edit calls nothing of the module's. EPERM if st has
+// a fixed State.
+func (m *Module) Change(st stacks.Stack, edit func(stacks.State) stacks.State) error {
+	conf, ok := st.(stacks.Configurer)
+	if whole, divided := m.stack.(stacks.Divided); divided && st != m.stack {
+		conf, ok = whole.Part(st)
+	}
+	if !ok {
 		return unix.EPERM
 	}
-	return set(edit(m.stack.State()), rtnetlink.Origin{})
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if err := conf.SetState(edit(st.State())); err != nil {
+		return err
+	}
+	if m.kernel == nil && m.ctx.Err() == nil {
+		m.tell(rtnetlink.Origin{})
+		m.awaitExpiry()
+	}
+	return nil
 }
 
 // awaitExpiry has expire called when the life of an address ends. Module.changing is

@@ -115,7 +115,7 @@ func TestChange(t *testing.T) {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for old, next := (stacks.Settings{}), one; ; old, next = next, old {
-			if err := w.mod.Change(func(s stacks.State) stacks.State { return rtnetlink.Configure(s, 1, old, next) }); err != nil {
+			if err := w.mod.Change(w.stack, func(s stacks.State) stacks.State { return rtnetlink.Configure(s, 1, old, next) }); err != nil {
 				t.Error(err)
 				return
 			}

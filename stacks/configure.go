@@ -31,6 +31,13 @@ type Notifier interface {
 	Notify(f func()) (stop func())
 }
 
+// A Divided is a stack that is made of several, each of which has a State of its own.
+type Divided interface {
+	// Part returns what sets the State of one of them, such that the whole knows of it;
+	// ok is false if it is none of them, or has a fixed State.
+	Part(Stack) (c Configurer, ok bool)
+}
+
 // Clone returns a copy that shares nothing that a change of addresses, routes or
 // interfaces would touch.
 func (s State) Clone() State {

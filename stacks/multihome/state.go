@@ -151,22 +151,55 @@ func (s *Stack) SetState(next stacks.State) error {
 		return err
 	}
 	for _, c := range changes {
-		was, is := prefixes(c.old), prefixes(c.next)
-		var add, remove []netip.Prefix
-		for p := range is {
-			if !was[p] {
-				add = append(add, p)
-			}
-		}
-		for p := range was {
-			if !is[p] {
-				remove = append(remove, p)
-			}
-		}
-		if len(add)+len(remove) > 0 {
-			s.table.Change(c.net.n, add, remove)
+		s.moved(c.net.n, c.old, c.next)
+	}
+	return nil
+}
+
+// moved tells the table what a change has given to a network and taken from it.
+func (s *Stack) moved(net int, old, next stacks.State) {
+	was, is := prefixes(old), prefixes(next)
+	var add, remove []netip.Prefix
+	for p := range is {
+		if !was[p] {
+			add = append(add, p)
 		}
 	}
+	for p := range was {
+		if !is[p] {
+			remove = append(remove, p)
+		}
+	}
+	if len(add)+len(remove) > 0 {
+		s.table.Change(net, add, remove)
+	}
+}
+
+// A part is one of the networks, as it configures itself.
+type part struct {
+	s   *Stack
+	net *network
+}
+
+// Part implements [stacks.Divided].
+func (s *Stack) Part(st stacks.Stack) (stacks.Configurer, bool) {
+	for _, n := range s.nets {
+		if _, ok := st.(stacks.Configurer); ok && n.stack == st {
+			return part{s, n}, true
+		}
+	}
+	return nil, false
+}
+
+// SetState gives one network its configuration, which was derived from its own State.
+func (p part) SetState(next stacks.State) error {
+	p.s.setMu.Lock()
+	defer p.s.setMu.Unlock()
+	old := p.net.stack.State()
+	if err := p.net.stack.(stacks.Configurer).SetState(next); err != nil {
+		return err
+	}
+	p.s.moved(p.net.n, old, next)
 	return nil
 }
 

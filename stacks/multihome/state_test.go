@@ -130,6 +130,37 @@ func TestSetState(t *testing.T) {
 	}
 }
 
+// TestPart: a network that configures itself moves the destinations that its routes
+// lead to.
+func TestPart(t *testing.T) {
+	w := newWorld(t)
+	w.serve(t, 1000)
+	part, ok := w.st.Part(w.b.near)
+	if !ok {
+		t.Fatal("there is no part of b")
+	}
+	for _, want := range []string{"b", "a"} {
+		st := w.b.near.State().Clone()
+		st.Routes = slices.DeleteFunc(st.Routes, func(r stacks.Route) bool { return r.Dst == prefix(everywhere+"/32") })
+		if want == "b" {
+			st.Routes = append(st.Routes, stacks.Route{Dst: prefix(everywhere + "/32"), IfIndex: 2})
+		}
+		if err := part.SetState(st); err != nil {
+			t.Fatal(err)
+		}
+		s := tcp(t, w.st, unix.AF_INET)
+		if err := connect(t, s, to(everywhere, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, s); got != want {
+			t.Errorf("it leads to %q, want %q", got, want)
+		}
+	}
+	if _, ok := w.st.Part(w.a.far); ok {
+		t.Error("a stack of others is a part")
+	}
+}
+
 // TestFrames: packet sockets see the interfaces of all networks by their numbers, and
 // send by them.
 func TestFrames(t *testing.T) {
