@@ -94,6 +94,8 @@ var rules = []rule{
 	{to: "umrun/stacks/tap", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/tap", "umrun/stacks/kernel"}},
 	{to: "umrun/stacks/proxy", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/proxy"}, deps: true},
 	{to: "golang.org/x/crypto/ssh", only: []string{"umrun/stacks/proxy", "umrun/view/viewtest"}},
+	{to: "umrun/stacks/netconf", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/netconf"}, deps: true},
+	{to: "github.com/insomniacslk/dhcp", only: []string{"umrun/stacks/netconf", "umrun/stacks/nat"}},
 	{to: "umrun/intercept", only: []string{"umrun/cmd", "umrun/view", "umrun/netmod", "umrun/fsmod", "umrun/intercept"}, deps: true},
 }
 
@@ -127,6 +129,12 @@ func TestArrows(t *testing.T) {
 			if within(imp, "umrun") {
 				t.Errorf("%s imports %s: it may import nothing of ours", bottom, imp)
 			}
+		}
+	}
+	// What configures a stack knows none.
+	for _, imp := range all["umrun/stacks/netconf"].Deps {
+		if within(imp, "umrun") && imp != "umrun/stacks" && imp != "umrun/stacks/offload" && imp != "umrun/stacks/netconf" {
+			t.Errorf("umrun/stacks/netconf imports %s", imp)
 		}
 	}
 	if p := all["umrun/stacks"]; len(p.CgoFiles) > 0 {
