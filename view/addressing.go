@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Addressing: what the keys ip=, gw=, mac= and mtu= of a SPEC make of an interface.
+// Addressing: what the words of iothconf in a SPEC make of an interface.
 
 package view
 
@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"umrun/stacks"
+	"umrun/stacks/netconf"
 )
 
 // addressing is the interface of a network whose kind has the trait hasConfig, as its
@@ -25,11 +26,23 @@ type addressing struct {
 	routes []stacks.Route
 	mac    net.HardwareAddr // nil: not said
 	mtu    int              // bytes; 0: that of the link
+
+	words    netconf.Words // what the network is asked for
+	gateways []netip.Addr  // for the routes to be learned, instead of its routers
+	fqdn     string
 }
 
 // addressing reads the keys of n. Errors are Problems with [ExitConfig].
 func (n Network) addressing() (addressing, error) {
 	a := addressing{name: n.ifName(), ether: kinds[n.Kind]&hasEther != 0, mtu: n.number("mtu")}
+	a.words = netconf.Words{DHCP: n.has("dhcp"), DHCP6: n.has("dhcp6"), SLAAC: n.has("slaac"), RD: n.has("rd"), Auto: n.has("auto")}
+	a.fqdn, _ = n.value("fqdn")
+	switch {
+	case a.fqdn != "" && !a.words.DHCP && !a.words.DHCP6 && !a.words.Auto:
+		return a, badConfig("-n %s: fqdn= is told to DHCP servers: add dhcp, dhcp6 or auto", n.Spec)
+	case a.mtu != 0 && a.mtu < minMTU6 && a.asksFor(false):
+		return a, badConfig("-n %s: mtu=%d: IPv6 needs %d at least", n.Spec, a.mtu, minMTU6)
+	}
 	for _, v := range n.values("ip") {
 		p := netip.MustParsePrefix(v) // was checked when parsed
 		if slices.ContainsFunc(a.addrs, func(q netip.Prefix) bool { return q.Addr() == p.Addr() }) {
@@ -41,11 +54,9 @@ func (n Network) addressing() (addressing, error) {
 		a.addrs = append(a.addrs, p)
 	}
 	for _, v := range n.values("gw") {
-		r, err := a.defaultRoute(netip.MustParseAddr(v)) // was checked when parsed
-		if err != nil {
+		if err := a.addGateway(netip.MustParseAddr(v)); err != nil { // was checked when parsed
 			return a, badConfig("-n %s: gw=%s: %w", n.Spec, v, err)
 		}
-		a.routes = append(a.routes, r)
 	}
 	if v, ok := n.value("mac"); ok {
 		a.mac, _ = net.ParseMAC(v) // was checked when parsed
@@ -53,43 +64,61 @@ func (n Network) addressing() (addressing, error) {
 	return a, nil
 }
 
-// defaultRoute is the route by gw to all that is not on link.
+// asksFor tells whether addresses of a family are to be learned.
+func (a *addressing) asksFor(four bool) bool {
+	if four {
+		return a.words.DHCP || a.words.Auto
+	}
+	return a.words.DHCP6 || a.words.SLAAC || a.words.Auto
+}
+
+// routed tells whether there is a default route of a family from the beginning.
+func (a *addressing) routed(family func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(a.routes, func(r stacks.Route) bool { return r.Dst.Bits() == 0 && family(r.Dst.Addr()) })
+}
+
+// addGateway adds the route by gw to all that is not on link, or keeps gw for the time
+// when there is an address.
 //
 // As on Linux a gateway must itself be on link (net/ipv4/fib_semantics.c:fib_check_nh).
 // There are two cases in which it is so without a network that says it: the link has no
 // neighbours, and the own addresses are all single ones, as hosters give them out.
-func (a *addressing) defaultRoute(gw netip.Addr) (stacks.Route, error) {
+func (a *addressing) addGateway(gw netip.Addr) error {
 	family, dst := "IPv4", netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if gw.Is6() {
 		family, dst = "IPv6", netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
-	r := stacks.Route{Dst: dst, Gateway: gw.WithZone("")}
-	if slices.ContainsFunc(a.routes, func(o stacks.Route) bool { return o.Dst == dst }) {
-		return r, fmt.Errorf("%s has a gateway already", family)
+	same := func(x netip.Addr) bool { return x.Is4() == gw.Is4() }
+	if a.routed(same) || slices.ContainsFunc(a.gateways, same) {
+		return fmt.Errorf("%s has a gateway already", family)
 	}
 	var nets []netip.Prefix
 	single := true
 	for _, p := range a.addrs {
 		switch {
 		case p.Addr() == gw:
-			return r, fmt.Errorf("that is the own address, ip=%s", p)
-		case p.Addr().Is4() == gw.Is4():
+			return fmt.Errorf("that is the own address, ip=%s", p)
+		case same(p.Addr()):
 			nets = append(nets, p.Masked())
 			single = single && p.IsSingleIP()
 		}
 	}
+	r := stacks.Route{Dst: dst, Gateway: gw}
 	switch {
-	case len(nets) == 0:
-		return r, fmt.Errorf("there is no address of %s: add ip=PREFIX", family)
-	case gw.Is6() && gw.IsLinkLocalUnicast():
-		return r, nil
+	case len(nets) > 0 && gw.Is6() && gw.IsLinkLocalUnicast():
 	case slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(gw) }):
-		return r, nil
+	case a.asksFor(gw.Is4()):
+		a.gateways = append(a.gateways, gw)
+		return nil
+	case len(nets) == 0:
+		return fmt.Errorf("there is no address of %s: add ip=PREFIX", family)
 	case !a.ether || single:
 		r.OnLink = true
-		return r, nil
+	default:
+		return fmt.Errorf("it is not on the network of ip= (%s): check the prefix length", strings.Join(texts(nets), ", "))
 	}
-	return r, fmt.Errorf("it is not on the network of ip= (%s): check the prefix length", strings.Join(texts(nets), ", "))
+	a.routes = append(a.routes, r)
+	return nil
 }
 
 // link returns the interface over l.
@@ -98,12 +127,15 @@ func (a *addressing) link(l stacks.Link) stacks.LinkConfig {
 }
 
 func (a *addressing) describe() (PlanNetwork, []string) {
-	d := PlanNetwork{MTU: a.mtu, Addresses: texts(a.addrs), Routes: planRoutes(a.routes)}
+	d := PlanNetwork{MTU: a.mtu, Addresses: texts(a.addrs), Routes: planRoutes(a.routes), FQDN: a.fqdn}
+	if a.words.Any() {
+		d.Configure = strings.Split(a.words.String(), ",")
+	}
 	if a.mac != nil {
 		d.MAC = a.mac.String()
 	}
-	if len(a.addrs) == 0 {
-		return d, []string{a.name + " has no address until the program gives it one: the key for it is ip=PREFIX"}
+	if len(a.addrs) == 0 && !a.asksFor(true) && !a.asksFor(false) {
+		return d, []string{a.name + " has no address until the program gives it one: the keys for it are ip=PREFIX, dhcp, slaac and auto"}
 	}
 	return d, nil
 }
@@ -132,6 +164,20 @@ func isHost(v string) error {
 		return fmt.Errorf("that is the network; write an address in it, as in %s/%d", p.Addr().Next(), p.Bits())
 	case p.Addr().Is4() && p.Bits() < 31 && !p.Contains(p.Addr().Next()):
 		return fmt.Errorf("that is the broadcast address of the network; write an address in it, as in %s/%d", p.Masked().Addr().Next(), p.Bits())
+	}
+	return nil
+}
+
+// isName checks the value of fqdn=.
+func isName(v string) error {
+	for label := range strings.SplitSeq(strings.TrimSuffix(v, "."), ".") {
+		good := label != "" && len(label) <= 63 && !strings.HasPrefix(label, "-") && !strings.HasSuffix(label, "-")
+		for _, c := range label {
+			good = good && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-')
+		}
+		if !good || len(v) > 253 { // RFC 1123 §2.1
+			return fmt.Errorf("it is the name of a host, as in laptop.example.org")
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@
 package view
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -80,6 +81,14 @@ func TestAddressingErrors(t *testing.T) {
 		{"tap:t0,gw=fe80::1%eth0", "write it without %eth0"},
 		{"tap:t0,gw=0.0.0.0", "no gateway can have that address"},
 		{"tap:t0,gw=router", "it is an IP address"},
+		{"tap:t0,fqdn=host.example", "fqdn= is told to DHCP servers: add dhcp, dhcp6 or auto"},
+		{"tap:t0,slaac,fqdn=host.example", "fqdn= is told to DHCP servers"},
+		{"tap:t0,dhcp,fqdn=-x", "it is the name of a host, as in laptop.example.org"},
+		{"tap:t0,dhcp,fqdn=a..b", "it is the name of a host"},
+		{"tap:t0,auto,mtu=1000", "mtu=1000: IPv6 needs 1280 at least"},
+		{"tap:t0,dhcp,gw=fe80::1", "there is no address of IPv6: add ip=PREFIX"},
+		{"tap:t0,rd,gw=2001:db8::1", "there is no address of IPv6: add ip=PREFIX"},
+		{"tap:t0,dhcp,gw=192.0.2.1,gw=192.0.2.2", "IPv4 has a gateway already"},
 		{"tap:t0,mac=one", "it is six bytes, as in 02:00:5e:10:00:01"},
 		{"tap:t0,mac=02:00:00:00:00:00:00:01", "it is six bytes"},
 		{"tap:t0,mac=03:00:00:00:00:01", "that is the address of a group"},
@@ -138,7 +147,12 @@ func TestAddressingPlan(t *testing.T) {
 		{"tap:t0,ip=192.0.2.7/24,gw=192.0.2.1,mac=02:00:00:00:00:07", PlanNetwork{
 			MAC: "02:00:00:00:00:07", Addresses: []string{"192.0.2.7/24"}, Routes: []PlanRoute{{Dst: "0.0.0.0/0", Via: "192.0.2.1"}},
 		}, ""},
-		{"lan=tap:t0", PlanNetwork{Addresses: []string{}, Routes: []PlanRoute{}}, "lan has no address until the program gives it one: the key for it is ip=PREFIX"},
+		{"tap:t0,auto,dhcp,fqdn=host.example.", PlanNetwork{
+			Addresses: []string{}, Routes: []PlanRoute{}, Configure: []string{"auto", "dhcp"}, FQDN: "host.example.",
+		}, ""},
+		{"tap:t0,rd", PlanNetwork{Addresses: []string{}, Routes: []PlanRoute{}, Configure: []string{"rd"}},
+			"tap0 has no address until the program gives it one: the keys for it are ip=PREFIX, dhcp, slaac and auto"},
+		{"lan=tap:t0", PlanNetwork{Addresses: []string{}, Routes: []PlanRoute{}}, "lan has no address until the program gives it one: the keys for it are ip=PREFIX, dhcp, slaac and auto"},
 	} {
 		n, err := ParseNetwork(tt.spec)
 		if err != nil {
@@ -157,6 +171,34 @@ func TestAddressingPlan(t *testing.T) {
 		}
 		if d := a.dns(); len(d.Servers) > 0 || len(d.Search) > 0 {
 			t.Errorf("%s: names are asked of %v without a key that says so", tt.spec, d)
+		}
+	}
+}
+
+// TestAddressingLearned: which gateways stand in the place of routers that are learned,
+// and which are there from the beginning.
+func TestAddressingLearned(t *testing.T) {
+	for _, tt := range []struct {
+		spec             string
+		gateways         string
+		routed4, routed6 bool
+	}{
+		{"tap:t0,auto", "[]", false, false},
+		{"tap:t0,auto,gw=192.0.2.1,gw=fe80::1", "[192.0.2.1 fe80::1]", false, false},
+		{"tap:t0,auto,ip=192.0.2.7/24,gw=192.0.2.1", "[]", true, false},
+		{"tap:t0,auto,ip=192.0.2.7/24,gw=198.51.100.1", "[198.51.100.1]", false, false},
+		{"tap:t0,rd,ip=2001:db8::7/64,gw=fe80::1", "[]", false, true},
+	} {
+		n, err := ParseNetwork(tt.spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := n.addressing()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(a.gateways); got != tt.gateways || a.routed(netip.Addr.Is4) != tt.routed4 || a.routed(netip.Addr.Is6) != tt.routed6 {
+			t.Errorf("%s: gateways %s, routes %v", tt.spec, got, a.routes)
 		}
 	}
 }

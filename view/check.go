@@ -83,7 +83,11 @@ func (p *Plan) check(ctx context.Context, i int, tell func(Finding)) error {
 		if errors.As(err, &prob) {
 			prob.Try = slices.DeleteFunc(prob.Try, func(s string) bool { return s == "--no-wait" || strings.HasPrefix(s, "umrun check") })
 		}
-		tell(Finding{Name: "handshake", Verdict: Fail, Text: err.Error()})
+		f := Finding{Name: "handshake", Verdict: Fail, Text: err.Error()}
+		if len(n.Configure) > 0 {
+			f.Name = "lease"
+		}
+		tell(f)
 		return err
 	}
 	o := nets[0]
@@ -109,6 +113,9 @@ func (p *Plan) check(ctx context.Context, i int, tell func(Finding)) error {
 	}
 	if stub.HTTPS != "" {
 		failed(checkHTTPS(ctx, o.resolver, stub.HTTPS))
+	}
+	if o.learner != nil {
+		stub.Servers, stub.Reason = st.State().DNS.Servers, ""
 	}
 	if len(stub.Servers) == 0 {
 		if stub.Reason != "" {

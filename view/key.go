@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"umrun/stacks"
 	"umrun/stacks/impair"
 )
 
@@ -33,12 +34,12 @@ var keys = map[string]struct {
 	"ip":            {isHost, hasConfig, true},
 	"gw":            {isGateway, hasConfig, true},
 	"mac":           {isMAC, hasEther, true},
-	"fqdn":          {notEmpty, hasEther, false},
-	"dhcp":          {nil, hasEther, false},
-	"dhcp6":         {nil, hasEther, false},
-	"slaac":         {nil, hasEther, false},
-	"rd":            {nil, hasEther, false},
-	"auto":          {nil, hasEther, false},
+	"fqdn":          {isName, hasEther, true},
+	"dhcp":          {nil, hasEther, true},
+	"dhcp6":         {nil, hasEther, true},
+	"slaac":         {nil, hasEther, true},
+	"rd":            {nil, hasEther, true},
+	"auto":          {nil, hasEther, true},
 	"rate":          {parsed(impair.ParseRate), hasLink, true},
 	"delay":         {parsed(impair.ParseDelay), hasLink, true},
 	"jitter":        {parsed(impair.ParseDelay), hasLink, true},
@@ -96,6 +97,12 @@ func (n Network) value(key string) (v string, ok bool) {
 	return v, ok
 }
 
+// has tells whether key is there.
+func (n Network) has(key string) bool {
+	_, ok := n.value(key)
+	return ok
+}
+
 // values returns everything that a repeatable key was set to.
 func (n Network) values(key string) []string {
 	var vs []string
@@ -122,6 +129,17 @@ func (n Network) number(key string) int {
 	v, _ := n.value(key)
 	i, _ := strconv.Atoi(v) // was checked when parsed
 	return i
+}
+
+// dnsKeys returns d with what dns= and domain= say in its place.
+func (n Network) dnsKeys(d stacks.DNS) stacks.DNS {
+	if s := n.servers(); len(s) > 0 {
+		d.Servers = s
+	}
+	if s := n.values("domain"); len(s) > 0 {
+		d.Search = s
+	}
+	return d
 }
 
 // servers returns the name servers that dns= set.

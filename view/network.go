@@ -54,7 +54,8 @@ type opened struct {
 	wait func(context.Context) error
 
 	// check finds out what umrun check tells of networks of this kind; nil: nothing.
-	check func(context.Context) []Finding
+	check   func(context.Context) []Finding
+	learner *learner // nil: the network is not told its configuration
 }
 
 // close closes what was opened.
@@ -108,8 +109,13 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
+	var l *learner
 	if o.stack == nil {
 		n.impair(o.links)
+		if l, err = p.learn(i, o.links); err != nil {
+			o.close()
+			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
+		}
 		if p.Networks[i].Stack == "kernel" {
 			o.stack, err = p.newKernelStack(i, o.links)
 		} else {
@@ -129,6 +135,12 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 		if err := k.serveNames(p.listen, o.resolver); err != nil {
 			o.close()
 			return opened{}, fmt.Errorf("-n %s: %w", n.Spec, err)
+		}
+	}
+	if l != nil {
+		if err := l.start(&o); err != nil {
+			o.close()
+			return opened{}, err
 		}
 	}
 	return o, nil

@@ -32,6 +32,7 @@ type Plan struct {
 
 	conf   Config
 	nets   []network
+	resolv dns.Resolv       // the machine's
 	table  *route.Table     // of several networks, else nil
 	stubs  []dns.Config     // who answers names, by network
 	listen []netip.AddrPort // where the stub answers
@@ -47,6 +48,8 @@ type PlanNetwork struct {
 	Stack        string      `json:"stack"`
 	MTU          int         `json:"mtu,omitempty"` // bytes of the inner packet
 	MAC          string      `json:"mac,omitempty"`
+	Configure    []string    `json:"configure,omitempty"` // what the network is asked for: dhcp, dhcp6, slaac, rd, auto
+	FQDN         string      `json:"fqdn,omitempty"`
 	Addresses    []string    `json:"addresses"`
 	Routes       []PlanRoute `json:"routes"`
 	Peers        []PlanPeer  `json:"peers,omitempty"`
@@ -92,6 +95,9 @@ type PlanZone struct {
 	Servers []string `json:"servers"`
 	Search  []string `json:"search"`
 }
+
+// tunnelDNS is the mode in which the network's own servers are asked.
+const tunnelDNS = "tunnel"
 
 // resolvConf is what the program reads to learn whom to ask.
 const resolvConf = "/etc/resolv.conf"
@@ -182,19 +188,18 @@ func planNetworks(conf Config) (*Plan, error) {
 
 // planDNS decides who answers names: --dns is about the default network.
 func (p *Plan) planDNS() error {
-	var resolv dns.Resolv
 	if f, err := os.Open(resolvConf); err == nil {
-		resolv = dns.ParseResolvConf(f)
+		p.resolv = dns.ParseResolvConf(f)
 		f.Close()
 	} else {
-		resolv = dns.ParseResolvConf(strings.NewReader("")) // as resolv.conf(5): a missing file is an empty one
+		p.resolv = dns.ParseResolvConf(strings.NewReader("")) // as resolv.conf(5): a missing file is an empty one
 	}
 	for i, n := range p.conf.Networks {
 		mode := ""
 		if i == 0 {
 			mode = p.conf.DNS
 		}
-		mode, stub, err := p.planStub(i, mode, resolv)
+		mode, stub, err := p.planStub(i, mode)
 		if err != nil {
 			return err
 		}
@@ -210,37 +215,40 @@ func (p *Plan) planDNS() error {
 
 // planStub decides who answers names on a network. It returns the mode that has become
 // of mode.
-func (p *Plan) planStub(i int, mode string, resolv dns.Resolv) (string, dns.Config, error) {
+func (p *Plan) planStub(i int, mode string) (string, dns.Config, error) {
 	n := p.conf.Networks[i]
 	if n.asksItself() {
-		return p.planOwnStub(i, mode, resolv)
+		return p.planOwnStub(i, mode, p.resolv)
 	}
 	if mode == "" {
-		mode = "tunnel"
+		mode = tunnelDNS
 	}
-	if n.Kind == None && mode == "tunnel" {
+	if n.Kind == None && mode == tunnelDNS {
 		mode = "none" // there is nobody to ask, and nobody expects it
 	}
-	d := p.nets[i].dns()
-	if s := n.servers(); len(s) > 0 {
-		d.Servers = s
-	}
-	if s := n.values("domain"); len(s) > 0 {
-		d.Search = s
-	}
+	d := n.dnsKeys(p.nets[i].dns())
 	reaches := p.nets[i].reaches
 	far, named := p.nets[i].(namer)
-	if named && mode == "tunnel" {
+	if named && mode == tunnelDNS {
 		reaches = func(netip.Addr) bool { return false } // those of resolv.conf are not asked
 	}
-	stub, listen, warnings, err := dns.Plan(resolv, d, reaches, mode)
+	stub, listen, warnings, err := dns.Plan(p.resolv, d, reaches, mode)
 	if err != nil {
 		return "", stub, badConfig("%w", err)
+	}
+	if p.learns(i) {
+		warnings = nil // there are no routes yet; they come when it is told who is asked
+		if mode == tunnelDNS && len(stub.Servers) == 0 {
+			stub.Reason = "it has named no name server yet, and names do not resolve until it has"
+			if i == 0 {
+				stub.Reason = "the network has named no name server yet, and names do not resolve until it has"
+			}
+		}
 	}
 	if named {
 		stub.Stream = true // not every proxy carries datagrams
 		switch {
-		case mode == "tunnel":
+		case mode == tunnelDNS:
 			mode, stub.Names, stub.Reason = "proxy", far.names(), ""
 		case stub.HTTPS != "":
 			stub.Bootstrap, stub.Reason = far.names(), ""

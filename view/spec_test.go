@@ -111,6 +111,7 @@ func TestSupported(t *testing.T) {
 		{"nat,rate=1gbit,delay=20ms,jitter=5ms,loss=0.5%", 0, ""},
 		{"nat,jitter=5ms", ExitConfig, "add delay=TIME"},
 		{"none,rate=1mbit", ExitConfig, "the key rate does not go with none"},
+		{"tun:t0,dhcp", ExitConfig, "the key dhcp does not go with tun"},
 		{"none,dns=192.0.2.1", ExitConfig, "the key dns does not go with none"},
 	}
 	for _, tt := range tests {

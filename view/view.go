@@ -25,6 +25,7 @@ import (
 	"umrun/netmod/leak"
 	"umrun/stacks"
 	"umrun/stacks/kernel"
+	"umrun/stacks/netconf"
 	"umrun/stacks/proxy"
 	"umrun/stacks/wg"
 )
@@ -90,6 +91,9 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	}
 	if v.mod, err = netmod.New(p.netmod(v.st, resolver)); err != nil {
 		return nil, err
+	}
+	for _, o := range nets {
+		o.learner.tell(v.mod)
 	}
 	if p.observed() {
 		if v.seen, err = p.observe(stacksOf(nets), v.mod, asked.name); err != nil {
@@ -238,11 +242,20 @@ func stacksOf(nets []opened) (all []stacks.Stack) {
 func (p *Plan) downProblem(i int, err error) error {
 	n := p.conf.Networks[i]
 	var silent *wg.NoAnswerError
+	var unasked *netconf.NoAnswerError
 	var unresolved *net.DNSError
 	var unusable *proxy.UnusableError
 	switch {
 	case errors.As(err, &unusable):
 		return n.unusable(unusable)
+	case errors.As(err, &unasked):
+		return &Problem{
+			Code: ExitNetwork,
+			What: unasked.Error(),
+			Why:  unasked.Hint(),
+			Try:  []string{"an address of its own: ip=PREFIX", "--no-wait"},
+			Err:  err,
+		}
 	case errors.As(err, &silent):
 		return &Problem{
 			Code: ExitNetwork,

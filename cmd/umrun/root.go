@@ -81,6 +81,7 @@ Networks (-n):
   vde:DIR     a VDE switch, or a URL of vdeplug: vde://DIR[PORT] switch://DIR hub://DIR ptp://PATH udp://PORT->HOST:PORT
               vxvde:// vxlan:// 'cmd://ssh HOST vde_plug' vlan://N{URL} slirp:// tap://NAME; all with ip= and gw=
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
+              or configured by the network: dhcp dhcp6 slaac rd auto fqdn=NAME mac=ADDRESS
   -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured
               with it, the rest to the first; --route says more
   Keys follow with commas: mtu= cc=reno|cubic rcvbuf= sndbuf= dns= domain=

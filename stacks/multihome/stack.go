@@ -6,6 +6,7 @@ package multihome
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -29,6 +30,7 @@ type Stack struct {
 type network struct {
 	n     int // its place
 	stack stacks.Stack
+	told  map[netip.Prefix]bool // what the table knows of its State; guarded by Stack.setMu, once it is made
 }
 
 var (
@@ -48,7 +50,8 @@ var (
 func New(table *route.Table, members ...stacks.Stack) *Stack {
 	s := &Stack{table: table}
 	for i, m := range members {
-		s.nets = append(s.nets, &network{i, m})
+		s.nets = append(s.nets, &network{n: i, stack: m})
+		s.moved(s.nets[i], m.State()) // it may have been told more than was planned
 	}
 	s.numbers.Store(new(numbers))
 	s.State() // gives the interfaces their numbers, in order

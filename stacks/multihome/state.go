@@ -151,14 +151,15 @@ func (s *Stack) SetState(next stacks.State) error {
 		return err
 	}
 	for _, c := range changes {
-		s.moved(c.net.n, c.old, c.next)
+		s.moved(c.net, c.next)
 	}
 	return nil
 }
 
-// moved tells the table what a change has given to a network and taken from it.
-func (s *Stack) moved(net int, old, next stacks.State) {
-	was, is := prefixes(old), prefixes(next)
+// moved tells the table what a network has now that it had not, and the other way round.
+func (s *Stack) moved(net *network, next stacks.State) {
+	was, is := net.told, prefixes(next)
+	net.told = is
 	var add, remove []netip.Prefix
 	for p := range is {
 		if !was[p] {
@@ -171,7 +172,7 @@ func (s *Stack) moved(net int, old, next stacks.State) {
 		}
 	}
 	if len(add)+len(remove) > 0 {
-		s.table.Change(net, add, remove)
+		s.table.Change(net.n, add, remove)
 	}
 }
 
@@ -195,11 +196,10 @@ func (s *Stack) Part(st stacks.Stack) (stacks.Configurer, bool) {
 func (p part) SetState(next stacks.State) error {
 	p.s.setMu.Lock()
 	defer p.s.setMu.Unlock()
-	old := p.net.stack.State()
 	if err := p.net.stack.(stacks.Configurer).SetState(next); err != nil {
 		return err
 	}
-	p.s.moved(p.net.n, old, next)
+	p.s.moved(p.net, next)
 	return nil
 }
 
