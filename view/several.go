@@ -43,7 +43,13 @@ func (p *Plan) planRules() error {
 	}
 	var networks []route.Network
 	for _, d := range p.Networks {
-		networks = append(networks, route.Network{Name: d.Name, Prefixes: d.prefixes()})
+		n := route.Network{Name: d.Name, Prefixes: d.prefixes()}
+		for _, a := range d.Addresses {
+			if p, err := netip.ParsePrefix(a); err == nil {
+				n.Addrs = append(n.Addrs, p.Addr())
+			}
+		}
+		networks = append(networks, n)
 	}
 	table, err := route.New(rules, networks)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // anyNet stands for no network in particular.
 const anyNet = -1
 
-// own returns the network that an address of the view belongs to. Loopback is the
-// first one's, and so is the wildcard, which connect(2) takes for loopback.
+// own returns the network that has an address, to bind to it or to send from it.
+// Loopback is the first one's.
 func (s *Stack) own(a netip.Addr) (net int, ok bool) {
 	zone := a.Zone()
 	a = a.Unmap().WithZone("")
@@ -46,7 +46,7 @@ func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n, own := k.st.own(to.Addr()); own && (said == anyNet || said == n) {
+	if n, local := k.st.table.Local(to.Addr()); local && (said == anyNet || said == n) {
 		return n, nil
 	}
 	if k.who != anyNet {

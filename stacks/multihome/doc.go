@@ -13,9 +13,9 @@
 // socket gets a new endpoint there, with the options that were set so far, and the
 // old one goes. Who holds the socket does not notice.
 //
-// Addresses of the view itself come before all rules, as in the kernel's table local:
-// loopback is that of the first network, for all; another own address is served where
-// it is.
+// Addresses of the view itself come before all rules ([route.Table.Local]): loopback is
+// that of the first network, for all. Addresses that a network was given at run time
+// do not count: who gives them must not draw to that network what is another one's.
 //
 // A rule of the table holds whatever a program binds to. If it has bound to one
 // network and a rule says that the destination is for another, ENETUNREACH is the

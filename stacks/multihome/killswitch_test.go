@@ -197,6 +197,8 @@ func TestNothingLearntMoves(t *testing.T) {
 	for _, p := range []string{"0.0.0.0/1", "128.0.0.0/1", everywhere + "/32", "::/1", "10.1.0.0/25"} {
 		st.Routes = append(st.Routes, stacks.Route{Dst: prefix(p), IfIndex: 2})
 	}
+	// Nor does an address that it is given, which may be taken away again.
+	st.Interfaces[1].Addrs = append(st.Interfaces[1].Addrs, prefix("10.1.0.2/32"), prefix(everywhere+"/32"))
 	if err := w.b.near.SetState(st); err != nil {
 		t.Fatal(err)
 	}
@@ -209,11 +211,11 @@ func TestNothingLearntMoves(t *testing.T) {
 	}
 	var v [4]byte
 	binary.NativeEndian.PutUint32(v[:], 3)
-	s := udp(t, w.st, unix.AF_INET)
+	s := udp(t, w.st, unix.AF_INET6)
 	if err := s.SetOption(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, v[:]); err != nil {
 		t.Fatal(err)
 	}
-	send(t, s, "x", to(everywhere, 1000)) // a program that asks for it gets it
+	send(t, s, "x", to("2001:db8::7", 1000)) // a program that asks for it gets it
 	if got, _ := recv(t, s); got != "b:x" {
 		t.Errorf("by its interface: %q", got)
 	}

@@ -106,7 +106,7 @@ func (s *Stack) StateTo(f stacks.Flow) stacks.State {
 		net, own = s.own(f.Src)
 	}
 	if !own {
-		if net, own = s.own(f.Dst); !own {
+		if net, own = s.table.Local(f.Dst); !own {
 			net, _ = s.table.Dest(netip.AddrPortFrom(f.Dst, f.DPort))
 		}
 	}
@@ -228,13 +228,18 @@ func plainState(s stacks.State) stacks.State {
 	return s
 }
 
-// prefixes are those of the main table that lead out.
+// prefixes are those of the main table that lead out, and the addresses.
 func prefixes(s stacks.State) map[netip.Prefix]bool {
 	loops := make(map[int]bool)
+	all := make(map[netip.Prefix]bool)
 	for _, ifc := range s.Interfaces {
 		loops[ifc.Index] = ifc.Loop
+		for _, p := range ifc.Addrs {
+			if !ifc.Loop && !isLocalOnly(p) {
+				all[netip.PrefixFrom(p.Addr(), p.Addr().BitLen())] = true
+			}
+		}
 	}
-	all := make(map[netip.Prefix]bool)
 	for _, r := range s.Routes {
 		if r.Main() && r.Refuses() == 0 && r.IfIndex != 0 && !loops[r.IfIndex] && !isLocalOnly(r.Dst) {
 			all[r.Dst.Masked()] = true

@@ -23,12 +23,14 @@
 //  7. the prefixes 0.0.0.0/0 and ::/0.
 //  8. the first network.
 //
-// Rules of the same pattern for different networks are an error.
+// Rules of the same pattern for different networks are an error. Before all rules come
+// the addresses of the view itself, as in the kernel's table local: loopback, which is
+// that of the first network, and those that networks are configured with.
 //
 // So everything that a table decides is written down before the program starts. What
 // a network says at run time, by DHCP or router advertisements, moves nothing: else
 // whoever runs one network could draw the traffic of another one by announcing a
-// route to it. For the same reason a default route of another network than the first
+// route to it, or by leasing an address of it. For the same reason a default route of another network than the first
 // attracts nothing, unless 0.0.0.0/0=NAME or ::/0=NAME says so, and a network that is
 // down keeps what is its. Only the addresses behind names change, see below, and what
 // a program of the view itself does with its routes.

@@ -18,11 +18,12 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// A Network is what a table knows of a network: its name, and the prefixes that it is
-// configured with.
+// A Network is what a table knows of a network: its name, and the prefixes and own
+// addresses that it is configured with.
 type Network struct {
 	Name     string
 	Prefixes []netip.Prefix
+	Addrs    []netip.Addr
 }
 
 // A Table says which network, by its number, serves a socket. It is safe for
@@ -36,6 +37,7 @@ type Table struct {
 	all4     int // the rules for 0.0.0.0/0 and ::/0; -1: none
 	all6     int
 
+	addrs map[netip.Addr]int              // of the view itself, by network
 	own   atomic.Pointer[bart.Table[int]] // what networks are configured with
 	ownMu sync.Mutex                      // one change at a time
 	owned []map[netip.Prefix]bool         // by network; +checklocks:ownMu
@@ -55,7 +57,7 @@ type exe struct {
 func New(rules []Rule, networks []Network) (*Table, error) {
 	t := &Table{
 		uids: make(map[uint32]int), ports: make(map[uint16]int), all4: -1, all6: -1,
-		owned: make([]map[netip.Prefix]bool, len(networks)), now: time.Now,
+		addrs: make(map[netip.Addr]int), owned: make([]map[netip.Prefix]bool, len(networks)), now: time.Now,
 	}
 	numbers := make(map[string]int, len(networks))
 	for i, n := range networks {
@@ -111,7 +113,10 @@ func New(rules []Rule, networks []Network) (*Table, error) {
 	})
 	t.ownMu.Lock()
 	defer t.ownMu.Unlock()
-	for i, n := range networks {
+	for i, n := range slices.Backward(networks) {
+		for _, a := range n.Addrs {
+			t.addrs[a.Unmap().WithZone("")] = i
+		}
 		t.owned[i] = make(map[netip.Prefix]bool)
 		for _, p := range n.Prefixes {
 			t.owned[i][p.Masked()] = true
@@ -160,6 +165,16 @@ func (t *Table) Change(network int, add, remove []netip.Prefix) {
 		t.owned[network][p.Masked()] = true
 	}
 	t.rebuild()
+}
+
+// Local returns the network of an address of the view itself: that of loopback is the
+// first, and so is that of the wildcard, which connect(2) takes for loopback.
+func (t *Table) Local(a netip.Addr) (network int, ok bool) {
+	if a = a.Unmap().WithZone(""); a.IsLoopback() || a.IsUnspecified() {
+		return 0, true
+	}
+	network, ok = t.addrs[a]
+	return network, ok
 }
 
 // AsksExe tells whether there are rules about executables.

@@ -88,6 +88,24 @@ func TestDest(t *testing.T) {
 	}
 }
 
+func TestLocal(t *testing.T) {
+	a := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
+	tab, err := New([]Rule{{Pattern: Pattern{Kind: Prefix, Prefix: netip.MustParsePrefix("10.0.0.0/8")}, Network: "one"}},
+		[]Network{{Name: "zero", Addrs: a("10.0.0.1")}, {Name: "one", Addrs: a("10.0.0.2")}, {Name: "two", Addrs: a("10.0.0.2")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[string]int{"127.1.2.3": 0, "::1": 0, "::": 0, "::ffff:127.0.0.1": 0, "10.0.0.1": 0, "10.0.0.2": 1, "10.0.0.3": -1} {
+		n, ok := tab.Local(netip.MustParseAddr(s))
+		if !ok {
+			n = -1
+		}
+		if n != want {
+			t.Errorf("%s is of network %d, want %d", s, n, want)
+		}
+	}
+}
+
 func TestTasks(t *testing.T) {
 	tab := table(t, []string{"exe=fire*=one", "exe=firefox=two", "exe=/opt/*/firefox=three", "exe=/usr/bin/curl=one", "uid=4711=two", "uid=root=one"})
 	for file, want := range map[string]string{
