@@ -41,7 +41,7 @@ type flags struct {
 func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
-	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, vde:DIR, or a profile; see below")
+	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, vde:DIR, socks5://HOST:PORT, or a profile; see below")
 	fs.StringArrayVar(&f.routes, "route", nil, "`PATTERN=NAME` sends a prefix, *.domain, :port, exe=GLOB or uid=USER to the network NAME; @FILE is a list")
 	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
@@ -80,6 +80,8 @@ Networks (-n):
   host        the host's own network; the doors to its daemons stay shut
   vde:DIR     a VDE switch, or a URL of vdeplug: vde://DIR[PORT] switch://DIR hub://DIR ptp://PATH udp://PORT->HOST:PORT
               vxvde:// vxlan:// 'cmd://ssh HOST vde_plug' vlan://N{URL} slirp:// tap://NAME; all with ip= and gw=
+  socks5://[USER@]HOST:PORT   http://[USER@]HOST:PORT   ssh:[USER@]HOST[:PORT]
+              through a proxy, which resolves names; auth=FILE: user and password
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
               or configured by the network: dhcp dhcp6 slaac rd auto fqdn=NAME mac=ADDRESS
   -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured

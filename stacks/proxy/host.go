@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -62,8 +63,15 @@ func (u *Upstream) dialHost(ctx context.Context) (*net.TCPConn, error) {
 	}
 	cause := Silent
 	var unresolved *net.DNSError
-	if errors.As(err, &unresolved) {
+	var op *net.OpError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &unresolved):
 		cause = Unresolved
+	case errors.As(err, &errno):
+		err = errno // the address stands in the error already
+	case errors.As(err, &op):
+		err = op.Err
 	}
 	return nil, &UnusableError{Proxy: u.String(), Cause: cause, Err: err}
 }

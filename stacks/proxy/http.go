@@ -84,9 +84,9 @@ func (h *httpConnect) connect(c *net.TCPConn, to target) error {
 		case code/100 == 1: // interim
 		case code/100 == 2:
 			return nil
-		case code == http.StatusProxyAuthRequired && conf.User == "" && conf.Password == "":
+		case (code == http.StatusProxyAuthRequired || code == http.StatusUnauthorized) && conf.User == "" && conf.Password == "":
 			return &UnusableError{Proxy: h.u.String(), Cause: WantsAuth, Err: errors.New(status(resp))}
-		case code == http.StatusProxyAuthRequired:
+		case code == http.StatusProxyAuthRequired, code == http.StatusUnauthorized: // tinyproxy: 401
 			return &UnusableError{Proxy: h.u.String(), Cause: BadAuth, Err: errors.New(status(resp))}
 		default:
 			return &refusal{statusErrno(code), status(resp)}

@@ -96,6 +96,7 @@ func TestConnectErrors(t *testing.T) {
 		{says: "HTTP/1.1 504 no\r\n\r\n", errno: unix.EHOSTUNREACH, cause: -1},
 		{says: "HTTP/1.1 407 no\r\n\r\n", errno: unix.ENETUNREACH, cause: WantsAuth},
 		{says: "HTTP/1.1 407 no\r\n\r\n", user: "me", errno: unix.ENETUNREACH, cause: BadAuth},
+		{says: "HTTP/1.1 401 no\r\n\r\n", user: "you", errno: unix.ENETUNREACH, cause: BadAuth},
 		{says: "", errno: unix.ENETUNREACH, cause: Broken},
 		{says: "\x05\xff", errno: unix.ENETUNREACH, cause: Broken},
 		{says: "SSH-2.0-x\r\n", errno: unix.ENETUNREACH, cause: Broken},

@@ -126,7 +126,11 @@ func (s *socks5) request(ctx context.Context, c *net.TCPConn, cmd byte, to targe
 		}
 		var code byte
 		code, bound, err = readReply(c)
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+			// It has spoken the protocol until here: this is about the destination.
+			return &refusal{unix.EHOSTUNREACH, "the proxy closed the connection in place of a reply, as ssh -D does when it cannot connect"}
+		case err != nil:
 			return s.u.cut(err)
 		}
 		return replyError(code)
@@ -154,7 +158,7 @@ func appendTarget(b []byte, to target) ([]byte, error) {
 func readReply(r io.Reader) (code byte, bound netip.AddrPort, err error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return 0, bound, err
+		return 0, bound, err // io.EOF: there is no reply
 	}
 	if head[0] != socksVersion {
 		return 0, bound, fmt.Errorf("it replies with version %d in place of 5", head[0])
@@ -168,7 +172,7 @@ func readReply(r io.Reader) (code byte, bound netip.AddrPort, err error) {
 	case atypDomain:
 		var n [1]byte
 		if _, err := io.ReadFull(r, n[:]); err != nil {
-			return 0, bound, err
+			return 0, bound, io.ErrUnexpectedEOF
 		}
 		size = int(n[0])
 	default:
@@ -183,7 +187,7 @@ func readReply(r io.Reader) (code byte, bound netip.AddrPort, err error) {
 		if head[1] != 0 {
 			return head[1], bound, nil
 		}
-		return 0, bound, err
+		return 0, bound, io.ErrUnexpectedEOF
 	}
 	port := binary.BigEndian.Uint16(b[size:])
 	if head[3] == atypDomain {

@@ -97,6 +97,7 @@ func TestSOCKS5Errors(t *testing.T) {
 		{name: "address type", says: reply(8), errno: unix.ENETUNREACH, cause: -1},
 		{name: "unknown code", says: reply(99), errno: unix.EHOSTUNREACH, cause: -1},
 		{name: "short refusal", says: "\x05\x00\x05\x05\x00\x00", errno: unix.ECONNREFUSED, cause: -1},
+		{name: "no reply", says: "\x05\x00", errno: unix.EHOSTUNREACH, cause: -1},
 		{name: "nothing", says: "", errno: unix.ENETUNREACH, cause: Broken},
 		{name: "HTTP", says: "HTTP/1.1 400 Bad Request\r\n\r\n", errno: unix.ENETUNREACH, cause: Broken},
 		{name: "cut reply", says: "\x05\x00\x05\x00\x00\x01\x00", errno: unix.ENETUNREACH, cause: Broken},
