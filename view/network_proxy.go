@@ -43,7 +43,7 @@ func newProxy(n Network) (*proxyNetwork, error) {
 	if t.mtu != 0 && t.mtu < minMTU6 {
 		return nil, badConfig("-n %s: mtu=%d: IPv6 needs %d at least", n.Spec, t.mtu, minMTU6)
 	}
-	t.conf = proxy.Config{Kind: proxyKinds[n.Kind], Names: proxy.NewNames()}
+	t.conf = proxy.Config{Kind: proxyKinds[n.Kind]}
 	if err := t.parseTarget(); err != nil {
 		return nil, badConfig("-n %s: %w", n.Spec, err)
 	}
@@ -65,15 +65,24 @@ func newProxy(n Network) (*proxyNetwork, error) {
 	return t, nil
 }
 
-// shareNames has all proxies of a view use one table of names, so that an address stands
-// for the same name whichever of them it is sent to.
-func (t *proxyNetwork) shareNames(others []network) {
-	for _, o := range others {
-		if first, ok := o.(*proxyNetwork); ok {
-			t.conf.Names = first.conf.Names
-			return
+// partNames gives the proxies of a view their parts of the addresses that stand for
+// names: those lead to the proxy that is to resolve the name.
+func partNames(nets []network) error {
+	var all []*proxyNetwork
+	for _, n := range nets {
+		if t, ok := n.(*proxyNetwork); ok {
+			all = append(all, t)
 		}
 	}
+	if len(all) > proxy.MaxParts {
+		return badConfig("-n %s: a view has %d proxies at most", all[proxy.MaxParts].Spec, proxy.MaxParts)
+	}
+	for i, names := range proxy.NewNames(max(len(all), 1)) {
+		if i < len(all) {
+			all[i].conf.Names = names
+		}
+	}
+	return nil
 }
 
 // parseTarget reads [USER@]HOST:PORT; the port may be left out with ssh.
@@ -129,6 +138,9 @@ func (t *proxyNetwork) describe() (PlanNetwork, []string) {
 	}
 	if t.mtu != 0 {
 		d.MTU = t.mtu
+	}
+	for _, p := range t.conf.Names.Ranges() {
+		d.Routes = append(d.Routes, PlanRoute{Dst: p.String()})
 	}
 	return d, t.warnings
 }

@@ -159,10 +159,13 @@ func planNetworks(conf Config) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t, ok := net.(*proxyNetwork); ok {
-			t.shareNames(p.nets)
-		}
-		d, warnings := net.describe()
+		p.nets = append(p.nets, net)
+	}
+	if err := partNames(p.nets); err != nil {
+		return nil, err
+	}
+	for i, n := range conf.Networks {
+		d, warnings := p.nets[i].describe()
 		d.Name, d.Kind, d.Stack = n.Name, n.Kind, p.stackName(n)
 		d.CC, _ = n.value("cc")
 		d.RcvBuf, d.SndBuf = n.bytes("rcvbuf"), n.bytes("sndbuf")
@@ -175,8 +178,7 @@ func planNetworks(conf Config) (*Plan, error) {
 		}
 		p.Networks = append(p.Networks, d)
 		p.Warnings = append(p.Warnings, warnings...)
-		p.nets = append(p.nets, net)
-		if err := p.checkKernel(len(p.nets) - 1); err != nil {
+		if err := p.checkKernel(i); err != nil {
 			return nil, err
 		}
 	}

@@ -32,7 +32,7 @@ func request(c io.Reader) string {
 // TestConnect: what is asked, and that nothing behind the answer's header is taken,
 // however it is cut into segments.
 func TestConnect(t *testing.T) {
-	names := NewNames()
+	names := NewNames(1)[0]
 	name := netip.AddrPortFrom(names.Addrs("far.example")[0], 80)
 	for _, tt := range []struct {
 		name   string

@@ -7,6 +7,7 @@ package proxy
 import (
 	"container/list"
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"sync"
@@ -20,17 +21,17 @@ var (
 	StandIns6 = netip.MustParsePrefix("fd00:198:18::/96")
 )
 
-// maxNames is how many names have stand-ins at a time: one for each address of
-// StandIns4 but those that end in 0 or 255, which some programs take for a
-// network's own. Of the names the one goes that was not asked for, and not
-// connected to, for longest.
-const maxNames = 512 * perOctet
-
+// perOctet is how many stand-ins there are with the same first three bytes: not
+// those that end in 0 or 255, which some programs take for a network's own.
 const perOctet = 254
 
 // Names gives names addresses that stand for them. A name keeps its own for as
-// long as there is room. It is safe for concurrent use; use [NewNames].
+// long as there is room; then the one goes that was not asked for, and not
+// connected to, for longest. It is safe for concurrent use; use [NewNames].
 type Names struct {
+	range4, range6 netip.Prefix // parts of StandIns4 and StandIns6
+	all            []*Names     // that were made with it
+
 	mu      sync.Mutex
 	byName  map[string]*list.Element // +checklocks:mu
 	byIndex map[int]*list.Element    // +checklocks:mu
@@ -43,10 +44,41 @@ type standIn struct {
 	index int
 }
 
-// NewNames returns a table without names.
-func NewNames() *Names {
-	return &Names{byName: make(map[string]*list.Element), byIndex: make(map[int]*list.Element), used: list.New(), max: maxNames}
+// MaxParts is how many tables can share the ranges.
+const MaxParts = 64
+
+// NewNames returns tables without names, one for each proxy of a view: n of them,
+// from 1 to [MaxParts]. Each gives its names stand-ins of a part of the ranges, so
+// that the address tells by which proxy the name is to be resolved; all of them know
+// what it stands for.
+func NewNames(n int) []*Names {
+	all := make([]*Names, n)
+	size := bits.Len(uint(n - 1)) // log2, rounded up
+	for i := range all {
+		all[i] = newNames(i, size)
+		all[i].all = all
+	}
+	return all
 }
+
+func newNames(part, size int) *Names {
+	base := binary.BigEndian.Uint32(StandIns4.Addr().AsSlice())
+	base += uint32(part) << (32 - StandIns4.Bits() - size)
+	var a4 [4]byte
+	binary.BigEndian.PutUint32(a4[:], base)
+	a6 := StandIns6.Addr().As16()
+	copy(a6[12:], a4[:])
+	length := StandIns4.Bits() + size
+	return &Names{
+		range4: netip.PrefixFrom(netip.AddrFrom4(a4), length),
+		range6: netip.PrefixFrom(netip.AddrFrom16(a6), 96+length),
+		byName: make(map[string]*list.Element), byIndex: make(map[int]*list.Element), used: list.New(),
+		max: 1 << (24 - length) * perOctet,
+	}
+}
+
+// Ranges returns the prefixes of the stand-ins, of IPv4 and of IPv6.
+func (n *Names) Ranges() []netip.Prefix { return []netip.Prefix{n.range4, n.range6} }
 
 // Addrs returns the stand-ins of name, an IPv4 and an IPv6 address; none if name
 // cannot be a host's. It is in lower case, without a trailing dot.
@@ -71,49 +103,51 @@ func (n *Names) Addrs(name string) []netip.Addr {
 	}
 	s := e.Value.(standIn)
 	n.byName[name], n.byIndex[s.index] = e, e
-	return addrsOf(s.index)
+	return n.addrs(s.index)
 }
 
-// Name returns the name that a stands for. ok says that a is in a range of the
+// Name returns the name that a stands for. ok says that a is in a range of all
 // stand-ins; the name is empty if it stands for none.
 func (n *Names) Name(a netip.Addr) (name string, ok bool) {
 	if !StandIns4.Contains(a) && !StandIns6.Contains(a) {
 		return "", false
 	}
-	i, ok := indexOf(a)
-	if !ok {
-		return "", true
+	for _, t := range n.all {
+		if i, ok := t.index(a); ok {
+			return t.name(i), true
+		}
 	}
+	return "", true
+}
+
+func (n *Names) name(i int) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	e, ok := n.byIndex[i]
 	if !ok {
-		return "", true
+		return ""
 	}
 	n.used.MoveToFront(e)
-	return e.Value.(standIn).name, true
+	return e.Value.(standIn).name
 }
 
-// addrsOf returns the stand-ins with a number below maxNames.
-func addrsOf(i int) []netip.Addr {
-	base := StandIns4.Addr().As4()
-	low := binary.BigEndian.Uint32(base[:]) + uint32(i/perOctet)<<8 + uint32(i%perOctet) + 1
+// addrs returns the stand-ins with a number.
+func (n *Names) addrs(i int) []netip.Addr {
+	low := binary.BigEndian.Uint32(n.range4.Addr().AsSlice()) + uint32(i/perOctet)<<8 + uint32(i%perOctet) + 1
 	var a4 [4]byte
 	binary.BigEndian.PutUint32(a4[:], low)
-	a6 := StandIns6.Addr().As16()
+	a6 := n.range6.Addr().As16()
 	copy(a6[12:], a4[:])
 	return []netip.Addr{netip.AddrFrom4(a4), netip.AddrFrom16(a6)}
 }
 
-// indexOf is the reverse, for addresses of the ranges.
-func indexOf(a netip.Addr) (int, bool) {
-	b := a.AsSlice()
-	a4 := netip.AddrFrom4([4]byte(b[len(b)-4:]))
-	if !StandIns4.Contains(a4) {
+// index is the reverse; false: a is no stand-in of this table.
+func (n *Names) index(a netip.Addr) (int, bool) {
+	if !n.range4.Contains(a) && !n.range6.Contains(a) {
 		return 0, false
 	}
-	base := StandIns4.Addr().As4()
-	off := int(binary.BigEndian.Uint32(b[len(b)-4:]) - binary.BigEndian.Uint32(base[:]))
+	b := a.AsSlice()
+	off := int(binary.BigEndian.Uint32(b[len(b)-4:]) - binary.BigEndian.Uint32(n.range4.Addr().AsSlice()))
 	if last := off & 255; last == 0 || last == 255 {
 		return 0, false
 	}

@@ -11,23 +11,47 @@ import (
 	"testing"
 )
 
-// TestStandIns: every number has its own address in both ranges, and back.
+// TestStandIns: every number of every part has its own address in both ranges, and
+// back.
 func TestStandIns(t *testing.T) {
-	seen := make(map[netip.Addr]bool)
-	for i := range maxNames {
-		for j, a := range addrsOf(i) {
-			if got, ok := indexOf(a); !ok || got != i {
-				t.Fatalf("%d: %v is %d, %v", i, a, got, ok)
+	for _, parts := range []int{1, 2, 3, MaxParts} {
+		seen := make(map[netip.Addr]bool)
+		for part, n := range NewNames(parts) {
+			for i := range n.max {
+				for j, a := range n.addrs(i) {
+					if got, ok := n.index(a); !ok || got != i {
+						t.Fatalf("%d: %v is %d, %v", i, a, got, ok)
+					}
+					if !n.Ranges()[j].Contains(a) || !StandIns4.Contains(a) && !StandIns6.Contains(a) || seen[a] {
+						t.Fatalf("%d of part %d: %v", i, part, a)
+					}
+					seen[a] = true
+				}
 			}
-			if j == 0 && !StandIns4.Contains(a) || j == 1 && !StandIns6.Contains(a) || seen[a] {
-				t.Fatalf("%d: %v", i, a)
-			}
-			seen[a] = true
+		}
+		if parts&(parts-1) == 0 && len(seen) != 2*512*perOctet {
+			t.Errorf("%d parts have %d stand-ins", parts, len(seen))
 		}
 	}
-	for _, s := range []string{"198.18.0.0", "198.18.0.255", "198.19.255.255", "fd00:198:18::", "fd00:198:18::c612:0", "fd00:198:18::7f00:1"} {
-		if i, ok := indexOf(netip.MustParseAddr(s)); ok {
+	n := NewNames(1)[0]
+	for _, s := range []string{"198.18.0.0", "198.18.0.255", "198.19.255.255", "fd00:198:18::", "fd00:198:18::c612:0", "fd00:198:18::7f00:1", "198.20.0.1"} {
+		if i, ok := n.index(netip.MustParseAddr(s)); ok {
 			t.Errorf("%s is the stand-in %d", s, i)
+		}
+	}
+}
+
+// TestParts: an address is of one table, and all know what it stands for.
+func TestParts(t *testing.T) {
+	all := NewNames(3)
+	for i, n := range all {
+		name := fmt.Sprintf("far-%d.example", i)
+		for j, a := range n.Addrs(name) {
+			for k, o := range all {
+				if got, ok := o.Name(a); got != name || !ok || o.Ranges()[j].Contains(a) != (i == k) {
+					t.Errorf("%v of table %d to %d: %q, %v", a, i, k, got, ok)
+				}
+			}
 		}
 	}
 }
@@ -35,7 +59,7 @@ func TestStandIns(t *testing.T) {
 // TestNames: a name keeps its addresses while there is room, and what was not used
 // for longest goes first.
 func TestNames(t *testing.T) {
-	n := NewNames()
+	n := NewNames(1)[0]
 	n.max = 100
 	first := n.Addrs("host-0.example")
 	for i := range 1000 {

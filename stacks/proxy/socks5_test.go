@@ -19,7 +19,7 @@ import (
 // TestSOCKS5Dialogue: what is sent for names and addresses, with and without a
 // password, and that nothing behind the reply is taken.
 func TestSOCKS5Dialogue(t *testing.T) {
-	names := NewNames()
+	names := NewNames(1)[0]
 	onion := names.Addrs("abc.onion")
 	for _, tt := range []struct {
 		name       string
@@ -154,7 +154,7 @@ func TestDown(t *testing.T) {
 // stand-ins without a name, do not reach the proxy.
 func TestMeaningless(t *testing.T) {
 	at := serve(t, func(c *net.TCPConn) { t.Error("the proxy was asked") })
-	u := open(t, at, Config{Names: NewNames()})
+	u := open(t, at, Config{Names: NewNames(1)[0]})
 	for _, dst := range []string{"127.0.0.1:80", "[::1]:80", "169.254.1.1:80", "[fe80::1%eth0]:80", "224.0.0.1:80", "0.0.0.0:80",
 		"[::ffff:127.0.0.1]:80", "198.18.0.9:80", "198.19.255.255:80", "[fd00:198:18::c612:9]:80", "[fd00:198:18::1]:80"} {
 		if _, err := u.DialStream(deadline(t), netip.MustParseAddrPort(dst)); !errors.Is(err, unix.EHOSTUNREACH) {
@@ -202,7 +202,7 @@ func relay(t *testing.T, f func([]byte) [][]byte) netip.AddrPort {
 // TestAssociate: datagrams have headers both ways, answers to a name come from its
 // stand-in, and fragments and what means nothing here are dropped.
 func TestAssociate(t *testing.T) {
-	names := NewNames()
+	names := NewNames(1)[0]
 	name := netip.AddrPortFrom(names.Addrs("far.example")[1], 53)
 	for _, tt := range []struct {
 		name   string

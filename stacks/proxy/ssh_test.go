@@ -162,7 +162,7 @@ func (s *sshServer) knows(t *testing.T, key ssh.PublicKey) []string {
 
 func (s *sshServer) open(t *testing.T, c Config) (*Upstream, func(port uint16) (stacks.UpstreamConn, error)) {
 	t.Helper()
-	c.Kind, c.User, c.Names = SSH, "me", NewNames()
+	c.Kind, c.User, c.Names = SSH, "me", NewNames(1)[0]
 	u := open(t, s.at, c)
 	far := c.Names.Addrs("far.example")[0]
 	return u, func(port uint16) (stacks.UpstreamConn, error) {
