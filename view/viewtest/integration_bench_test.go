@@ -23,7 +23,7 @@ func TestIntegrationBench(t *testing.T) {
 	viewtest.Need(t, "root", "tun", "ip", "go")
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	bench := filepath.Join(t.TempDir(), "bench")
+	bench := filepath.Join(filepath.Dir(viewtest.Binary(t)), "bench") // where everyone may execute it
 	build := exec.CommandContext(ctx, "go", "build", "-o", bench, "./testdata/bench")
 	build.Dir = "../.." // the module's root, where the bench looks for wireguard-go too
 	if out, err := build.CombinedOutput(); err != nil {
