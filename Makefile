@@ -6,6 +6,7 @@
 # make suites  Go's and CPython's own network tests, natively and under umrun
 # make programs the table of docs/programs.md; needs root, installs servers and starts none
 # make matrix  clients over every pair of stack and link: docs/matrix.md; needs root
+# make lease   watch a lease of two minutes over its renewal and to its end (4 minutes); needs root
 # make fuzz    run each fuzz target for FUZZTIME (10m); make test runs their seeds
 # make bench   measure, side by side with the peers that are installed
 # make conform the conformance cases alone: programs natively and under umrun; needs root
@@ -32,7 +33,7 @@ PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquit
 	firefox-esr:firefox-esr
 PROGRAM_DEV := postgresql-15 ruby-webrick
 
-.PHONY: all build test conform check fuzz bench suites programs matrix demo deps-build deps-test clean
+.PHONY: all build test conform check fuzz bench suites programs matrix lease demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -91,6 +92,9 @@ programs: deps-test build
 matrix: deps-test build
 	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 LAB_MATRIX=$(CURDIR)/docs/matrix.md \
 		$(GO) test -count=1 -timeout 40m -v -run '^TestMatrix$$' ./view/viewtest
+
+lease: deps-test build
+	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 UMRUN_TEST_LEASE=1 $(GO) test -count=1 -timeout 10m -v -run '^TestIntegrationTwoMinutes$$' ./view/viewtest
 
 demo: deps-build
 	@scripts/need.sh "curl:curl" ""

@@ -58,12 +58,23 @@ func Configure(s stacks.State, index int, old, next stacks.Settings) stacks.Stat
 			continue
 		}
 		r.IfIndex = index
-		if !slices.Contains(e.Routes, r) {
+		if !slices.ContainsFunc(e.Routes, func(o stacks.Route) bool { // as for a program: EEXIST
+			return o.Dst == r.Dst && o.Gateway == r.Gateway && o.IfIndex == index && o.Main() && metricOf(o) == metricOf(r)
+		}) {
 			e.Routes = append(e.Routes, r)
 		}
 	}
 	e.DNS = next.DNS
 	return e.State
+}
+
+// metricOf is the metric of a route as it is told: those that an address of IPv6 brings
+// have one.
+func metricOf(r stacks.Route) int {
+	if r.Metric == 0 && r.Dst.Addr().Is6() && connected(r) {
+		return metricAddrconf
+	}
+	return r.Metric
 }
 
 func find(as []stacks.Address, p netip.Prefix) *stacks.Address {

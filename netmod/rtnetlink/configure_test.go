@@ -113,6 +113,12 @@ func TestConfigureIPv6(t *testing.T) {
 	if got = Configure(got, 2, deprecated, stacks.Settings{}); len(got.Routes) != 0 || len(got.Interfaces[0].Addrs) != 1 {
 		t.Errorf("gone: addresses %v, routes %v", got.Interfaces[0].Addrs, got.Routes)
 	}
+	static := s.Clone()
+	edit := &editor{static}
+	edit.addAddr(&static.Interfaces[0], p("2001:db8::9/64"), stacks.AddrInfo{})
+	if got = Configure(edit.State, 2, stacks.Settings{}, ra); len(got.Routes) != 2 {
+		t.Errorf("beside an address of the same network: routes %v", got.Routes)
+	}
 	s.Interfaces[0].MTU, s.Interfaces[0].Addrs = 1000, nil
 	if got = Configure(s, 2, stacks.Settings{}, ra); len(got.Routes) != 0 || len(got.Interfaces[0].Addrs) != 0 {
 		t.Errorf("an MTU of 1000: addresses %v, routes %v", got.Interfaces[0].Addrs, got.Routes)
