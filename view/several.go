@@ -14,7 +14,6 @@ import (
 	"umrun/netmod/dns"
 	"umrun/stacks"
 	"umrun/stacks/multihome"
-	"umrun/stacks/proxy"
 	"umrun/stacks/route"
 )
 
@@ -43,11 +42,8 @@ func (p *Plan) planRules() error {
 		rules = append(rules, rs...)
 	}
 	var networks []route.Network
-	for i, d := range p.Networks {
+	for _, d := range p.Networks {
 		n := route.Network{Name: d.Name, Prefixes: d.prefixes()}
-		if _, ok := p.nets[i].(*proxyNetwork); ok {
-			n.Prefixes = append(n.Prefixes, proxy.StandIns4, proxy.StandIns6) // which mean nothing elsewhere
-		}
 		for _, a := range d.Addresses {
 			if p, err := netip.ParsePrefix(a); err == nil {
 				n.Addrs = append(n.Addrs, p.Addr())

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/stacks"
+	"umrun/stacks/multihome"
 )
 
 // A sink counts what arrives at the far end of a network, by destination.
@@ -66,6 +68,14 @@ func TestKillSwitch(t *testing.T) {
 			st := w.b.near.State().Clone()
 			st.Routes, st.Interfaces[1].Addrs = nil, nil
 			if err := w.b.near.SetState(st); err != nil {
+				panic(err)
+			}
+		},
+		"a program takes all away": func(w *world) {
+			st := w.st.State().Clone()
+			st.Routes = slices.DeleteFunc(st.Routes, func(r stacks.Route) bool { return r.IfIndex == 3 })
+			st.Interfaces[2].Up, st.Interfaces[2].Addrs = false, nil
+			if err := w.st.SetState(st); err != nil {
 				panic(err)
 			}
 		},
@@ -202,13 +212,20 @@ func TestNothingLearntMoves(t *testing.T) {
 	if err := w.b.near.SetState(st); err != nil {
 		t.Fatal(err)
 	}
-	for _, dst := range []string{everywhere, "10.1.0.2", "2001:db8::7"} {
-		s := udp(t, w.st, familyOf(addr(dst)))
-		send(t, s, "x", to(dst, 1000))
-		if got, _ := recv(t, s); got != "a:x" {
-			t.Errorf("%s: %q", dst, got)
+	check := func() {
+		t.Helper()
+		for _, dst := range []string{everywhere, "10.1.0.2", "2001:db8::7"} {
+			s := udp(t, w.st, familyOf(addr(dst)))
+			send(t, s, "x", to(dst, 1000))
+			if got, _ := recv(t, s); got != "a:x" {
+				t.Errorf("%s: %q", dst, got)
+			}
 		}
 	}
+	check()
+	// Nor does what it has learnt before the view was made of it.
+	w.st = multihome.New(w.table, w.a.near, w.b.near)
+	check()
 	var v [4]byte
 	binary.NativeEndian.PutUint32(v[:], 3)
 	s := udp(t, w.st, unix.AF_INET6)

@@ -30,7 +30,7 @@ type Stack struct {
 type network struct {
 	n     int // its place
 	stack stacks.Stack
-	told  map[netip.Prefix]bool // what the table knows of its State; guarded by Stack.setMu, once it is made
+	told  map[netip.Prefix]bool // of its last State: what a program adds is new; guarded by Stack.setMu, once it is made
 }
 
 var (
@@ -51,7 +51,7 @@ func New(table *route.Table, members ...stacks.Stack) *Stack {
 	s := &Stack{table: table}
 	for i, m := range members {
 		s.nets = append(s.nets, &network{n: i, stack: m})
-		s.moved(s.nets[i], m.State()) // it may have been told more than was planned
+		s.nets[i].told = prefixes(m.State()) // it may have learnt more than was planned: that moves nothing
 	}
 	s.numbers.Store(new(numbers))
 	s.State() // gives the interfaces their numbers, in order

@@ -193,13 +193,14 @@ func (s *Stack) Part(st stacks.Stack) (stacks.Configurer, bool) {
 }
 
 // SetState gives one network its configuration, which was derived from its own State.
+// Nothing moves: it is what the network says, and no program has asked for it.
 func (p part) SetState(next stacks.State) error {
 	p.s.setMu.Lock()
 	defer p.s.setMu.Unlock()
 	if err := p.net.stack.(stacks.Configurer).SetState(next); err != nil {
 		return err
 	}
-	p.s.moved(p.net, next)
+	p.net.told = prefixes(next)
 	return nil
 }
 

@@ -40,7 +40,7 @@ type Table struct {
 	addrs map[netip.Addr]int              // of the view itself, by network
 	own   atomic.Pointer[bart.Table[int]] // what networks are configured with
 	ownMu sync.Mutex                      // one change at a time
-	owned []map[netip.Prefix]bool         // by network; +checklocks:ownMu
+	owned []map[netip.Prefix]bool         // by network, true if it is configured; +checklocks:ownMu
 
 	learned learned
 	now     func() time.Time
@@ -154,15 +154,18 @@ func (t *Table) rebuild() {
 }
 
 // Change adds and removes prefixes of a network, as a program of the view changes its
-// routes.
+// routes. What the network is configured with stays: it would go to another one.
 func (t *Table) Change(network int, add, remove []netip.Prefix) {
 	t.ownMu.Lock()
 	defer t.ownMu.Unlock()
+	own := t.owned[network]
 	for _, p := range remove {
-		delete(t.owned[network], p.Masked())
+		if !own[p.Masked()] {
+			delete(own, p.Masked())
+		}
 	}
 	for _, p := range add {
-		t.owned[network][p.Masked()] = true
+		own[p.Masked()] = own[p.Masked()]
 	}
 	t.rebuild()
 }

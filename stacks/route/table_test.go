@@ -79,12 +79,25 @@ func TestDest(t *testing.T) {
 			t.Errorf("%s goes to %s (ruled %v), want %s (%v)", c.to, names[n], ruled, c.want, c.ruled)
 		}
 	}
-	tab.Change(3, []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12")}, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")})
-	if n, _ := tab.Dest(netip.MustParseAddrPort("172.16.1.1:80")); n != 3 {
-		t.Errorf("a prefix that was added: %s", names[n])
+	p := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
+	where := func(to string) string {
+		n, _ := tab.Dest(netip.AddrPortFrom(netip.MustParseAddr(to), 80))
+		return names[n]
 	}
-	if n, _ := tab.Dest(netip.MustParseAddrPort("198.51.100.200:80")); n != 2 { // 0.0.0.0/0=two
-		t.Errorf("a prefix that was removed: %s", names[n])
+	tab.Change(3, p("172.16.0.0/12"), p("198.51.100.0/24"))
+	if n := where("172.16.1.1"); n != "three" {
+		t.Errorf("a prefix that was added: %s", n)
+	}
+	if n := where("198.51.100.200"); n != "three" {
+		t.Errorf("a configured prefix that was removed: %s", n)
+	}
+	tab.Change(3, p("198.51.100.0/24"), p("172.16.0.0/12"))
+	tab.Change(3, nil, p("198.51.100.0/24"))
+	if n := where("172.16.1.1"); n != "two" { // 0.0.0.0/0=two
+		t.Errorf("a prefix that was added and removed: %s", n)
+	}
+	if n := where("198.51.100.200"); n != "three" {
+		t.Errorf("a configured prefix that was added and removed: %s", n)
 	}
 }
 
