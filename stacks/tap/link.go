@@ -41,9 +41,8 @@ type Link struct {
 }
 
 var (
-	_ stacks.Link      = (*Link)(nil)
-	_ stacks.Offloads  = (*Link)(nil)
-	_ stacks.TryWriter = (*Link)(nil)
+	_ stacks.Link     = (*Link)(nil)
+	_ stacks.Offloads = (*Link)(nil)
 )
 
 // newLink makes the link; on an error fd stays the caller's.
@@ -181,7 +180,9 @@ func (l *Link) cut(bufs [][]byte, sizes []int) (n int) {
 const etherHeader = 14
 
 // Write gives packets to the device, which takes them at once or, if it is down or
-// does not like them, not at all. The error is of those that it did not take.
+// does not like them, not at all. The error is of those that it did not take. There is
+// no TryWrite: the kernel does much of the receiver's work in the call, which is better
+// done beside the stack's.
 func (l *Link) Write(bufs [][]byte) (int, error) {
 	n := 0
 	var lost error
@@ -201,21 +202,6 @@ func (l *Link) Write(bufs [][]byte) (int, error) {
 		return true
 	})
 	return n, l.failure(err, lost)
-}
-
-// TryWrite implements [stacks.TryWriter].
-func (l *Link) TryWrite(bufs [][]byte) int {
-	n := 0
-	l.raw.Write(func(fd uintptr) bool {
-		for n < len(bufs) {
-			if _, err := unix.Write(int(fd), bufs[n]); err == unix.EAGAIN || err == unix.EINTR {
-				break
-			}
-			n++
-		}
-		return true
-	})
-	return n
 }
 
 // Close detaches from the device. One that was made by [Open] goes with it.

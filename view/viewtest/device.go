@@ -52,7 +52,7 @@ func (p *Peer) Device(t testing.TB, kind string) *NS {
 	case "tap":
 		steps = append(steps,
 			n.ip("link add br0 type bridge", "link set tap0 master br0", "link set up0 master br0", "link set br0 up"),
-			p.ip("addr add fd77::1/128 dev tap nodad", "route add "+v4.String()+" dev tap src 10.77.0.1", "-6 route add "+v6.String()+" dev tap src fd77::1"))
+			p.ip("addr add 10.77.0.1/32 dev tap", "addr add fd77::1/128 dev tap nodad", "route add "+v4.String()+" dev tap src 10.77.0.1", "-6 route add "+v6.String()+" dev tap src fd77::1"))
 	case "tun":
 		steps = append(steps,
 			n.Sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
