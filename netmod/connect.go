@@ -444,6 +444,7 @@ func (s *stream) startAfresh(c *intercept.Call, d *held) error {
 		s.closeListener()
 	}
 	s.cancelWaiters()
+	s.endBypass(nil)
 	s.dropPeer()
 	s.m.pump.forget(&s.job)
 	if s.state == connecting || s.state == connected {
@@ -453,6 +454,7 @@ func (s *stream) startAfresh(c *intercept.Call, d *held) error {
 	s.state, s.local, s.remote = fresh, netip.AddrPort{}, netip.AddrPort{}
 	s.gate, s.soErr, s.marked, s.broke, s.reported, s.stubbed = 0, 0, false, false, false, false
 	s.appShut, s.appHup, s.finSent, s.lag = false, false, false, 0
+	s.traffic = traffic{}
 	s.more, s.upFull, s.downFull, s.downEOF, s.deaf, s.mute, s.rdwrShut = false, false, false, false, false, false, false
 	id, err := identify(fd)
 	if err != nil {

@@ -74,6 +74,8 @@ type Module struct {
 
 	ports netlinkPorts
 
+	bypasses atomic.Int64 // streams whose bytes go past the stack
+
 	changing  sync.Mutex   // one request to rtnetlink at a time
 	expiry    *time.Timer  // when the life of an address ends; +checklocks:changing
 	told      stacks.State // what those who listen know of the stack; +checklocks:changing

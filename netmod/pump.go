@@ -212,6 +212,8 @@ func (p *pump) poll() {
 		p.active()
 		for _, ev := range events[:n] {
 			id := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
+			far := id&farBit != 0
+			id &^= farBit
 			p.mu.Lock()
 			j, closed := p.jobs[id], p.closed
 			p.mu.Unlock()
@@ -222,6 +224,9 @@ func (p *pump) poll() {
 				continue
 			}
 			ready := bits(ev.Events)
+			if far {
+				ready = stackAny
+			}
 			if n == 1 && j.state.CompareAndSwap(jobIdle, jobRunning) {
 				j.ready.Or(ready)
 				p.run(j)

@@ -38,6 +38,8 @@ func (s *stream) move(ready uint32) (again bool) {
 	if ready&appShut != 0 {
 		s.appShut = true
 	}
+	s.tryBypass()
+	s.changeOver()
 	retry := s.upFull && ready&(stackAny|nudge) != 0
 	if retry {
 		s.upFull = false
@@ -80,6 +82,10 @@ func (s *stream) up(limit int) (again bool) {
 			return false
 		}
 		n -= s.lag
+		past := s.bypass != nil && s.bypass.up
+		if s.leftUp() > 0 && (s.upFull || !s.sendRest()) {
+			return false
+		}
 		if n <= 0 {
 			if shut {
 				s.upEnd()
@@ -89,8 +95,19 @@ func (s *stream) up(limit int) (again bool) {
 		if s.upFull {
 			return false
 		}
-		p := &lagReader{s: s, left: min(n, sendChunk)}
-		sent, err := s.tcp.Send(p)
+		if s.bypass != nil && !past {
+			return false // until what was sent has left the stack
+		}
+		var sent int
+		if past {
+			sent, err = s.upPast(n)
+			if err != nil && s.bypass == nil {
+				return true // the stack tells what has become of the connection
+			}
+		} else {
+			sent, err = s.tcp.Send(&lagReader{s: s, left: min(n, sendChunk)})
+			s.traffic.sent += uint64(max(sent, 0))
+		}
 		limit -= sent
 		if err != nil {
 			if intercept.Errno(err) == unix.EAGAIN {
@@ -211,6 +228,12 @@ func readv(fd int, iov [][]byte) (int, error) {
 // down moves what came for the program, up to limit bytes.
 func (s *stream) down(limit int) (again bool) {
 	for limit > 0 && !s.downEOF {
+		if len(s.traffic.restDown) > 0 && !s.downRest() {
+			return false
+		}
+		if s.changeOver(); s.bypass != nil && s.bypass.down {
+			return s.downPast(limit)
+		}
 		w := appWriter{s: s}
 		if u, ok := s.tcp.(stacks.Urgent); ok {
 			ahead, ok := u.Urgent()
@@ -218,6 +241,7 @@ func (s *stream) down(limit int) (again bool) {
 		}
 		n, err := s.tcp.Recv(&w, min(limit, recvChunk))
 		limit -= n
+		s.traffic.got += uint64(n)
 		if w.full {
 			s.wantOut(true)
 			return false
@@ -314,6 +338,7 @@ func (s *stream) reset(err unix.Errno) {
 	s.local, _ = s.ep.Names() // the endpoint forgets it
 	hup := s.appHup
 	s.marked = s.lag > 0
+	s.endBypass(nil)
 	s.dropPeer()
 	if hup {
 		s.release(true)

@@ -39,11 +39,15 @@ type stream struct {
 	stubbed  bool // the DNS stub serves the connection
 
 	// Of a connected one.
-	appShut  bool // the program sends no more: its last byte is known
-	appHup   bool // nobody reads either
-	finSent  bool // ... and the stack was told
-	lag      int  // bytes in the queue that are to be dropped: see "The last byte"
-	more     bool // what was sent last had MSG_MORE
+	appShut bool // the program sends no more: its last byte is known
+	appHup  bool // nobody reads either
+	finSent bool // ... and the stack was told
+	lag     int  // bytes in the queue that are to be dropped: see "The last byte"
+	more    bool // what was sent last had MSG_MORE
+
+	bypass  *bypass // nil: all bytes pass the stack
+	traffic traffic
+
 	upFull   bool // the stack takes no more for now
 	downFull bool // the program's queue is full: EPOLLOUT is on
 	downEOF  bool // the peer has sent FIN
@@ -179,6 +183,7 @@ func (s *stream) release(abort bool) {
 	if s.queue != nil {
 		s.closeListener()
 	}
+	s.endBypass(nil)
 	s.dropPeer()
 	if abort {
 		s.tcp.Abort()
@@ -218,6 +223,6 @@ func (s *stream) pending() (int, bool) {
 	if err != nil {
 		return 0, false
 	}
-	n = max(n-s.lag, 0) + unacked
+	n = max(n-s.lag, 0) + unacked + s.leftUp()
 	return n, n > 0 || !s.appHup
 }

@@ -67,7 +67,8 @@ func (s *stream) markLocked() {
 	if err != nil || n <= s.lag {
 		return
 	}
-	if !u.MarkUrgent(n - s.lag - 1) {
+	s.endBypass(nil)
+	if !u.MarkUrgent(n - s.lag - 1 + len(s.traffic.restUp)) {
 		s.m.warnOnce("urgent", "urgent data is sent as ordinary data, in its place")
 	}
 	s.up(quantum)
@@ -78,6 +79,7 @@ func (s *stream) corkLocked() {
 	if s.state != connected || s.gone || s.stubbed {
 		return
 	}
+	s.endBypass(nil)
 	s.up(quantum)
 	if c, ok := s.tcp.(stacks.Corked); ok && s.state == connected {
 		c.More(true)

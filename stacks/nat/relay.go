@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,8 +34,11 @@ const chunk = 64 << 10
 // of what it reads and writes; what neither would notice is watched for: an
 // error of ep by events, which cut short a wait for the host by its deadline,
 // and one of the host, after its EOF, by down (see lastWords).
+//
+// Instead, the bytes may be moved by whoever has the other end of ep, see [shortcut].
 type flow struct {
 	l    *Link
+	name flowName
 	host stacks.UpstreamConn // the host's TCP connection; nil if it was reset before the view's handshake
 	rc   syscall.RawConn
 	wq   waiter.Queue // of ep
@@ -47,11 +51,18 @@ type flow struct {
 	writable chan struct{}
 	dead     chan struct{} // closed by reset
 	upDone   chan struct{} // closed when up has ended
+
+	short atomic.Pointer[shortcut]         // that is out, or asked for
+	ended atomic.Bool                      // the host's end of file was read
+	moved struct{ up, down atomic.Uint64 } // bytes that up and down have moved
 }
 
-func newFlow(l *Link, host stacks.UpstreamConn) *flow {
+// A flowName tells flows apart.
+type flowName struct{ view, dst addrPort }
+
+func newFlow(l *Link, name flowName, host stacks.UpstreamConn) *flow {
 	return &flow{
-		l: l, host: host,
+		l: l, name: name, host: host,
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		dead:     make(chan struct{}),
@@ -157,6 +168,10 @@ func (f *flow) up(ep tcpip.Endpoint) {
 			return !w.full || res.Count > 0
 		})
 		if res.Count > 0 {
+			f.moved.up.Add(uint64(res.Count))
+			if s := f.short.Load(); s != nil {
+				s.changed()
+			}
 			f.l.stats.tcpOut.Add(uint64(res.Count))
 			ep.ModerateRecvBuf(res.Count)
 		}
@@ -197,6 +212,9 @@ func (f *flow) up(ep tcpip.Endpoint) {
 func (f *flow) down(ep tcpip.Endpoint) {
 	var r hostReader
 	for {
+		if s := f.short.Load(); s != nil && !f.stepAside(s, func() bool { return viewFailed(ep) }) {
+			return
+		}
 		var n int64
 		var terr tcpip.Error
 		err := f.rc.Read(func(fd uintptr) bool {
@@ -218,6 +236,7 @@ func (f *flow) down(ep tcpip.Endpoint) {
 			f.reset()
 			return
 		case r.eof:
+			f.ended.Store(true)
 			if a, ok := f.host.(stacks.Aborter); ok && a.Aborted() {
 				f.reset()
 				return
@@ -231,6 +250,7 @@ func (f *flow) down(ep tcpip.Endpoint) {
 		}
 		switch terr.(type) {
 		case nil:
+			f.moved.down.Add(uint64(n))
 			f.l.stats.tcpIn.Add(uint64(n))
 		case *tcpip.ErrWouldBlock:
 			select {
@@ -325,7 +345,7 @@ type hostReader struct {
 
 // look finds out what fd has; false means that it has to be waited for.
 func (r *hostReader) look(fd int) bool {
-	r.fd = fd
+	r.fd, r.n = fd, 0 // what an earlier look has promised, a shortcut may have taken
 	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	if err != nil {
 		r.err = err

@@ -132,7 +132,9 @@ func (l *Link) openTCP(r *tcp.ForwarderRequest) {
 		l.refuse(r, err)
 		return
 	}
-	f := newFlow(l, host)
+	f := newFlow(l, flowName{
+		view: addrPortOf(id.RemoteAddress, id.RemotePort), dst: addrPortOf(id.LocalAddress, id.LocalPort),
+	}, host)
 	if !l.flows.add(f) {
 		r.Complete(false)
 		l.syns.remove(id)
@@ -250,10 +252,18 @@ func addrPortOf(a tcpip.Address, port uint16) addrPort {
 type flowSet struct {
 	mu     sync.Mutex
 	flows  map[*flow]struct{} // +checklocks:mu
+	named  map[flowName]*flow // +checklocks:mu
 	closed bool               // +checklocks:mu
 }
 
-func (s *flowSet) init() { s.flows = make(map[*flow]struct{}) }
+func (s *flowSet) init() { s.flows, s.named = make(map[*flow]struct{}), make(map[flowName]*flow) }
+
+// find returns the flow of a connection of the view, or nil.
+func (s *flowSet) find(view, dst addrPort) *flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named[flowName{view, dst}]
+}
 
 func (s *flowSet) add(f *flow) bool {
 	s.mu.Lock()
@@ -261,7 +271,7 @@ func (s *flowSet) add(f *flow) bool {
 	if s.closed {
 		return false
 	}
-	s.flows[f] = struct{}{}
+	s.flows[f], s.named[f.name] = struct{}{}, f
 	return true
 }
 
@@ -269,6 +279,9 @@ func (s *flowSet) remove(f *flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.flows, f)
+	if s.named[f.name] == f { // the name may be another's by now
+		delete(s.named, f.name)
+	}
 }
 
 // resetAll resets every connection, now and for ever.

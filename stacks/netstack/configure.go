@@ -59,6 +59,7 @@ func (s *Stack) SetState(next stacks.State) error {
 	s.static(old.Neighbours, next.Neighbours)
 	s.setPolicy(next)
 	s.state.Store(&next)
+	s.bypasses.recall(nil)
 	s.notices.notify()
 	return nil
 }
@@ -76,6 +77,11 @@ func (s *Stack) Counters(index int) stacks.Counters {
 	}
 	if i := index - firstLinkNIC; i >= 0 && i < len(s.links) {
 		c.TxDropped += s.links[i].dropped.Load()
+		p := &s.links[i].past
+		c.RxPackets += p.rxPackets.Load()
+		c.RxBytes += p.rxBytes.Load()
+		c.TxPackets += p.txPackets.Load()
+		c.TxBytes += p.txBytes.Load()
 		c.RxBytes += c.RxPackets * uint64(s.links[i].MaxHeaderLength())
 	}
 	return c

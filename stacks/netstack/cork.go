@@ -41,6 +41,9 @@ func (s *stream) More(more bool) {
 // +checklocks:s.mu
 func (s *stream) corkLocked() {
 	on := s.corkSet() || s.cork.more
+	if on {
+		s.st.bypasses.recall(s)
+	}
 	if !on && s.cork.timer != nil {
 		s.cork.timer.Stop()
 		s.cork.timer = nil

@@ -83,6 +83,7 @@ type endpoint struct {
 	disp    stack.NetworkDispatcher // +checklocks:mu
 
 	dropped atomic.Uint64 // packets lost on a full queue
+	past    pastCounters  // see bypass
 	wg      sync.WaitGroup
 }
 

@@ -59,6 +59,7 @@ func (s *rawSocket) needs() []rawKey {
 
 // add enters a socket. Protocols above 255 are on no packet.
 func (h *rawHub) add(s *rawSocket) {
+	defer h.st.bypasses.recall(nil)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.socks == nil {
@@ -86,6 +87,13 @@ func (h *rawHub) remove(s *rawSocket) {
 			h.st.gv.UnregisterRawTransportEndpoint(k.net, tcpip.TransportProtocolNumber(k.proto), h)
 		}
 	}
+}
+
+// sees tells whether a socket receives packets of a protocol.
+func (h *rawHub) sees(proto tcpip.TransportProtocolNumber) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.socks[rawKey{header.IPv4ProtocolNumber, int(proto)}])+len(h.socks[rawKey{header.IPv6ProtocolNumber, int(proto)}]) > 0
 }
 
 // takers returns the sockets that a packet is for.

@@ -77,6 +77,7 @@ type Stack struct {
 	taps   taps
 	loop   *loopEndpoint
 
+	bypasses  bypasses  // connections whose bytes do not pass here
 	directory directory // of datagram sockets
 	paths     paths
 	urgent    urgents

@@ -79,6 +79,7 @@ func (t *taps) remove(x *tap) {
 func (s *Stack) Tap(f func(*stacks.Frame)) (stop func()) {
 	x := &tap{f}
 	s.taps.add(x)
+	s.bypasses.recall(nil)
 	return func() { s.taps.remove(x) }
 }
 

@@ -164,7 +164,7 @@ func (b *bench) rivalSide(ctx context.Context, h *namespace, which int, addr str
 	}
 	defer os.RemoveAll(dir)
 	up := filepath.Join(dir, "up")
-	if s, err = b.sideOf(ctx, h, addr, "timeout", "--kill-after=2", life, "unshare", "--net", "sh", "-c", "until [ -e "+up+" ]; do sleep 0.02; done; "+inside, "sh", b.cc, b.self); err != nil {
+	if s, err = b.sideOf(ctx, h, addr, "timeout", "--kill-after=2", life, "unshare", "--net", "sh", "-c", "until [ -e "+up+" ]; do sleep 0.02; done; until ip -6 route show default | grep -q via; do sleep 0.1; done; "+inside, "sh", b.cc, b.self); err != nil {
 		return nil, nil, err
 	}
 	fail := func(err error) (*side, func(), error) {
