@@ -39,6 +39,13 @@
 // The first such bytes are the gate's last two, or one that the module itself
 // writes through the program's end before the program has it.
 //
+// # Past the stack
+//
+// Where the far end of a link is in this process too, a stream that moves much asks for
+// the descriptor there ([stacks.Bypass]) and splices between that and the placeholder;
+// see [bypass]. Each direction changes over when nothing is on its way by the stack,
+// and goes back when the descriptor ends, the stack recalls it, or data is urgent.
+//
 // # Urgent data
 //
 // AF_UNIX streams have an urgent byte as TCP has one: MSG_OOB, POLLPRI, SIGURG, the

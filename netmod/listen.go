@@ -121,6 +121,7 @@ func (s *stream) listen(c *intercept.Call, d intercept.FD, backlog int) intercep
 		return intercept.Fail(unix.ENOBUFS)
 	}
 	s.queue, s.state, s.bound = &acceptQueue{nook: n, backlog: backlog}, listening, true
+	s.announce(unix.IPPROTO_TCP)
 	s.m.live.listener(s, n)
 	s.m.pump.schedule(&s.job, nudge)
 	return intercept.Return(0)
@@ -363,6 +364,7 @@ func (s *stream) putBack(ch *child) {
 func (s *stream) closeListener() {
 	q := s.queue
 	s.queue = nil
+	s.withdraw()
 	_ = s.tcp.Close() // first: who sees a reset and tries again is refused
 	for _, w := range q.waiters {
 		w.call.Complete(intercept.Fail(unix.EINVAL))

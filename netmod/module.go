@@ -51,6 +51,10 @@ type Config struct {
 	// wait for; it must be quick.
 	Active func()
 
+	// Opened and Closed, if set, are told of ports that the program serves. They are
+	// called with locks held, and must be quick.
+	Opened, Closed func(Opening)
+
 	Owners bool // remember who made each socket, for [Module.Owner]
 }
 

@@ -192,6 +192,9 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 			return intercept.Fail(intercept.Errno(err))
 		}
 		b.bound = true
+		if b.typ == unix.SOCK_DGRAM && b.ep != nil && to.Port() != 0 && (b.proto == 0 || b.proto == unix.IPPROTO_UDP) {
+			b.announce(unix.IPPROTO_UDP)
+		}
 		return intercept.Return(0)
 	})
 }

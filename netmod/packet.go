@@ -388,6 +388,7 @@ func (s *packet) hungUp() bool {
 // finish ends a socket that nobody holds any more.
 func (s *packet) finish() {
 	s.gone = true
+	s.withdraw()
 	s.unwatch()
 	if s.end != nil {
 		s.m.closes.remove(s)

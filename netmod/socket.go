@@ -62,7 +62,8 @@ type base struct {
 	rcvTimeo time.Duration // 0: for ever
 	sndTimeo time.Duration
 	bound    bool
-	gone     bool // destroyed
+	gone     bool     // destroyed
+	opening  *Opening // that was announced
 }
 
 func (b *base) common() *base { return b }

@@ -61,7 +61,10 @@ type Config struct {
 	// with a userspace stack, it has the view's, and its opens are trapped.
 	NoProc bool
 
-	Pcap  string // file for the packets of all networks (pcapng); empty: none
+	Pcap       string    // file for the packets of all networks (pcapng); empty: none
+	Publish    []Publish // ports of the view on the host, by the first network
+	PublishAll bool      // every port that the program serves, too
+
 	Flows string // file for flows (JSON lines); empty: none
 
 	// Meter, if set, counts the calls that are trapped.

@@ -49,6 +49,10 @@ type opened struct {
 	// the plan through the stack.
 	resolver netmod.Resolver
 
+	// publisher publishes ports of the view on the host; nil: connections are relayed to
+	// the stack.
+	publisher publisher
+
 	// wait waits until the network carries traffic and says why it does not; nil: it
 	// does at once.
 	wait func(context.Context) error

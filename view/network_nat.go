@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -92,5 +93,16 @@ func (t *natNetwork) open(ctx context.Context, log *slog.Logger) (opened, error)
 		Link:   link,
 		Addrs:  c.Addrs,
 		Routes: c.Routes,
-	}}}, nil
+	}}, publisher: natPublisher{link}}, nil
+}
+
+// natPublisher publishes ports by a NAT: programs see who their clients are.
+type natPublisher struct{ link *nat.Link }
+
+func (n natPublisher) publish(proto string, host netip.AddrPort, port uint16) (io.Closer, error) {
+	p, err := n.link.Publish(proto, host, netip.AddrPortFrom(netip.Addr{}, port))
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }

@@ -168,8 +168,9 @@ func (t *proxyNetwork) open(ctx context.Context, log *slog.Logger) (opened, erro
 			Addrs:  lc.Addrs,
 			Routes: lc.Routes,
 		}},
-		wait:  up.WaitUp,
-		check: func(ctx context.Context) []Finding { return t.check(ctx, up) },
+		publisher: natPublisher{link},
+		wait:      up.WaitUp,
+		check:     func(ctx context.Context) []Finding { return t.check(ctx, up) },
 	}, nil
 }
 

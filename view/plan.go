@@ -18,17 +18,19 @@ import (
 // A Plan is what a view will be. Its JSON form is what `umrun --dry-run` prints,
 // and stable: fields are added, never renamed. Keys are not in it.
 type Plan struct {
-	Path     string        `json:"path"` // the executable
-	Argv     []string      `json:"argv"`
-	Dir      string        `json:"dir"`
-	Networks []PlanNetwork `json:"networks"`        // the first is the default
-	Rules    []PlanRule    `json:"rules,omitempty"` // of --route, in the order given
-	DNS      PlanDNS       `json:"dns"`
-	DBus     string        `json:"dbus"`    // none or host
-	Backend  string        `json:"backend"` // notify
-	Wait     float64       `json:"wait_seconds"`
-	WaitAll  bool          `json:"wait_all"`
-	Warnings []string      `json:"warnings"`
+	Path       string        `json:"path"` // the executable
+	Argv       []string      `json:"argv"`
+	Dir        string        `json:"dir"`
+	Networks   []PlanNetwork `json:"networks"`        // the first is the default
+	Rules      []PlanRule    `json:"rules,omitempty"` // of --route, in the order given
+	DNS        PlanDNS       `json:"dns"`
+	Publish    []string      `json:"publish,omitempty"` // HOST:PORT of the view, as -p has it
+	PublishAll bool          `json:"publish_all,omitempty"`
+	DBus       string        `json:"dbus"`    // none or host
+	Backend    string        `json:"backend"` // notify
+	Wait       float64       `json:"wait_seconds"`
+	WaitAll    bool          `json:"wait_all"`
+	Warnings   []string      `json:"warnings"`
 
 	conf   Config
 	nets   []network
@@ -183,6 +185,9 @@ func planNetworks(conf Config) (*Plan, error) {
 		}
 	}
 	if err := p.planRules(); err != nil {
+		return nil, err
+	}
+	if err := p.planPublish(); err != nil {
 		return nil, err
 	}
 	return p, p.planDNS()

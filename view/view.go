@@ -51,6 +51,8 @@ type View struct {
 	files *fsmod.Module // nil: the program sees the host's
 	sup   *intercept.Supervisor
 	seen  *observation
+	ports closers                   // that are published
+	all   *publishAll               // nil: those alone
 	ended atomic.Pointer[time.Time] // when the program ended; nil: it has not
 
 	closeOnce sync.Once
@@ -89,7 +91,15 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	if p.conf.Flows != "" && resolver != nil {
 		resolver = asked
 	}
-	if v.mod, err = netmod.New(p.netmod(v.st, resolver)); err != nil {
+	conf := p.netmod(v.st, resolver)
+	if p.conf.PublishAll {
+		v.all = newPublishAll(p.conf.Log)
+		conf.Opened, conf.Closed = v.all.opened, v.all.gone
+	}
+	if v.mod, err = netmod.New(conf); err != nil {
+		return nil, err
+	}
+	if err := v.publish(&nets[0]); err != nil {
 		return nil, err
 	}
 	for _, o := range nets {
@@ -384,6 +394,8 @@ func (v *View) close() error {
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())
 	}
+	v.all.close()
+	errs = append(errs, v.ports.Close())
 	for _, o := range v.nets {
 		if r, ok := o.resolver.(io.Closer); ok {
 			errs = append(errs, r.Close())

@@ -19,8 +19,6 @@ var reservedFlags = []struct {
 	name, short string
 	value       bool
 }{
-	{"publish", "p", true},
-	{"publish-all", "", false},
 	{"mount", "m", true},
 	{"fs-engine", "", true},
 	{"hosts", "", true},

@@ -32,6 +32,8 @@ type flags struct {
 	logFile string
 	traps   string
 	noProc  bool
+	publish []string
+	all     bool
 	pcap    string
 	flows   string
 	dryRun  bool
@@ -53,6 +55,8 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "errors only, no warnings")
 	fs.StringVar(&f.logFile, "log", "", "append the log to `FILE`")
 	fs.BoolVar(&f.noProc, "no-proc", false, "leave the program the host's /proc/net and /sys/class/net, and its opens alone")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "open a port of the view on the host: `[HOSTADDR:]HOSTPORT[:PORT][/udp]`; without HOSTADDR at all its addresses")
+	fs.BoolVar(&f.all, "publish-all", false, "open every port that the program listens on")
 	fs.StringVar(&f.pcap, "pcap", "", "write the packets of all networks to `FILE` (pcapng); a network's own: the key pcap=FILE")
 	fs.StringVar(&f.flows, "flows", "", "write a line of JSON to `FILE` when a flow begins, and one when it ends")
 	fs.StringVar(&f.traps, "traps", "", "write to `FILE`, at the end, how many calls were trapped and what time they took")
@@ -69,6 +73,7 @@ const usageText = `umrun - run a program on a network of its own
   umrun -n nat -- ssh host             own address, NAT to the host's network
   umrun -n none -- make test           no network but its own loopback
   umrun -n vpn=a.conf -n lan=nat --route '*.lan.example=lan' -- curl wiki.lan.example
+  umrun -n nat -p 8080:80 -- nginx     port 8080 of this host is port 80 of nginx
   umrun check office.conf              does the tunnel work?
 
 Networks (-n):

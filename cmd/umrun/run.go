@@ -125,19 +125,29 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 	if err != nil {
 		return conf, err
 	}
+	var ports []view.Publish
+	for _, s := range f.publish {
+		p, err := view.ParsePublish(s)
+		if err != nil {
+			return conf, err
+		}
+		ports = append(ports, p)
+	}
 	return view.Config{
-		Networks: nets,
-		Routes:   f.routes,
-		Argv:     args,
-		Env:      os.Environ(),
-		Wait:     f.wait,
-		WaitAll:  f.waitAll,
-		DNS:      f.dns,
-		DBus:     f.dbus == "host",
-		Backend:  f.backend,
-		NoProc:   f.noProc,
-		Pcap:     f.pcap,
-		Flows:    f.flows,
+		Publish:    ports,
+		PublishAll: f.all,
+		Networks:   nets,
+		Routes:     f.routes,
+		Argv:       args,
+		Env:        os.Environ(),
+		Wait:       f.wait,
+		WaitAll:    f.waitAll,
+		DNS:        f.dns,
+		DBus:       f.dbus == "host",
+		Backend:    f.backend,
+		NoProc:     f.noProc,
+		Pcap:       f.pcap,
+		Flows:      f.flows,
 	}, nil
 }
 

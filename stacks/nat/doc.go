@@ -14,8 +14,8 @@
 // answers pings; it also stands for the host's loopback where Options open that,
 // and refuses connections where not. At 10.0.2.3 and fd00:2::3, port 53, a relay
 // hands queries to the host's name servers, wherever those listen. There are no
-// groups: multicast and broadcast are dropped. Nothing listens on the host: the
-// only way in is to answer, or to write to the port of a UDP mapping.
+// groups: multicast and broadcast are dropped. The ways in are to answer, to write
+// to the port of a UDP mapping, and what was published.
 //
 // With its loopback closed, no address leads there, nor to what else is assigned
 // to the host's loopback interfaces: see Link.toHost. The host's other addresses
@@ -52,6 +52,18 @@
 // own, see port; where there is none the view is told by ICMP, as of all that is
 // neither TCP nor UDP.
 //
+// # Published ports
+//
+// Nothing listens on the host but what [Link.Publish] opens: a TCP listener, whose
+// connections the private stack makes again from the client's address, or a UDP socket
+// that is the mapping of one of the view's ports for good. See [Publication].
+//
+// # Shortcuts
+//
+// The view's stack may ask for the host's socket of a flow ([stacks.Shortcut]) and move
+// the bytes itself, past both stacks, while these keep all else: names, FIN, resets,
+// time-outs. See the type shortcut.
+//
 // # Guests
 //
 // [Serve] puts the same NAT at the end of an Ethernet link, as the router of whoever
@@ -69,7 +81,7 @@
 //
 // Everything that a view's packet sets off runs on the goroutine that is in
 // Link.Write and does not block there. Goroutines are: one per TCP connection
-// being opened, two per open one, one per mapping (two on an upstream), one per
+// being opened, two per open one, one per mapping (two on an upstream) and per published port, one per
 // name query, one that ends idle mappings, and those of the private stack. Link.wg
 // counts them, and Close waits for it. New ones are started between Link.enter and Link.leave, or
 // by a goroutine that is counted already.

@@ -52,7 +52,7 @@ func (m *mapping) read() {
 			return
 		}
 		if from.IsValid() {
-			m.receive(from, buf[:n], size)
+			m.receive(client{from: from, to: recv.local, index: recv.index}, buf[:n], size)
 		}
 		readBufs.Put(buf)
 		for _, e := range errs {
@@ -64,8 +64,13 @@ func (m *mapping) read() {
 
 // receive passes on a message with datagrams of size bytes, of which the last
 // may be shorter.
-func (m *mapping) receive(from addrPort, b []byte, size int) {
+func (m *mapping) receive(c client, b []byte, size int) {
+	from := c.from
 	src, ok := m.l.toView(from.Addr())
+	if m.pub != nil {
+		from = m.pub.heard(c)
+		src, ok = from.Addr(), true
+	}
 	if !ok {
 		m.l.stats.ignored.Add(1)
 		return
@@ -155,6 +160,9 @@ func (m *mapping) forwardError(e hostError) {
 	origin, typ, code := ext[4], ext[5], ext[6]
 	info := binary.NativeEndian.Uint32(ext[8:])
 	dst, ok := m.l.toView(e.to.Addr())
+	if m.pub != nil {
+		dst, ok = source(e.to).Addr(), true
+	}
 	if !ok {
 		return
 	}

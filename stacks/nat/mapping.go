@@ -32,9 +32,10 @@ type mapping struct {
 	key  mapKey
 	file *os.File
 	rc   syscall.RawConn
-	up   *port  // of the upstream, in place of file and rc
-	raw  bool   // a raw ICMP socket: id is ours, and the IPv4 header is read too
-	id   uint16 // echo identifier of a raw socket
+	up   *port        // of the upstream, in place of file and rc
+	pub  *Publication // that it belongs to; nil: it is the view's own doing
+	raw  bool         // a raw ICMP socket: id is ours, and the IPv4 header is read too
+	id   uint16       // echo identifier of a raw socket
 
 	last atomic.Int64 // time of the last datagram either way, ns of l.maps.now
 	kind atomic.Int32 // what it was used for, decides how long it is kept
@@ -56,15 +57,17 @@ type mapTable struct {
 	start time.Time
 
 	mu      sync.Mutex
-	maps    map[mapKey]*mapping // +checklocks:mu
-	closed  bool                // +checklocks:mu
-	sweeper bool                // +checklocks:mu, a sweep goroutine is there
+	maps    map[mapKey]*mapping   // +checklocks:mu
+	pubs    map[mapKey][]*mapping // +checklocks:mu, of publications
+	closed  bool                  // +checklocks:mu
+	sweeper bool                  // +checklocks:mu, a sweep goroutine is there
 	quit    chan struct{}
 }
 
 func (t *mapTable) init(l *Link) {
 	t.l, t.start = l, time.Now()
 	t.maps = make(map[mapKey]*mapping)
+	t.pubs = make(map[mapKey][]*mapping)
 	t.quit = make(chan struct{})
 }
 
@@ -190,6 +193,12 @@ func (t *mapTable) closeAll() {
 	}
 	t.closed = true
 	close(t.quit)
+	for _, all := range t.pubs {
+		for _, m := range all {
+			_ = m.file.Close()
+		}
+	}
+	clear(t.pubs)
 	for _, m := range t.maps {
 		t.removeLocked(m)
 	}

@@ -108,6 +108,7 @@ type Link struct {
 	syns  synTable // TCP connections being opened
 	flows flowSet  // TCP connections relayed
 	maps  mapTable // UDP ports and echo identifiers
+	pubs  pubSet   // TCP ports of the host
 	relay dnsRelay
 
 	// readMu is held by Read: cur[next:] was taken from out and not yet read.
@@ -210,6 +211,7 @@ func (l *Link) Close() error {
 	}
 	l.cancel()
 	l.out.close()
+	l.pubs.closeAll()
 	l.flows.resetAll()
 	l.maps.closeAll()
 	var err error

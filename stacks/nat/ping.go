@@ -73,7 +73,7 @@ func (l *Link) inputEcho(d datagram) {
 			// The kernel completes that of ICMPv6 (RFC 3542 §3.1), and of ping sockets.
 			sumICMP4(msg)
 		}
-		err = m.send(netip.AddrPortFrom(host, 0), msg, d.ttl)
+		err = m.send(netip.AddrPortFrom(host, 0), msg, d.ttl, nil)
 	}
 	if err != nil {
 		l.sendFailed(d, err)

@@ -19,6 +19,9 @@ type receiver struct {
 	iov  unix.Iovec
 	name [unix.SizeofSockaddrInet6]byte
 	oob  [64]byte
+
+	local addr // with PKTINFO, the address that the message was sent to
+	index int  // and the interface that it came in by
 }
 
 // recv takes one message from a non-blocking socket. size is that of each
@@ -35,27 +38,35 @@ func (r *receiver) recv(fd uintptr, buf []byte) (n, size int, from addrPort, err
 	}
 	n = int(got)
 	size = n
-	if g := groSize(r.oob[:r.hdr.Controllen]); g > 0 && g < n {
+	g := r.control(r.oob[:r.hdr.Controllen])
+	if g > 0 && g < n {
 		size = g
 	}
 	return n, size, readSockaddr(r.name[:r.hdr.Namelen]), 0
 }
 
-// groSize finds the UDP_GRO message, an int; 0 means that there is none.
-func groSize(oob []byte) int {
+// control reads the control messages: UDP_GRO, an int, of which 0 means that there is
+// none, and PKTINFO.
+func (r *receiver) control(oob []byte) (gro int) {
+	r.local, r.index = addr{}, 0
 	head := unix.CmsgLen(0)
 	for len(oob) >= head+4 {
 		n := int(binary.NativeEndian.Uint64(oob)) // struct cmsghdr of 64-bit machines
 		level, typ := binary.NativeEndian.Uint32(oob[8:]), binary.NativeEndian.Uint32(oob[12:])
-		if level == unix.SOL_UDP && typ == unix.UDP_GRO {
-			return int(binary.NativeEndian.Uint32(oob[head:]))
+		if n < head || n > len(oob) {
+			break
 		}
-		if n < head || unix.CmsgSpace(n-head) > len(oob) {
-			return 0
+		switch data := oob[head:n]; {
+		case level == unix.SOL_UDP && typ == unix.UDP_GRO && len(data) >= 4:
+			gro = int(binary.NativeEndian.Uint32(data))
+		case level == unix.SOL_IP && typ == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			r.index, r.local = int(binary.NativeEndian.Uint32(data)), addr4(data[8:12])
+		case level == unix.SOL_IPV6 && typ == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			r.index, r.local = int(binary.NativeEndian.Uint32(data[16:])), addr6(data[:16])
 		}
-		oob = oob[unix.CmsgSpace(n-head):]
+		oob = oob[min(unix.CmsgSpace(n-head), len(oob)):]
 	}
-	return 0
+	return gro
 }
 
 // readSockaddr reads a struct sockaddr_in or sockaddr_in6, without its zone. The

@@ -206,7 +206,7 @@ func (g *guest) udhcpc(ask ...string) map[string]string {
 	dir := g.t.TempDir()
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nenv > "+dir+"/env\n"+
-		"ip addr flush dev eth0 scope global; ip addr add $ip/$mask dev eth0; ip link set eth0 mtu $mtu; ip route add default via $router\n"), 0o755); err != nil {
+		"ip -4 addr flush dev eth0; ip addr add $ip/$mask dev eth0; ip link set eth0 mtu $mtu; ip route add default via $router\n"), 0o755); err != nil {
 		g.t.Fatal(err)
 	}
 	g.run(append([]string{"busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "3", "-T", "1", "-s", script,

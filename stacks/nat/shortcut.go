@@ -7,7 +7,6 @@ package nat
 import (
 	"sync"
 
-
 	"umrun/stacks"
 )
 

@@ -275,6 +275,17 @@ func (s *flowSet) add(f *flow) bool {
 	return true
 }
 
+// rename notes by what name the private stack knows f.
+func (s *flowSet) rename(f *flow, n flowName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named[f.name] == f {
+		delete(s.named, f.name)
+	}
+	f.name = n
+	s.named[n] = f
+}
+
 func (s *flowSet) remove(f *flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -67,6 +67,9 @@ func (l *Link) sendOut(d datagram) {
 		l.queryDNS(from, to, d)
 		return
 	}
+	if l.answerOut(from, to, d) {
+		return
+	}
 	if l.opts.Upstream != nil && !ours(to.Addr()) {
 		l.sendUpstream(from, to, d)
 		return
@@ -84,17 +87,35 @@ func (l *Link) sendOut(d datagram) {
 		l.unreachable(d, exceeded)
 		return
 	}
-	m, err := l.maps.get(mapKey{proto: protoUDP, src: from}, (*mapping).openUDP)
-	if err != nil {
-		l.sendFailed(d, err)
-		return
+	m, _, _ := l.maps.published(mapKey{proto: protoUDP, src: from}, to)
+	if m == nil {
+		var err error
+		if m, err = l.maps.get(mapKey{proto: protoUDP, src: from}, (*mapping).openUDP); err != nil {
+			l.sendFailed(d, err)
+			return
+		}
 	}
 	if to.Port() != dnsPort && m.kind.Load() != usedLong {
 		m.kind.Store(usedLong)
 	}
-	if err := m.send(netip.AddrPortFrom(host, to.Port()), d.payload[udpHdr:], d.ttl); err != nil {
+	if err := m.send(netip.AddrPortFrom(host, to.Port()), d.payload[udpHdr:], d.ttl, nil); err != nil {
 		l.sendFailed(d, err)
 	}
+}
+
+// answerOut sends a datagram of a published port to a client of that; false if it is
+// none. It goes wherever the client is, also on the host.
+func (l *Link) answerOut(from, to addrPort, d datagram) bool {
+	m, c, ok := l.maps.published(mapKey{proto: protoUDP, src: from}, to)
+	if !ok {
+		return false
+	}
+	if d.ttl <= 1 {
+		l.unreachable(d, exceeded)
+	} else if err := m.send(c.from, d.payload[udpHdr:], d.ttl, c.fromMessage()); err != nil {
+		l.sendFailed(d, err)
+	}
+	return true
 }
 
 // sendFailed tells the view why its datagram went nowhere.
@@ -148,13 +169,12 @@ func openSocket(a addr, typ, proto int) (int, error) {
 	return fd, nil
 }
 
-// send sends payload to the host's address to. An error that an earlier datagram
+// send sends payload to the host's address to, with control messages. An error that an earlier datagram
 // met is not this one's: read reports it.
-func (m *mapping) send(to addrPort, payload []byte, ttl uint8) error {
+func (m *mapping) send(to addrPort, payload []byte, ttl uint8, oob []byte) error {
 	m.last.Store(m.l.maps.now())
-	var oob []byte
 	if ttl <= shortTTL {
-		oob = ttlMessage(to.Addr(), int(ttl)-1)
+		oob = append(oob, ttlMessage(to.Addr(), int(ttl)-1)...)
 	}
 	sa := sockaddr(to)
 	var err error

@@ -44,6 +44,9 @@
 // told the interface. While nobody has changed the rules and no route refuses packets
 // there is nothing to decide.
 //
+// Over a link that ends TCP in this process the bytes of a connection may go past the
+// stack (bypass.go), for as long as nobody looks at packets or changes their ways.
+//
 // # Goroutines
 //
 // gVisor runs GOMAXPROCS TCP workers for the stack and timers; each link has two
@@ -56,6 +59,6 @@
 // gVisor looks for a route on behalf of a socket; nothing that gVisor calls takes it.
 //
 // gVisor's locks come last: none of ours but leaves (endpoint.mu, those of taps,
-// detections, notices, tasks, reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into
+// detections, notices, tasks, bypasses, reports and of a raw socket's inbox and their hub) is ever taken by what gVisor calls. A socket's mu may be held across calls into
 // gVisor; callbacks of Watch therefore never call into the stack.
 package netstack

@@ -196,6 +196,17 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// CloseWrite ends the sending direction of a TCP connection.
+func (c *conn) CloseWrite() error { return c.sock.Shutdown(unix.SHUT_WR) }
+
+// Abort closes a TCP connection with a reset; anything else is closed.
+func (c *conn) Abort() {
+	if s, ok := c.sock.(stacks.StreamSocket); ok {
+		s.Abort()
+	}
+	c.Close()
+}
+
 func (c *conn) LocalAddr() net.Addr {
 	a, _ := c.sock.Names()
 	return c.netAddr(a)
