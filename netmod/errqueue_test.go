@@ -5,6 +5,8 @@
 package netmod_test
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ func init() {
 	targets["refused-udp"] = refusedUDP
 	targets["storm-of-errors"] = stormOfErrors
 	targets["plain-udp"] = plainUDP
+	targets["prober"] = prober
 }
 
 // nobody is a port on loopback that was free a moment ago.
@@ -74,6 +77,43 @@ func refusedUDP(w *transcript) {
 
 // TestErrorsOfDatagrams compares with the kernel.
 func TestErrorsOfDatagrams(t *testing.T) { compare(t, "refused-udp", nil) }
+
+// prober sends probes to nobody, as traceroute does: several by calls that do not trap,
+// and then it reads what became of them.
+func prober(w *transcript) {
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)
+	w.must("socket", err)
+	w.must("connect", unix.Connect(c, loopback4))
+	w.must("IP_RECVERR", unix.SetsockoptInt(c, unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+	probe := []byte{0x82, 0x35, 0x82, 0x36, 0, 8, 0, 0} // from 33333 to 33334
+	const probes = 8
+	for range probes {
+		_, err := unix.Write(c, probe)
+		w.result("write", err)
+		time.Sleep(time.Millisecond) // an answer comes meanwhile
+	}
+	for i := range probes {
+		w.until("poll", c, unix.POLLERR)
+		_, _, _, _, err := unix.Recvmsg(c, make([]byte, 100), make([]byte, 100), unix.MSG_ERRQUEUE)
+		w.say("entry %d: %v", i, err)
+	}
+	w.say("then: %s", events(c, 0))
+	unix.Close(c)
+}
+
+// TestProber: what comes back while probes are sent does not fail those that follow.
+// Natively it would, with an errno that traceroute knows.
+func TestProber(t *testing.T) {
+	w := newWorld(t, nil)
+	got, _ := w.run(t, "prober")
+	want := strings.Repeat("write: ok\n", 8)
+	for i := range 8 {
+		want += fmt.Sprintf("poll: IN|OUT|ERR\nentry %d: <nil>\n", i)
+	}
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("%s", got)
+	}
+}
 
 // stormOfErrors writes to nobody and to an echo at once, from many threads, natively
 // and not: what is echoed is whole and comes at most once.

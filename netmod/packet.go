@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,9 @@ type packet struct {
 	cut      bool          // the last one was not read to its end
 	quiet    bool          // soErr is what a native write would have told itself
 	errors   []stacks.Report
-	unshown  bool // something of soErr and errors may not stand in the placeholder
+	unshown  bool      // something of soErr and errors may not stand in the placeholder
+	wrote    time.Time // when the program last did something with the socket, if that is a prober's
+	hushed   bool      // showErrors is called again when it has been quiet for a while
 	stamps   stamps
 }
 
@@ -174,7 +177,14 @@ func (s *packet) sendNative(p []byte) bool {
 		s.soErr, s.quiet, s.unshown = unix.EDESTADDRREQ, true, true
 		return true
 	}
-	if err := s.pkt.SendMsg(p, noMessage); err != nil {
+	err := s.pkt.SendMsg(p, noMessage)
+	if err != nil && s.probes() {
+		// What an earlier probe met is in the error queue; this one was taken.
+		if s.hear(); len(s.errors) > 0 {
+			err = s.pkt.SendMsg(p, noMessage)
+		}
+	}
+	if err != nil {
 		e := intercept.Errno(err)
 		if e == unix.EAGAIN {
 			return false

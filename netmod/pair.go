@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -168,6 +169,9 @@ func (s *packet) upPair() (again bool) {
 			if leave = !cut && !rest && len(p) <= s.leaveMax; !cut {
 				s.dealt++
 			}
+			if s.probes() {
+				s.wrote = time.Now()
+			}
 			if !rest && !bytes.Equal(p, s.m.filler[:]) && (len(s.held) > 0 || !s.sendNative(p)) {
 				s.held = append(s.held, append([]byte(nil), p...))
 			}
@@ -202,6 +206,9 @@ func (s *packet) showErrors() {
 		return
 	}
 	s.upPair() // what is in the queue will be lost
+	if s.hush() {
+		return
+	}
 	if s.dealt == 0 {
 		return // the next datagram that the program sends makes it possible
 	}
@@ -223,6 +230,42 @@ func (s *packet) showErrors() {
 	}
 }
 
+// proberPause is how long a prober does nothing with its socket before an error is
+// shown to it.
+const proberPause = 20 * time.Millisecond
+
+// probes tells whether the socket looks like one of a program that sends probes and
+// reads from the error queue what became of them: traceroute sends several, by calls
+// that do not trap, and takes EHOSTUNREACH for an answer that it will read, but not
+// ECONNRESET.
+func (s *packet) probes() bool {
+	return s.typ == unix.SOCK_RAW || s.proto == unix.IPPROTO_ICMP || s.proto == unix.IPPROTO_ICMPV6
+}
+
+// hush puts off what is to be shown to a prober that may send at any moment.
+func (s *packet) hush() bool {
+	if !s.probes() {
+		return false
+	}
+	if s.hear(); len(s.errors) == 0 { // a receive may have met what is pending first
+		return false
+	}
+	wait := proberPause - time.Since(s.wrote)
+	if wait <= 0 {
+		return false
+	}
+	if !s.hushed {
+		s.hushed = true
+		time.AfterFunc(wait, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.hushed = false
+			s.showErrors()
+		})
+	}
+	return true
+}
+
 // troubled tells whether there is something to show. What only the write itself
 // would have told natively is not.
 func (s *packet) troubled() bool { return s.soErr != 0 && !s.quiet || len(s.errors) > 0 }
@@ -233,6 +276,9 @@ func (s *packet) troubled() bool { return s.soErr != 0 && !s.quiet || len(s.erro
 func (s *packet) clearError(fd int) {
 	if s.end == nil || fd < 0 {
 		return
+	}
+	if s.probes() {
+		s.wrote = time.Now()
 	}
 	if s.marked {
 		s.marked, s.unshown = false, true // what will be left of it

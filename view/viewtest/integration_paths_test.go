@@ -27,7 +27,7 @@ var pathPrograms = []pathProgram{
 	{"traceroute", "traceroute -n -q 1 -w 2 10.78.3.1", 4},
 	{"traceroute-v6", "traceroute -n -q 1 -w 2 fd78:3::1", 4},
 	{"traceroute-three-probes", "traceroute -n -w 2 -m 4 10.78.3.1", 4},
-	{"traceroute-icmp", "traceroute -n -I -N 1 -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-icmp", "traceroute -n -I -q 1 -w 2 10.78.3.1", 4},
 	{"traceroute-port", "traceroute -n -U -p 1006 -q 1 -w 2 10.78.3.1", 4},
 	{"traceroute-mtu", "traceroute -n --mtu -q 1 -w 2 10.78.3.1", 4},
 	{"traceroute-gone", "traceroute -n -q 1 -w 2 10.78.4.1", 4},

@@ -46,12 +46,12 @@ var rawPaths = []struct {
 	name, line string
 	lines      int // at least
 }{
-	{"traceroute-icmp", "traceroute -n -I -N 1 -q 1 -w 2 10.78.3.1", 4},
-	{"traceroute-icmp-v6", "traceroute -n -I -N 1 -q 1 -w 2 fd78:3::1", 4},
-	{"traceroute-tcp", "traceroute -n -T -p 7 -N 1 -q 1 -w 2 10.78.3.1", 4},
-	{"traceroute-tcp-v6", "traceroute -n -T -p 7 -N 1 -q 1 -w 2 fd78:3::1", 4},
-	{"traceroute-protocol", "traceroute -n -P 253 -N 1 -q 1 -w 2 10.78.3.1", 4},
-	{"traceroute-gone", "traceroute -n -T -N 1 -q 1 -w 2 10.78.4.1", 3},
+	{"traceroute-icmp", "traceroute -n -I -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-icmp-v6", "traceroute -n -I -q 1 -w 2 fd78:3::1", 4},
+	{"traceroute-tcp", "traceroute -n -T -p 7 -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-tcp-v6", "traceroute -n -T -p 7 -q 1 -w 2 fd78:3::1", 4},
+	{"traceroute-protocol", "traceroute -n -P 253 -q 1 -w 2 10.78.3.1", 4},
+	{"traceroute-gone", "traceroute -n -T -q 1 -w 2 10.78.4.1", 3},
 	{"mtr", "mtr -n -r -c 1 -G 1 10.78.3.1", 5},
 	{"mtr-v6", "mtr -n -r -c 1 -G 1 fd78:3::1", 5},
 	{"mtr-udp", "mtr -n -r -c 1 -G 1 -u 10.78.3.1", 5},
