@@ -123,6 +123,7 @@
 //	Module.mu    the table and the lists; a leaf, never held across a call out
 //	rendezvous.mu, queue.mu, netlinkPorts.mu   leaves
 //	afpacket.mu  a leaf, taken by the stack's taps too
+//	Module.install  while a socket of a kernel stack is made; before none of the others
 //
 // They are taken in this order; two socket mutexes are held together only as
 // listener, then the child that no one else knows yet, and as netlink socket, then

@@ -96,15 +96,25 @@ func (m *Module) kernelSocket(c *intercept.Call, family, typ, proto int) interce
 	if raw := family == unix.AF_PACKET || family != unix.AF_NETLINK && typ == unix.SOCK_RAW; raw && !m.kernel.Namespace().Private && !mayRaw(c) {
 		return intercept.Fail(unix.EPERM)
 	}
-	if fd, ok := m.kernel.ReadyFD(family, typ, proto); ok {
-		return installKernel(fd, flags)
+	if m.installing.Load() == 0 {
+		if fd, ok := m.kernel.ReadyFD(family, typ, proto); ok {
+			return installKernel(fd, flags)
+		}
 	}
 	return m.parkKernel(c, family, typ, proto, flags)
 }
 
 // parkKernel has a socket made by who may have to wait for it, in the background.
+//
+// The program may close its socket before we have closed ours, and then expects its port
+// to be free for the next one. So sockets are installed one after the other: the next
+// call is answered when nothing is left of the one before.
 func (m *Module) parkKernel(c *intercept.Call, family, typ, proto, flags int) intercept.Action {
+	m.installing.Add(1)
 	m.wg.Go(func() {
+		m.install.Lock()
+		defer m.installing.Add(-1)
+		defer m.install.Unlock()
 		fd, err := m.kernel.SocketFD(family, typ, proto)
 		if err != nil {
 			c.Complete(intercept.Fail(intercept.Errno(err)))

@@ -80,6 +80,9 @@ type Module struct {
 
 	bypasses atomic.Int64 // streams whose bytes go past the stack
 
+	install    sync.Mutex   // one socket of a kernel stack at a time, where it is waited for
+	installing atomic.Int32 // those that wait or are being installed
+
 	changing  sync.Mutex   // one request to rtnetlink at a time
 	expiry    *time.Timer  // when the life of an address ends; +checklocks:changing
 	told      stacks.State // what those who listen know of the stack; +checklocks:changing

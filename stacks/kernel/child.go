@@ -91,11 +91,7 @@ func serve(control int) {
 		} else {
 			r = failed("request", unix.EBADMSG)
 		}
-		err = answer(control, r, fds)
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-		if err != nil {
+		if answer(control, r, fds) != nil {
 			return
 		}
 	}
@@ -120,14 +116,22 @@ func arrive() reply {
 	return reply{value: st.Ino}
 }
 
-// answer sends a reply.
+// answer sends descriptors, which it closes, and then the reply: who has that knows that
+// nobody else has the descriptors, so that a close of theirs is the last.
 func answer(control int, r reply, fds []int) error {
-	var oob []byte
 	if len(fds) > 0 {
-		oob = unix.UnixRights(fds...)
+		err := send(control, []byte{0}, unix.UnixRights(fds...))
+		closeAll(fds)
+		if err != nil {
+			return err
+		}
 	}
+	return send(control, r.encode(), nil)
+}
+
+func send(control int, b, oob []byte) error {
 	for {
-		err := unix.Sendmsg(control, r.encode(), oob, nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(control, b, oob, nil, unix.MSG_NOSIGNAL)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}

@@ -27,9 +27,9 @@
 // process of that user outside of the view, since its user owns the helper's user
 // namespace: what it finds is the namespace that it has sockets of anyway.
 //
-// A socket that nobody has used is like any other of its kind, so that some are kept
-// ready ([pool]): a trapped socket(2) then takes no time for the helper, which is asked
-// for many at once.
+// A socket that nobody has used is like any other of its kind, but for raw and packet
+// sockets, which hear of packets at once. So some are kept ready ([pool]): a trapped
+// socket(2) then takes no time for the helper, which is asked for many at once.
 //
 // For a namespace that was there before, the helper enters it instead, which takes
 // privileges over it. The host's namespace needs no helper.

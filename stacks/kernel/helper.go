@@ -144,24 +144,22 @@ func gone(err error) error { return fmt.Errorf("helper in the namespace: %w (%w)
 func (h *helper) receive() (r reply, fds []int, err error) {
 	buf := make([]byte, replyMax)
 	oob := make([]byte, unix.CmsgSpace(4*batchMax))
-	n, oobn, _, _, err := h.conn.ReadMsgUnix(buf, oob)
-	if err == nil && n == 0 {
-		err = io.EOF
-	}
-	if err != nil {
-		return r, nil, gone(err)
-	}
-	if oobn > 0 {
-		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil {
-			return r, nil, gone(err)
+	var n int
+	for {
+		var oobn int
+		n, oobn, _, _, err = h.conn.ReadMsgUnix(buf, oob)
+		if err == nil && n == 0 {
+			err = io.EOF
 		}
-		for _, m := range msgs {
-			got, err := unix.ParseUnixRights(&m)
-			if err != nil {
-				return r, nil, gone(err)
-			}
-			fds = append(fds, got...)
+		if err == nil && oobn == 0 {
+			break // the reply itself
+		}
+		if err == nil {
+			fds, err = rights(oob[:oobn], fds)
+		}
+		if err != nil {
+			closeAll(fds)
+			return r, nil, gone(err)
 		}
 	}
 	if !r.decode(buf[:n]) {
@@ -173,6 +171,22 @@ func (h *helper) receive() (r reply, fds []int, err error) {
 		return r, nil, fmt.Errorf("%s: %w", r.step, r.errno)
 	}
 	return r, fds, nil
+}
+
+// rights adds the descriptors of a message to fds.
+func rights(oob []byte, fds []int) ([]int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return fds, err
+	}
+	for _, m := range msgs {
+		got, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
 }
 
 // one makes a request whose reply brings one descriptor.

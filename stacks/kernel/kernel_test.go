@@ -688,3 +688,26 @@ func TestNotify(t *testing.T) {
 	stop()
 	stop()
 }
+
+// TestFresh: a raw socket has heard nothing before it was asked for.
+func TestFresh(t *testing.T) {
+	st := newStack(t)
+	for range 3 {
+		fd, err := st.SocketFD(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := unix.Recvfrom(fd, make([]byte, 100), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("recv on a new socket: %v", err)
+		}
+		unix.Close(fd)
+		u, err := st.SocketFD(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendto(u, []byte("x"), 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9}); err != nil {
+			t.Error(err)
+		}
+		unix.Close(u)
+	}
+}

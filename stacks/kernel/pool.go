@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Sockets that are ready: an unused one is like any other, so some are made before
-// they are asked for.
+// Sockets that are ready: one that is not bound and hears nothing is like any other, so
+// that some are made before they are asked for.
 
 package kernel
 
@@ -78,8 +78,12 @@ func (p *pool) take(k kind) (fd int, ok bool) {
 	return fd, ok
 }
 
-// learn keeps a kind from now on, which could be made.
+// learn keeps a kind from now on, which could be made. Raw and packet sockets hear of
+// packets from the moment that they are there, so that nobody may have one that is old.
 func (p *pool) learn(k kind) {
+	if k.family == unix.AF_PACKET || k.family != unix.AF_NETLINK && k.typ == unix.SOCK_RAW {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.shelves[k.plain()] == nil {

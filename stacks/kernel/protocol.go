@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What is said between a stack and its helper: one message each way, over an AF_UNIX
-// socket that keeps them apart; descriptors come with the replies.
+// socket that keeps them apart; descriptors come before the reply, in one of their own.
 
 package kernel
 

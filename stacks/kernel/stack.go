@@ -218,12 +218,14 @@ func (s *Stack) tune(c Config) error {
 			s.cc = cc
 		}
 	}
-	for name, size := range map[string]int{"ipv4/tcp_rmem": c.RcvBufMax, "ipv4/tcp_wmem": c.SndBufMax} {
-		if size == 0 {
+	for _, buf := range []struct {
+		name       string
+		first, max int // first is the kernel's own
+	}{{"ipv4/tcp_rmem", 131072, c.RcvBufMax}, {"ipv4/tcp_wmem", 16384, c.SndBufMax}} {
+		if buf.max == 0 {
 			continue
 		}
-		first := min(size, 131072)
-		if err := s.h.write(sysctl(name), fmt.Sprintf("%d %d %d", min(size, 4096), first, size)); err != nil {
+		if err := s.h.write(sysctl(buf.name), fmt.Sprintf("4096 %d %d", min(buf.first, buf.max), buf.max)); err != nil {
 			return err
 		}
 	}
