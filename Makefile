@@ -68,7 +68,7 @@ test: deps-test build
 	exit $$status
 
 conform: deps-test build
-	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 $(GO) test -json -count=1 -timeout 10m -run 'Transcripts|Cases' ./view/viewtest | \
+	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 LAB_CONFORM=1 $(GO) test -json -count=1 -timeout 15m -run 'Transcripts|Cases' ./view/viewtest | \
 		$(GO) run ./testdata/testsum
 
 fuzz: deps-build

@@ -51,3 +51,22 @@ var differences = []difference{
 	{where: "rawfilter/icmp-filter-4", native: "only the reply: ihl 20 tos 0 len 36 id set frag 0 ttl 64 proto 1 check good",
 		umrun: "only the reply: ihl 20 tos 0 len 36 id set frag 4000 ttl 64 proto 1 check good", reason: ofRequest},
 }
+
+// kernelDifferences are those with stack=kernel, where sockets are the kernel's: none.
+var kernelDifferences []difference
+
+// kernelApart are cases that are not compared with stack=kernel.
+var kernelApart = []difference{
+	{where: "sockopt/*.SOL_SOCKET.SO_DEBUG", reason: ofMachine},
+	{where: "sockopt/*.SOL_SOCKET.SO_SNDBUFFORCE", reason: ofMachine},
+	{where: "sockopt/*.SOL_SOCKET.SO_RCVBUFFORCE", reason: ofMachine},
+	{where: "sockopt/*.SOL_SOCKET.SO_BUSY_POLL", reason: ofMachine, sometimes: true},
+	{where: "sockopt/*.SOL_SOCKET.SO_PREFER_BUSY_POLL", reason: ofMachine},
+	{where: "sockopt/*.SOL_SOCKET.SO_BUSY_POLL_BUDGET", reason: ofMachine},
+	{where: "sockopt/*.SOL_SOCKET.SO_NETNS_COOKIE", reason: "each namespace has its own"},
+	{where: "sockopt/*.SOL_SOCKET.SO_INCOMING_CPU", reason: "where a packet happened to be handled", sometimes: true},
+}
+
+// ofMachine is why they differ: the program natively is root of the machine, and under
+// umrun of the namespace alone.
+const ofMachine = "it takes privileges on the machine, not in a namespace"
