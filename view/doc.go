@@ -22,7 +22,8 @@
 //
 //	link      WireGuard, NAT: opened, with the first handshakes under way
 //	stack     a netstack on it, with the addresses and routes of the plan
-//	wait      until the link is up, at most Config.Wait
+//	wait      until the link is up, and the network has told its configuration
+//	          where it is to do so, at most Config.Wait
 //	module    netmod: socket calls -> stack; the DNS stub, which asks through
 //	          the stack; the rules for doors to the host's daemons
 //	program   intercept: forked, filtered, executed
@@ -31,6 +32,13 @@
 // what it wrote was acknowledged. [View.Close] takes all down in reverse. Nothing
 // of a view is outside of the processes: no interface, namespace or file.
 //
+// # Networks that tell
+//
+// Where a SPEC says dhcp, slaac or the like, a client of package netconf stands between
+// link and stack. What it learns, a learner applies: to the stack's State as if the
+// program had run ip(8), in turn with the program's own changes once there is a module,
+// and to the DNS stub. It goes on until the stack closes its link.
+//
 // # Errors
 //
 // What a person can mend is a [Problem]: what failed, why, what to try, and the
@@ -38,7 +46,8 @@
 //
 // # Goroutines and locks
 //
-// This package starts none and has no locks but for Close; the parts own theirs,
+// This package starts none. A learner's lock is held while what it learned is applied,
+// before those of the module and the stack; else there are none but for Close. The parts own theirs,
 // and Close waits for them. A process can have any number of views one after the
 // other, and several at once.
 package view

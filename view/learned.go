@@ -213,6 +213,9 @@ func (l *learner) findings(context.Context) (all []Finding) {
 	for _, x := range s.Trouble {
 		tell(Finding{Name: "network", Verdict: Note, Text: x})
 	}
+	if search := l.stack.State().DNS.Search; len(search) > 0 {
+		tell(Finding{Name: "dns", Verdict: OK, Text: "names without a dot are looked for in " + strings.Join(search, ", ")})
+	}
 	if len(l.stack.State().DNS.Servers) == 0 {
 		tell(Finding{Name: "dns", Verdict: Note, Text: "the network names no name server that can be asked: dns=ADDRESS does"})
 	}

@@ -37,6 +37,7 @@ const (
 	firstTry4  = time.Second
 	lastTry4   = 64 * time.Second
 	requests4  = 4           // before another offer is looked for
+	maxOffers  = 16          // that are counted
 	minRenewal = time.Second // between two tries
 	maxRenewal = time.Minute // no longer than that if there is the time, RFC 2131 §4.4.5
 )
@@ -65,7 +66,7 @@ type dhcp4 struct {
 	offer  lease4 // in requesting and probing
 	lease  lease4 // from bound to rebinding
 	got    time.Time
-	offers int // of this transaction
+	offers []netip.Addr // who made them in this transaction
 
 	left     int       // probes and announcements to be sent
 	announce time.Time // of the next announcement
@@ -75,7 +76,7 @@ type dhcp4 struct {
 }
 
 func (d *dhcp4) begin(now time.Time) {
-	d.phase, d.tries, d.offers = selecting, 0, 0
+	d.phase, d.tries, d.offers = selecting, 0, nil
 	d.transaction(now)
 	d.tick(now)
 }
@@ -211,7 +212,10 @@ func (d *dhcp4) receive(now time.Time, p packet) {
 		if err != nil || !l.server.IsValid() {
 			return
 		}
-		if d.offers++; d.phase == selecting { // the first one is taken; the others hear of it
+		if !slices.Contains(d.offers, l.server) && len(d.offers) < maxOffers {
+			d.offers = append(d.offers, l.server)
+		}
+		if d.phase == selecting { // the first one is taken; the others hear of it
 			d.offer, d.phase, d.tries = l, requesting, 0
 			d.request(now)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -70,8 +71,8 @@ type dhcp6 struct {
 	solMax time.Duration // SOL_MAX_RT, if a server has set it
 	infMax time.Duration // INF_MAX_RT, likewise
 
-	best    *offer6 // from Solicit to Request
-	offers  int
+	best    *offer6      // from Solicit to Request
+	offers  []netip.Addr // who has made some in this exchange
 	lease   lease6
 	info    info6 // what an Information-request brought
 	dad     duplicates
@@ -118,7 +119,7 @@ func (d *dhcp6) exchange(now time.Time, p phase6, typ dhcpv6.MessageType) {
 	d.phase, d.typ, d.xid = p, typ, transaction()
 	d.began, d.tries, d.wait, d.at = now, 0, 0, now
 	if p == soliciting {
-		d.best, d.offers, d.lease = nil, 0, lease6{}
+		d.best, d.offers, d.lease = nil, nil, lease6{}
 	}
 	d.c.link.xid6.Store(d.xid&0xffffff | 1<<31)
 	d.tick(now)
@@ -250,26 +251,29 @@ func (d *dhcp6) receive(now time.Time, p packet) {
 	d.limits(m)
 	switch {
 	case m.MessageType == dhcpv6.MessageTypeAdvertise && d.phase == soliciting:
-		d.offered(now, m)
+		d.offered(now, m, p.from)
 	case m.MessageType == dhcpv6.MessageTypeReply && d.phase == informing:
 		d.told(now, m)
 	case m.MessageType == dhcpv6.MessageTypeReply && d.phase == declining:
 		d.exchange(now, soliciting, dhcpv6.MessageTypeSolicit)
 	case m.MessageType == dhcpv6.MessageTypeReply && (d.phase == soliciting && rapid(m) || d.phase == requesting6 || d.phase == renewing6 || d.phase == rebinding6):
-		d.replied(now, m)
+		d.replied(now, m, p.from)
 	}
 }
 
 // offered takes an Advertise: the best of those that come in the first second, or one
 // of the highest preference at once (RFC 8415 §18.2.1).
-func (d *dhcp6) offered(now time.Time, m *dhcpv6.Message) {
+func (d *dhcp6) offered(now time.Time, m *dhcpv6.Message, from netip.Addr) {
 	l, why := leaseOf6(m, d.iaid, now)
 	if why != "" {
 		d.trouble = why
 		return
 	}
 	o := &offer6{lease: l, preference: m.Options.Preference()}
-	if d.offers++; d.best == nil || o.preference > d.best.preference {
+	if !slices.Contains(d.offers, from) && len(d.offers) < maxOffers {
+		d.offers = append(d.offers, from)
+	}
+	if d.best == nil || o.preference > d.best.preference {
 		d.best = o
 	}
 	if o.preference == 255 || d.tries > 1 {
@@ -290,8 +294,9 @@ func (d *dhcp6) told(now time.Time, m *dhcpv6.Message) {
 }
 
 // replied takes the answer to Request, Renew, Rebind, or a Solicit with Rapid Commit.
-func (d *dhcp6) replied(now time.Time, m *dhcpv6.Message) {
+func (d *dhcp6) replied(now time.Time, m *dhcpv6.Message, from netip.Addr) {
 	l, why := leaseOf6(m, d.iaid, now)
+	l.from = from
 	switch {
 	case why == "" && (d.phase == renewing6 || d.phase == rebinding6) && l.addr == d.lease.addr:
 		d.hold(l)
@@ -335,7 +340,7 @@ func (d *dhcp6) detected(now time.Time) {
 // hold begins the time of a lease, or begins it anew.
 func (d *dhcp6) hold(l lease6) {
 	d.lease, d.trouble, d.failures = l, "", 0
-	d.c.log.Info("leased", "addr", l.addr, "server", l.server, "until", l.until)
+	d.c.log.Info("leased", "addr", l.addr, "server", l.from, "until", l.until)
 	d.rest(bound6, l.t1)
 }
 
@@ -375,7 +380,7 @@ func (d *dhcp6) state() progress {
 		return settled
 	case d.phase == idle6:
 		return unasked
-	case (d.phase == soliciting && !d.expected || d.phase == informing) && d.offers == 0:
+	case (d.phase == soliciting && !d.expected || d.phase == informing) && len(d.offers) == 0:
 		return silent
 	}
 	return underWay

@@ -21,6 +21,7 @@ import (
 type lease6 struct {
 	addr             netip.Addr
 	server           dhcpv6.DUID
+	from             netip.Addr // of the server, or of a relay
 	got              time.Time
 	t1, t2           time.Time // zero: never
 	preferred, until time.Time // zero: for ever

@@ -94,7 +94,7 @@ func (c *Client) tell(now time.Time) {
 			l := &d.lease
 			s.Leases = append(s.Leases, Lease{
 				Protocol: "DHCP", Addr: l.addr, Server: l.server.String(), MAC: l.mac, Life: l.life,
-				Renew: d.after(l.t1), Until: d.expiry(), Offers: d.offers,
+				Renew: d.after(l.t1), Until: d.expiry(), Offers: len(d.offers),
 			})
 		}
 		trouble(d.trouble)
@@ -102,7 +102,7 @@ func (c *Client) tell(now time.Time) {
 	if d := c.dhcp6; d != nil {
 		if d.has() {
 			l := &d.lease
-			x := Lease{Protocol: "DHCPv6", Addr: netip.PrefixFrom(l.addr, 128), Server: l.server.String(), Renew: l.t1, Until: l.until, Offers: d.offers}
+			x := Lease{Protocol: "DHCPv6", Addr: netip.PrefixFrom(l.addr, 128), Server: l.from.String(), Renew: l.t1, Until: l.until, Offers: len(d.offers)}
 			if !l.until.IsZero() {
 				x.Life = l.until.Sub(l.got)
 			}

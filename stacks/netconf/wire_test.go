@@ -396,3 +396,20 @@ func TestNotStarted(t *testing.T) {
 		t.Errorf("waiting for a closed link: %v", err)
 	}
 }
+
+// BenchmarkTake is what a frame of a connection costs on its way up.
+func BenchmarkTake(b *testing.B) {
+	c, err := New(newWire(), Config{MAC: ourMAC, Words: Words{Auto: true}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Link().Close()
+	c.link.addr4.Store(as4(addr("192.0.2.7"))) // as with a lease
+	c.link.nd.Store(wantRA)
+	tcp := udp4(ourMAC, serverMAC, addr("192.0.2.7"), addr("192.0.2.1"), 9999, 53, make([]byte, 1400))
+	for b.Loop() {
+		if c.link.take(tcp) {
+			b.Fatal("taken")
+		}
+	}
+}

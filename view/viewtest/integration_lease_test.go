@@ -96,6 +96,26 @@ func TestIntegrationLease(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationLeaseBeside: what a second network is told, it gets: its prefixes and
+// its names, and no others.
+func TestIntegrationLeaseBeside(t *testing.T) {
+	viewtest.Need(t, "root", "tun", "ip", "dnsmasq", "dig", "bash")
+	w := viewtest.New(t)
+	lan := w.LAN(t)
+	lan.Serve(t, range4, raOnly, "--enable-ra", "--dhcp-option=option:domain-search,lan.test")
+	r := lan.Umrun(t.Context(), t, "-n", "none", "-n", "lan=tap:tap0,auto", "--", "bash", "-c",
+		"ping -q -c1 -W2 10.66.0.1; ping -q -c1 -W2 fd66::1; dig +short www; dig +short other.test A; ip -o -4 addr show dev lan; exec 3<>/dev/tcp/198.51.100.1/80").Result()
+	for _, x := range []string{`(?s) 0% packet loss.* 0% packet loss`, `(?m)^www\.lan\.test\.\n10\.66\.0\.1$`, `inet 10\.66\.0\.5\d/24`} {
+		if !regexp.MustCompile(x).MatchString(r.Stdout) {
+			t.Errorf("there is no %s", x)
+		}
+	}
+	if !strings.Contains(r.Stderr, "Network is unreachable") || strings.Contains(lan.Log(), "other.test") || t.Failed() {
+		t.Errorf("%v\n%s", r, lan.Log())
+	}
+	w.NoStrays(t)
+}
+
 // TestIntegrationLeaseCheck: what umrun check tells, and what --dry-run says is asked.
 func TestIntegrationLeaseCheck(t *testing.T) {
 	viewtest.Need(t, "root", "tun", "ip", "dnsmasq")
@@ -104,7 +124,7 @@ func TestIntegrationLeaseCheck(t *testing.T) {
 	lan.Serve(t, range4, stateless, "--enable-ra", "--address=/#/10.66.0.1")
 	r := lan.Umrun(t.Context(), t, "check", "tap:tap0,auto").Result()
 	for _, x := range []string{
-		`lease .*10\.66\.0\.5\d/24 from 10\.66\.0\.1 by DHCP, for 2m0s, renewed in \d+s`,
+		`lease .*10\.66\.0\.5\d/24 from 10\.66\.0\.1 by DHCP, for 2m0s, renewed in (59s|1m0s)`,
 		`router .*fe80::\S+, for \d+m\d+s, says that name servers come by DHCPv6`,
 		`address .*fd66::\S+/64 by SLAAC`,
 		`dns .*name server 10\.66\.0\.1:53 answered`,
@@ -207,6 +227,12 @@ func (s *shell) becomes(t *testing.T, d time.Duration, line, want string) string
 // is renumbered, and name servers that change, under a program that runs.
 func TestIntegrationRenewal(t *testing.T) {
 	viewtest.Need(t, "root", "tun", "ip", "dnsmasq", "dig")
+	for _, stack := range []string{"netstack", "kernel"} {
+		t.Run(stack, func(t *testing.T) { renewal(t, stack) })
+	}
+}
+
+func renewal(t *testing.T, stack string) {
 	w := viewtest.New(t)
 	lan := w.LAN(t)
 	// dnsmasq makes T1 a second less than this T2.
@@ -215,7 +241,7 @@ func TestIntegrationRenewal(t *testing.T) {
 	lan.Serve(t, first...)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	p := newShell(t, lan.Umrun(ctx, t, "-n", "tap:tap0,auto", "--", "sh"))
+	p := newShell(t, lan.Umrun(ctx, t, "-n", "tap:tap0,auto,stack="+stack, "--", "sh"))
 	mon := p.do(t, "ip -o monitor address route >mon.$$ & echo mon.$$")
 	defer func() {
 		if t.Failed() {
@@ -321,7 +347,7 @@ func TestIntegrationTwoMinutes(t *testing.T) {
 		return nil
 	})
 	t.Logf("it ended %s after the server", time.Since(gone).Round(time.Second))
-	if out := p.do(t, "exec 3<>/dev/tcp/10.66.0.1/80"); !strings.Contains(out, "Network is unreachable") {
+	if out := p.do(t, "(exec 3<>/dev/tcp/10.66.0.1/80)"); !strings.Contains(out, "Network is unreachable") {
 		t.Errorf("connect: %s", out)
 	}
 	if out := p.do(t, "ip route"); out != "" {
