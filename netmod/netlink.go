@@ -208,7 +208,7 @@ func (n *netlink) request(p []byte, tgid int) {
 	var replies [][]byte
 	switch n.proto {
 	case unix.NETLINK_SOCK_DIAG:
-		replies = sockdiag.Answer(opts, sockdiag.Sources{Inet: n.m.listSockets, Netlink: n.m.listNetlink, Packet: n.m.listPackets}, p, port)
+		replies = sockdiag.Answer(opts, sockdiag.Sources{Inet: n.m.listSockets, Netlink: n.m.listNetlink, Packet: n.m.listPackets, Destroy: n.m.abort}, p, port)
 	case unix.NETLINK_ROUTE:
 		n.m.changing.Lock()
 		replies = rtnetlink.Options(opts).ServeGuided(n.m.counted(), n.m.guide(), n.m.setState(), p, port)

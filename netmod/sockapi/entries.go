@@ -36,7 +36,7 @@ var kinds = []Entry{
 	{Name: "AF_INET and AF_INET6, SOCK_DCCP", Support: Refused, Errno: unix.ESOCKTNOSUPPORT, Gap: "DCCP is not modelled; Linux has dropped it"},
 	{Name: "AF_INET and AF_INET6, IPPROTO_UDPLITE", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "not modelled"},
 	{Name: "AF_NETLINK, NETLINK_ROUTE", Support: Part, Gap: "see limits.md"},
-	{Name: "AF_NETLINK, NETLINK_SOCK_DIAG", Support: Part, Gap: "TCP, UDP, raw, packet and netlink sockets; none is closed by it (SOCK_DESTROY)"},
+	{Name: "AF_NETLINK, NETLINK_SOCK_DIAG", Support: Part, Gap: "TCP, UDP, raw, packet and netlink sockets; SOCK_DESTROY ends those of TCP, UDP and raw that a program holds"},
 	{Name: "AF_NETLINK, NETLINK_KOBJECT_UEVENT", Support: Part, Gap: "silent, as in a network namespace of an ordinary user"},
 	{Name: "AF_NETLINK, other protocols", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "they speak of the host's kernel"},
 	{Name: "AF_UNIX", Support: Full, Gap: "the kernel's; connect(2) is judged"},

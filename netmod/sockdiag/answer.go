@@ -75,6 +75,9 @@ type Sources struct {
 	Inet    func() []Socket
 	Netlink func() []Netlink
 	Packet  func() []Packet
+
+	// Destroy ends the socket with a cookie (SOCK_DESTROY); ENOENT if there is none.
+	Destroy func(cookie uint64) unix.Errno
 }
 
 // Answer returns the datagrams, in order, that a NETLINK_SOCK_DIAG socket with the
@@ -99,7 +102,7 @@ func serve(from Sources, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.
 	switch {
 	case !inet && family != unix.AF_NETLINK && family != unix.AF_PACKET:
 		return false, unix.ENOENT
-	case m.Type == destroy:
+	case m.Type == destroy && !inet:
 		return false, unix.EOPNOTSUPP
 	case family == unix.AF_NETLINK && len(m.Body) < netlinkReqLen:
 		return false, unix.EINVAL
@@ -119,6 +122,16 @@ func serve(from Sources, m nlmsg.Message, w *nlmsg.Writer) (dumped bool, _ unix.
 		return true, 0
 	}
 	q := newQuery(m.Body)
+	if m.Type == destroy {
+		found, errno := q.find(from.Inet())
+		switch {
+		case errno != 0:
+			return false, errno
+		case found.Cookie == 0 || from.Destroy == nil:
+			return false, unix.EOPNOTSUPP // nobody holds it
+		}
+		return false, from.Destroy(found.Cookie)
+	}
 	if !m.Dump() {
 		return false, q.one(from.Inet(), w)
 	}
@@ -184,14 +197,24 @@ func (q *query) all(list []Socket, code program, w *nlmsg.Writer) {
 // inet_diag_dump_one_icsk and udp_dump_one. The latter has source and
 // destination the other way round.
 func (q *query) one(list []Socket, w *nlmsg.Writer) unix.Errno {
-	local, remote := q.src, q.dst
+	asked := *q
 	switch q.proto {
 	case unix.IPPROTO_TCP:
 	case unix.IPPROTO_UDP:
-		local, remote = remote, local
+		asked.src, asked.dst = q.dst, q.src
 	default:
 		return unix.ENOENT
 	}
+	found, errno := asked.find(list)
+	if errno != 0 {
+		return errno
+	}
+	found.write(w, q.ext, 0)
+	return 0
+}
+
+// find is the socket that packets from src to dst of the query would come from.
+func (q *query) find(list []Socket) (*Socket, unix.Errno) {
 	var found *Socket
 	best := 0
 	for i := range list {
@@ -199,21 +222,20 @@ func (q *query) one(list []Socket, w *nlmsg.Writer) unix.Errno {
 		if s.Proto != q.proto || q.ifIndex != 0 && s.IfIndex != 0 && q.ifIndex != s.IfIndex {
 			continue
 		}
-		if score := s.score(local, remote); score > best {
+		if score := s.score(q.src, q.dst); score > best {
 			best, found = score, s
 		}
 	}
 	if found == nil {
-		return unix.ENOENT
+		return nil, unix.ENOENT
 	}
 	if q.cookie != ^uint64(0) && q.cookie != found.Cookie {
 		if q.proto == unix.IPPROTO_UDP {
-			return unix.ESTALE
+			return nil, unix.ESTALE
 		}
-		return unix.ENOENT
+		return nil, unix.ENOENT
 	}
-	found.write(w, q.ext, 0)
-	return 0
+	return found, 0
 }
 
 // score says how well the socket fits: 0 not at all, more for a peer than for a

@@ -467,10 +467,11 @@ func TestNotTheKernels(t *testing.T) {
 		typ  uint16
 		want unix.Errno
 	}{
-		"unix":    {request(byFamily, unix.NLM_F_DUMP, unix.AF_UNIX, 0, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.ENOENT},
-		"netlink": {request(byFamily, unix.NLM_F_DUMP, unix.AF_NETLINK, 255, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_DONE, 0},
-		"raw":     {request(byFamily, unix.NLM_F_DUMP, unix.AF_INET, unix.IPPROTO_RAW, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_DONE, 0},
-		"destroy": {request(destroy, unix.NLM_F_ACK, unix.AF_INET, unix.IPPROTO_TCP, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.EOPNOTSUPP},
+		"unix":            {request(byFamily, unix.NLM_F_DUMP, unix.AF_UNIX, 0, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.ENOENT},
+		"netlink":         {request(byFamily, unix.NLM_F_DUMP, unix.AF_NETLINK, 255, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_DONE, 0},
+		"raw":             {request(byFamily, unix.NLM_F_DUMP, unix.AF_INET, unix.IPPROTO_RAW, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_DONE, 0},
+		"destroy":         {request(destroy, unix.NLM_F_ACK, unix.AF_INET, unix.IPPROTO_TCP, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.ENOENT},
+		"destroy netlink": {request(destroy, unix.NLM_F_ACK, unix.AF_NETLINK, 0, 0, 0, netip.AddrPort{}, netip.AddrPort{}, 0), unix.NLMSG_ERROR, unix.EOPNOTSUPP},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Answer(nlmsg.Options{}, inet(nil), c.req, 1)
