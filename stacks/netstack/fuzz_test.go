@@ -31,7 +31,27 @@ func FuzzInbound(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 2, 3})
 	f.Add(append(make([]byte, offload.HdrLen), 0x60, 0, 0, 0, 0, 8, 44, 64))
-	a, b := pipe.New(pipe.Config{Offload: true})
+	fuzzLink(f, pipe.Config{Offload: true})
+}
+
+// FuzzFrame is FuzzInbound on Ethernet: ARP, NDP, and what else may be in a frame.
+func FuzzFrame(f *testing.F) {
+	head := make([]byte, offload.HdrLen)
+	for _, frame := range [][]byte{
+		arp(macAll, macB, 1, "10.1.0.2", "10.1.0.1", macNone), arp(macAll, macC, 1, "10.1.0.2", "10.1.0.2", macNone),
+		arp(macA, macB, 2, "10.1.0.2", "10.1.0.1", macA), make([]byte, 14), make([]byte, 13), nil,
+		append(arp(macAll, macB, 1, "10.1.0.2", "10.1.0.1", macNone)[:12], 0x81, 0, 0, 5, 8, 0, 0x45),
+		append(arp("33:33:00:00:00:01", macB, 1, "10.1.0.2", "10.1.0.1", macNone)[:12], 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255,
+			0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 136, 0, 0, 0, 0x20, 0, 0, 0),
+	} {
+		f.Add(append(head[:len(head):len(head)], frame...))
+	}
+	fuzzLink(f, pipe.Config{Offload: true, Ethernet: true})
+}
+
+// fuzzLink writes what is found into a link.
+func fuzzLink(f *testing.F, c pipe.Config) {
+	a, b := pipe.New(c)
 	st := newStack(f, a, a4, a6)
 	// What the stack answers must not fill the pipe.
 	drained := make(chan struct{})

@@ -59,6 +59,14 @@ ip neigh show dev tap0`)
 		`10\.77\.0\.1 lladdr `+peerMAC,
 	)
 
+	// A narrow link behind the peer: who sends too much is told, and TCP gets through.
+	p.Routers(t)
+	out = run(fmt.Sprintf(",ip=%s/24,gw=10.77.0.1", ip4), `
+ping -n -M do -s 1400 -c1 -W3 10.78.3.1 || true
+ping -n -M do -s 1400 -c1 -W3 10.78.3.1 || true
+ping -n -s 1400 -c1 -W3 10.78.3.1`)
+	want(out, `Frag needed and DF set \(mtu = 1300\)|message too long, mtu=1300`, `1 packets transmitted, 1 received`)
+
 	// The peer asks, too.
 	kernel := p.Command(t.Context(), words("arping -f -w10 -I tap "+ip4.String())...)
 	if err := kernel.Start(); err != nil {
