@@ -53,3 +53,12 @@ type Shortcut interface {
 	// between two addresses of its own, or nil. There is one at a time.
 	Shortcut(local, remote netip.AddrPort, changed func()) Conduit
 }
+
+// A Carrier is implemented by links that acknowledge a stack's bytes before these have
+// gone on.
+type Carrier interface {
+	// Carried returns how many bytes that the stack at this link has sent, between two
+	// addresses of its own, are acknowledged and have not gone on yet; the end of them
+	// counts as one.
+	Carried(local, remote netip.AddrPort) int
+}

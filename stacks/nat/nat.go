@@ -197,7 +197,8 @@ func (l *Link) enter() bool {
 
 func (l *Link) leave() { l.life.RUnlock() }
 
-// Close resets every connection on both sides, closes the host's sockets and
+// Close resets every connection on both sides, but for what the view has sent to its end
+// towards the host, closes the host's sockets and
 // waits for all goroutines. Blocked and later Read and Write return
 // net.ErrClosed. Twice is fine.
 func (l *Link) Close() error {
@@ -212,7 +213,7 @@ func (l *Link) Close() error {
 	l.cancel()
 	l.out.close()
 	l.pubs.closeAll()
-	l.flows.resetAll()
+	l.flows.leaveAll()
 	l.maps.closeAll()
 	var err error
 	if l.opts.Upstream != nil {

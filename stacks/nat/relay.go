@@ -53,6 +53,7 @@ type flow struct {
 	upDone   chan struct{} // closed when up has ended
 
 	short atomic.Pointer[shortcut]         // that is out, or asked for
+	sent  atomic.Bool                      // the view's end of file was handed on
 	ended atomic.Bool                      // the host's end of file was read
 	moved struct{ up, down atomic.Uint64 } // bytes that up and down have moved
 }
@@ -77,6 +78,47 @@ func (f *flow) resetHost() {
 	}
 	_ = f.host.SetLinger(0)
 	_ = f.host.Close()
+}
+
+// leave ends the connection when the link closes. What the view has sent to its end the
+// host's kernel goes on to deliver; anything else is a reset.
+func (f *flow) leave() {
+	if f.sent.Load() {
+		f.mu.Lock()
+		again, ep := f.gone, f.ep
+		f.gone = true
+		f.mu.Unlock()
+		if !again {
+			close(f.dead)
+			_ = f.host.Close()
+			ep.Abort()
+		}
+		return
+	}
+	f.reset()
+}
+
+// carried is what is between the view, for which it is acknowledged, and the host.
+func (f *flow) carried() int {
+	f.mu.Lock()
+	ep, gone := f.ep, f.gone
+	f.mu.Unlock()
+	if ep == nil || gone || f.sent.Load() {
+		return 0
+	}
+	n, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+	if err != nil {
+		n = 0
+	}
+	return n + 1
+}
+
+// Carried implements [stacks.Carrier].
+func (l *Link) Carried(local, remote addrPort) int {
+	if f := l.flows.find(local, remote); f != nil {
+		return f.carried()
+	}
+	return 0
 }
 
 // reset ends the connection on both sides with RST.
@@ -200,6 +242,7 @@ func (f *flow) up(ep tcpip.Endpoint) {
 			_ = ep.SetSockOpt(&idle)
 			ep.SocketOptions().SetKeepAlive(true)
 			_ = f.host.CloseWrite()
+			f.sent.Store(true)
 			return
 		default:
 			f.reset()

@@ -295,8 +295,8 @@ func (s *flowSet) remove(f *flow) {
 	}
 }
 
-// resetAll resets every connection, now and for ever.
-func (s *flowSet) resetAll() {
+// leaveAll ends every connection, now and for ever.
+func (s *flowSet) leaveAll() {
 	s.mu.Lock()
 	s.closed = true
 	all := make([]*flow, 0, len(s.flows))
@@ -305,7 +305,7 @@ func (s *flowSet) resetAll() {
 	}
 	s.mu.Unlock()
 	for _, f := range all {
-		f.reset()
+		f.leave()
 		// A handshake with the view waits on this queue, for whatever becomes of
 		// the endpoint; it then finds it not connected and gives up.
 		f.wq.Notify(waiter.WritableEvents)

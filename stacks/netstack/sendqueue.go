@@ -5,9 +5,11 @@
 package netstack
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -93,6 +95,20 @@ func (s *stream) took(n int) {
 	}
 }
 
+// carried asks the links what of a connection they have acknowledged too early.
+func (s *Stack) carried(c *sendQueue) int {
+	for _, e := range s.links {
+		if l, ok := e.link.(stacks.Carrier); ok {
+			local := netip.AddrPortFrom(addrOf(unix.AF_INET6, c.id.LocalAddress, 0).Unmap(), c.id.LocalPort)
+			remote := netip.AddrPortFrom(addrOf(unix.AF_INET6, c.id.RemoteAddress, 0).Unmap(), c.id.RemotePort)
+			if n := l.Carried(local, remote); n > 0 {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
 // A payload bounds one Send and counts what gVisor takes out of it.
 type payload struct {
 	p stacks.Payload
@@ -115,17 +131,21 @@ func (p *payload) Read(b []byte) (int, error) {
 // Unacked returns the bytes that the peer has not acknowledged; see
 // [stacks.Unacked].
 func (s *stream) Unacked() (bytes int, done bool) {
-	switch s.state() {
-	case tcp.StateInitial, tcp.StateBound, tcp.StateListen:
-		return 0, true
-	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
-		return 0, false
-	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
-		return 0, true // our FIN was acknowledged, or nobody is left to do it
-	}
 	s.mu.Lock()
 	c := s.counted
 	s.mu.Unlock()
+	switch s.state() {
+	case tcp.StateInitial, tcp.StateBound, tcp.StateListen, tcp.StateError:
+		return 0, true
+	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
+		return 0, false
+	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose:
+		// Our FIN was acknowledged, or nobody is left to do it.
+		if c != nil {
+			bytes = s.st.carried(c)
+		}
+		return bytes, bytes == 0
+	}
 	if c != nil {
 		bytes = max(0, int(c.bytes.Load()))
 	}

@@ -133,7 +133,8 @@ func (b *bulkServer) handle(c *net.TCPConn) {
 		c.Write(pattern(n))
 		c.CloseWrite()
 		b.keep(digest(c))
-	case "keep":
+	case "keep": // a slow one: the program is long gone when the rest is read
+		time.Sleep(time.Second)
 		b.keep(digest(c))
 	case "urgent":
 		c.Write(pattern(4 << 20))
