@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,16 @@ import (
 // families are those that a network namespace contains. Of others some lead out of any
 // (AF_VSOCK, AF_ALG), and the rest exists nowhere here.
 var families = []int{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET}
+
+// protocols are those of netlink(7) that speak of a network namespace. Others are about
+// the machine (NETLINK_AUDIT), or reach its network in the kernel (NETLINK_ISCSI).
+var protocols = []int{
+	unix.NETLINK_ROUTE, unix.NETLINK_USERSOCK, unix.NETLINK_INET_DIAG, unix.NETLINK_XFRM, unix.NETLINK_FIB_LOOKUP,
+	unix.NETLINK_NETFILTER, unix.NETLINK_KOBJECT_UEVENT, unix.NETLINK_GENERIC,
+}
+
+// sockPacket is SOCK_PACKET, the packet sockets of Linux 2.0 (packet(7)).
+const sockPacket = 10
 
 // kernelRules declares what traps where the program holds the stack's own sockets.
 // connect(2) is there for the doors alone: which family it is for stands in memory.
@@ -93,7 +104,10 @@ func (m *Module) kernelSocket(c *intercept.Call, family, typ, proto int) interce
 	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 || typ >= sockMax {
 		return intercept.Fail(unix.EINVAL)
 	}
-	if raw := family == unix.AF_PACKET || family != unix.AF_NETLINK && typ == unix.SOCK_RAW; raw && !m.kernel.Namespace().Private && !mayRaw(c) {
+	if family == unix.AF_NETLINK && (typ == unix.SOCK_RAW || typ == unix.SOCK_DGRAM) && !slices.Contains(protocols, proto) {
+		return intercept.Fail(unix.EPROTONOSUPPORT)
+	}
+	if raw := family == unix.AF_PACKET || family != unix.AF_NETLINK && (typ == unix.SOCK_RAW || typ == sockPacket); raw && !m.kernel.Namespace().Private && !mayRaw(c) {
 		return intercept.Fail(unix.EPERM)
 	}
 	if m.installing.Load() == 0 {
@@ -145,12 +159,7 @@ func installKernel(fd, flags int) intercept.Action {
 
 // namespaced tells whether sockets of a family are confined to a network namespace.
 func namespaced(family int) bool {
-	for _, f := range families {
-		if f == family {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(families, family)
 }
 
 // mayRaw tells whether the thread has CAP_NET_RAW here: the stack's namespace is not

@@ -81,7 +81,8 @@ func (p *pool) take(k kind) (fd int, ok bool) {
 // learn keeps a kind from now on, which could be made. Raw and packet sockets hear of
 // packets from the moment that they are there, so that nobody may have one that is old.
 func (p *pool) learn(k kind) {
-	if k.family == unix.AF_PACKET || k.family != unix.AF_NETLINK && k.typ == unix.SOCK_RAW {
+	const sockPacket = 10 // SOCK_PACKET
+	if k.family == unix.AF_PACKET || k.family != unix.AF_NETLINK && (k.typ == unix.SOCK_RAW || k.typ == sockPacket) {
 		return
 	}
 	p.mu.Lock()
