@@ -14,7 +14,7 @@
 //
 // Everything else gives ENOENT, as from a kernel without the module for it; ss
 // then reads /proc/net, which for AF_UNIX is right: those sockets are the host's.
-// SOCK_DESTROY gives EOPNOTSUPP.
+// SOCK_DESTROY ends a socket of TCP, UDP or raw that a program holds.
 //
 // # What is told of a socket
 //

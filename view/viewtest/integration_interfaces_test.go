@@ -93,6 +93,15 @@ func TestIntegrationChanges(t *testing.T) {
 s = socket.create_connection(("10.77.0.1", 80))
 l = socket.create_server(("", 8000))
 subprocess.run(["ss", "-Htanp"])'`, `LISTEN +0 +\d+ +0\.0\.0\.0:8000 .*python3(?s:.*)ESTAB +0 +0 +SELF4:\d+ +10\.77\.0\.1:80 +users:\(\("python3"`},
+		{"rules", `ip rule add to 10.77.0.1 dport 80 prohibit && ip rule && ! ` + get + ` 2>&1 && ip rule del to 10.77.0.1 && ` + get, `to 10\.77\.0\.1 dport 80 prohibit\n(?s:.*)curl: \(7\)(?s:.*)\nSELF4\n$`},
+		{"rules-as-wg-quick", `ip route add default dev office table 51820 && ip rule add not fwmark 51820 table 51820 && ip rule add table main suppress_prefixlength 0 &&
+ip route del default; ip route get 198.18.0.1; ip route get 198.18.0.1 mark 51820 2>&1; ip route get 10.77.0.1; ` + get, `^198\.18\.0\.1 dev office table 51820 src SELF4 (?s:.*)unreachable\n10\.77\.0\.1 dev office src SELF4 (?s:.*)\nSELF4\n$`},
+		{"neighbours", `ip neigh add 10.77.0.9 dev office nud permanent && ip neigh && ` + get + ` && ip neigh flush dev office nud permanent; ip neigh del 0.0.0.0 dev office && ip neigh`, `^0\.0\.0\.0 dev office lladdr .*PERMANENT \nSELF4\n$`},
+		{"sockets-that-are-ended", `/usr/bin/python3 -c 'import errno, socket, subprocess
+s = socket.create_connection(("10.77.0.1", 80))
+subprocess.run(["ss", "-HtnK", "dst", "10.77.0.1"])
+print(errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
+subprocess.run(["ss", "-Htn"])'`, `ESTAB +0 +0 +SELF4:\d+ +10\.77\.0\.1:80 *\nECONNABORTED\n$`},
 		{"counters", get + ` >/dev/null && ip -s link show office`, `RX: .*\n +[1-9]\d* +[1-9]\d* `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
