@@ -302,8 +302,18 @@ func FuzzServe(f *testing.F) {
 	f.Add(mtu(2, 1200))
 	f.Add(addrWith(unix.RTM_NEWADDR, replace, 2, "10.1.0.2/24", extra{peer: "10.1.0.3", label: "tun0:1", brd: "10.1.0.9", metric: 7, valid: 9, preferred: 3}))
 	f.Add(addrWith(unix.RTM_NEWADDR, replace, 2, "fd01::2/64", extra{peer: "fd01::3", flags: noPrefixRoute, metric: 7, valid: 9}))
+	rule := func(typ, flags uint16, hdr []byte, attrs ...[]byte) []byte {
+		return message(typ, flags, 1, append([][]byte{hdr}, attrs...)...)
+	}
+	f.Add(rule(unix.RTM_NEWRULE, add, []byte{2, 8, 8, 0, 100, 0, 0, 1, 2, 0, 0, 0}, attribute(unix.FRA_DST, []byte{10, 0, 0, 0}), attribute(unix.FRA_SRC, []byte{10, 7, 0, 0}),
+		attribute(unix.FRA_IIFNAME, []byte("lo\x00")), attribute(unix.FRA_FWMARK, u32(7)), attribute(fraUIDRange, make([]byte, 8)), attribute(fraDPortRange, []byte{1, 0, 2, 0})))
+	f.Add(rule(unix.RTM_NEWRULE, add, []byte{10, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0}, attribute(unix.FRA_GOTO, u32(40000)), attribute(unix.FRA_PRIORITY, u32(9))))
+	f.Add(rule(unix.RTM_DELRULE, plain, []byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, attribute(unix.FRA_PRIORITY, u32(32766))))
+	f.Add(neighReq(unix.RTM_NEWNEIGH, add, 3, "192.0.2.9", "02:00:00:00:00:77", unix.NUD_PERMANENT, unix.NTF_ROUTER))
+	f.Add(neighReq(unix.RTM_DELNEIGH, plain, 2, "fd07::9", "-", 0, 0))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		s := twin()
+		s.Neighbours = []stacks.Neighbour{{IfIndex: 2, Addr: netip.MustParseAddr("fd07::9"), State: unix.NUD_PERMANENT}}
 		Options{ExtAck: true}.Serve(s, func(next stacks.State, _ Origin) error {
 			for _, ifc := range next.Interfaces {
 				if ifc.Name == "" || len(ifc.Name) >= unix.IFNAMSIZ || ifc.MTU < 0 {
@@ -320,7 +330,20 @@ func FuzzServe(f *testing.F) {
 					t.Fatalf("route %+v", r)
 				}
 			}
+			for _, r := range next.Policy() {
+				if r.Src.Bits() > 0 && (r.Family == unix.AF_INET) != r.Src.Addr().Is4() || r.Dst.Bits() > 0 && (r.Family == unix.AF_INET) != r.Dst.Addr().Is4() {
+					t.Fatalf("rule %+v", r)
+				}
+			}
+			for _, n := range next.Neighbours {
+				if !n.Addr.IsValid() || byIndex(next, n.IfIndex) == nil {
+					t.Fatalf("neighbour %+v", n)
+				}
+			}
 			Changes(s, next, Origin{})
+			for _, dst := range []string{"10.7.0.9", "fd07::9"} {
+				_, _ = lookup(next, stacks.Flow{Dst: netip.MustParseAddr(dst), Mark: 7, Proto: 6, DPort: 1}, 0)
+			}
 			s = next
 			return nil
 		}, req, 1)
