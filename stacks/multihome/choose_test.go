@@ -354,6 +354,57 @@ func TestListener(t *testing.T) {
 	}
 }
 
+// TestListenTaken: a listener that cannot listen on one network listens on none, and is
+// bound as before.
+func TestListenTaken(t *testing.T) {
+	w := newWorld(t)
+	reuse := func(s stacks.StreamSocket, bind netip.AddrPort) stacks.StreamSocket {
+		t.Helper()
+		if err := errors.Join(s.SetOption(unix.SOL_SOCKET, unix.SO_REUSEADDR, []byte{1, 0, 0, 0}), s.Bind(bind)); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, taken := range []stacks.Stack{w.st, w.a.near, w.b.near} {
+		port := uint16(7000)
+		x, y := reuse(tcp(t, taken, unix.AF_INET), to("0.0.0.0", port)), reuse(tcp(t, w.st, unix.AF_INET), to("0.0.0.0", port))
+		if err := x.Listen(1); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := y.Listen(1); !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("listen beside a listener: %v", err)
+			}
+			if local, _ := y.Names(); local.Port() != port {
+				t.Errorf("then it is bound to %s", local)
+			}
+		}
+		if taken != w.st {
+			free := w.a.far
+			dst := "10.1.0.1"
+			if taken == stacks.Stack(w.a.near) {
+				free, dst = w.b.far, "10.2.0.1"
+			}
+			if err := connect(t, tcp(t, free, unix.AF_INET), to(dst, port)); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("connect where nobody listens: %v", err)
+			}
+		}
+		x.Close()
+		if err := y.Listen(1); err != nil {
+			t.Errorf("listen when the port is free: %v", err)
+		}
+		for _, c := range []struct {
+			from stacks.Stack
+			to   string
+		}{{w.a.far, "10.1.0.1"}, {w.b.far, "10.2.0.1"}} {
+			if err := connect(t, tcp(t, c.from, unix.AF_INET), to(c.to, port)); err != nil {
+				t.Errorf("connect to %s: %v", c.to, err)
+			}
+		}
+		y.Close()
+	}
+}
+
 // TestBindToAddress: an address chooses the network, for listeners and for connections.
 func TestBindToAddress(t *testing.T) {
 	w := newWorld(t, "203.0.113.0/24=a")

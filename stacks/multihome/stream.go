@@ -77,50 +77,49 @@ func (s *stream) Listen(backlog int) error {
 			return err
 		}
 	}
-	// The main one last: what fails before leaves the socket as it was.
-	var deaf []*end
-	for _, e := range s.ends[1:] {
+	var hear []*end
+	for i, e := range s.ends {
 		switch err := e.stream.Listen(backlog); {
 		case err == nil:
-		case errnoOf(err) == unix.EADDRINUSE:
-			s.unlisten()
+			hear = append(hear, e)
+		case i == 0 || errnoOf(err) == unix.EADDRINUSE:
+			s.unlisten(hear)
 			return err
-		default:
-			deaf = append(deaf, e) // it cannot
-		}
+		} // else it cannot
 	}
-	if err := s.ends[0].stream.Listen(backlog); err != nil {
-		s.unlisten()
-		return err
-	}
-	if len(deaf) > 0 {
-		var ends []*end
-		for _, e := range s.ends {
-			hears := true
-			for _, d := range deaf {
-				hears = hears && d != e
-			}
-			if hears {
-				ends = append(ends, e)
-			}
-		}
-		s.use(ends...)
-	}
+	s.use(hear...)
 	s.listening = true
 	return nil
 }
 
-// unlisten makes endpoints that have begun to listen bound ones again. The mutex is
-// held.
-func (s *stream) unlisten() {
-	if s.listening || len(s.ends) == 1 {
-		return
+// unlisten makes endpoints that have begun to listen bound ones again; those that cannot
+// be are left out, as long as one is left. The mutex is held.
+func (s *stream) unlisten(begun []*end) {
+	if s.listening {
+		return // as before, with another backlog
 	}
-	bound, net := s.bound, s.bindNet
-	s.reset()
-	if bound.IsValid() {
-		if nets, err := s.bindNets(bound.Addr()); err == nil && s.bindOn(nets, bound) == nil {
-			s.bindNet = net
+	for _, e := range begun {
+		if s.bound.IsValid() {
+			s.shut(e) // first: it has the port
+		}
+		fresh, err := s.open(e.net.n)
+		if err == nil && s.bound.IsValid() {
+			if err = fresh.ep.Bind(s.st.inward(e.net.n, s.bound)); err != nil {
+				s.shut(fresh)
+			}
+		}
+		var ends []*end
+		for _, x := range s.ends {
+			switch {
+			case x != e:
+				ends = append(ends, x)
+			case err == nil:
+				ends = append(ends, fresh)
+			}
+		}
+		if len(ends) > 0 {
+			s.ends = ends
+			s.main.Store(ends[0])
 		}
 	}
 }
