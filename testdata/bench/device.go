@@ -56,7 +56,7 @@ func (b *bench) devices(ctx context.Context) error {
 	w := &world{}
 	defer w.close()
 	for i := range 3 {
-		if err := w.server(ctx, s, b.self, fmt.Sprintf("10.97.%d.2", i+1)); err != nil {
+		if err := w.server(ctx, s, b.self, "serve", fmt.Sprintf("10.97.%d.2", i+1)); err != nil {
 			return err
 		}
 	}

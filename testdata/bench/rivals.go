@@ -125,7 +125,7 @@ func (b *bench) rivalWorld(ctx context.Context) (h *namespace, stop func(), err 
 	w := &world{}
 	undo = append(undo, w.close)
 	for _, a := range []string{rival4, rival6} {
-		if err := w.server(ctx, s, b.self, a); err != nil {
+		if err := w.server(ctx, s, b.self, "serve", a); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -90,7 +90,7 @@ func newWorld(ctx context.Context, self string, o options) (_ *world, err error)
 		ns   *namespace
 		addr string
 	}{{w.p, peerAddr}, {w.u, "127.0.0.1"}} {
-		if err := w.server(ctx, s.ns, self, s.addr); err != nil {
+		if err := w.server(ctx, s.ns, self, "serve", s.addr); err != nil {
 			return nil, err
 		}
 	}
@@ -187,9 +187,9 @@ func (w *world) device(ctx context.Context, ns *namespace, wireguard, suffix, ua
 		"route replace 10.77.0.0/24 dev "+name+" proto kernel scope link src "+addr+" congctl "+cc)
 }
 
-// server starts this program as the server.
-func (w *world) server(ctx context.Context, ns *namespace, self, addr string) error {
-	cmd := exec.CommandContext(ctx, self, "serve", addr)
+// server starts this program as the server, by argv.
+func (w *world) server(ctx context.Context, ns *namespace, argv ...string) error {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
