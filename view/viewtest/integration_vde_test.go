@@ -7,6 +7,7 @@ package viewtest_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -20,10 +21,17 @@ import (
 	"umrun/view/viewtest"
 )
 
-// vdeSwitch starts a vde_switch of the ordinary user's on the host.
-func vdeSwitch(t testing.TB, w *viewtest.World, dir string) *viewtest.Cmd {
+// longLived is for what runs as long as a test, whatever that takes.
+func longLived(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// vdeSwitch starts a vde_switch of the ordinary user's in a namespace.
+func vdeSwitch(t testing.TB, n *viewtest.NS, w *viewtest.World, dir string) *viewtest.Cmd {
 	t.Helper()
-	c := w.HostCmd(t.Context(), "vde_switch", "-s", dir).AsUser(w.Home())
+	c := n.Command(longLived(t), "vde_switch", "-s", dir).AsUser(w.Home())
 	r, hold, err := os.Pipe() // at the end of file it exits
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +57,7 @@ func TestIntegrationVDE(t *testing.T) {
 	conf, _ := sshd(t, w)
 	key := filepath.Join(home, "sshd", "id")
 	own, foreign := filepath.Join(home, "own"), filepath.Join(home, "foreign")
-	vdeSwitch(t, w, foreign)
+	vdeSwitch(t, w.Host, w, foreign)
 	for _, tc := range []struct{ name, server, client, dir string }{
 		{"vde_switch", "vde:" + foreign, "vde:" + foreign + "[5]", foreign},
 		{"command", "vde:" + foreign, "cmd://vde_plug " + foreign, foreign},
@@ -131,7 +139,7 @@ func TestIntegrationVDERestart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(home, "big.bin"), big.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	sw := vdeSwitch(t, w, dir)
+	sw := vdeSwitch(t, w.Host, w, dir)
 	start(t, w.Umrun(t, dir2spec(dir, 1), "/usr/bin/python3", "-m", "http.server", "8080", "-d", home))
 	got := filepath.Join(home, "got")
 	c := start(t, w.Umrun(t, dir2spec(dir, 2), "curl", "-sS", "-m60", "--retry", "10", "--retry-delay", "1", "--retry-connrefused",
@@ -144,7 +152,7 @@ func TestIntegrationVDERestart(t *testing.T) {
 		return err
 	})
 	sw.Stop()
-	vdeSwitch(t, w, dir)
+	vdeSwitch(t, w.Host, w, dir)
 	if r := c.Result(); r.Status != 0 {
 		t.Fatal(r)
 	}

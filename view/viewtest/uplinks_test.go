@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -102,6 +103,21 @@ func overDevice(kind, stack string) uplink {
 	}}
 }
 
+// overVDE is a view on a vde_switch, into which vde_plug has plugged a TAP on a bridge
+// to the peer.
+func overVDE(stack string) uplink {
+	return uplink{link: "vde", stack: stack, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+		viewtest.Need(t, "vde_switch", "vde_plug")
+		n := p.Device(t, "vde")
+		dir := filepath.Join(p.World().Home(), "vde-"+stack)
+		vdeSwitch(t, n, p.World(), dir)
+		start(t, n.Command(longLived(t), "vde_plug", "vde://"+dir, "tap://vde0").AsUser(p.World().Home()))
+		ip4, ip6 := viewtest.DeviceIP4["vde"], viewtest.DeviceIP6["vde"]
+		spec := fmt.Sprintf("vde:%s,ip=%s/24,ip=%s/64,gw=%s,gw=%s,dns=%s,stack=%s", dir, ip4, ip6, viewtest.PeerIP4, viewtest.PeerIP6, viewtest.PeerIP4, stack)
+		return func(testing.TB) way { return view(p, n, spec, ip4, ip6) }
+	}}
+}
+
 // uplinks are the columns of the matrix.
 func uplinks() []uplink {
 	return []uplink{
@@ -111,6 +127,8 @@ func uplinks() []uplink {
 		overNAT("kernel"),
 		overDevice("tap", "netstack"),
 		overDevice("tun", "netstack"),
+		few(overVDE("netstack")),
+		few(overVDE("kernel")),
 		few(overDevice("tap", "kernel")), // two seconds each, for duplicate addresses
 		few(overDevice("tun", "kernel")),
 	}
