@@ -36,7 +36,7 @@ type learner struct {
 
 	mu    sync.Mutex // held during a change; before the module's locks and the stack's
 	mod   *netmod.Module
-	asked stacks.DNS // what the stub asks; guarded by mu
+	asked stacks.DNS // what the stub asks
 }
 
 // asks returns a for networks that embed it.
@@ -88,7 +88,10 @@ func (l *learner) start(o *opened) error {
 	}
 	stub := l.plan.stubs[l.number]
 	l.asked = stacks.DNS{Servers: stub.Servers, Search: stub.Search}
-	l.client.Start(l.index, l.apply)
+	l.client.Start(l.index, l.apply, l.isUp)
+	if n, ok := l.stack.(stacks.Notifier); ok {
+		n.Notify(l.client.Changed) // until the stack ends
+	}
 	before := o.wait
 	o.wait = func(ctx context.Context) error {
 		if before != nil {
@@ -100,6 +103,11 @@ func (l *learner) start(o *opened) error {
 	}
 	o.learner, o.check = l, l.findings
 	return nil
+}
+
+// isUp tells whether the interface is up.
+func (l *learner) isUp() bool {
+	return slices.ContainsFunc(l.stack.State().Interfaces, func(ifc stacks.Interface) bool { return ifc.Index == l.index && ifc.Up })
 }
 
 // tell has the module know of all later changes, which program and network now make in
@@ -165,17 +173,6 @@ func (l *learner) takeOver(s stacks.State) stacks.DNS {
 		l.plan.conf.Log.Warn(w)
 	}
 	return next
-}
-
-// owns tells whether a domain is one of those in which names of the network are
-// searched for. l may be nil.
-func (l *learner) owns(domain string) bool {
-	if l == nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.asked.Search, func(d string) bool { return strings.EqualFold(d, domain) })
 }
 
 // findings tells what was learned.

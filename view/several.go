@@ -112,8 +112,8 @@ func (p *Plan) unrouted(rules []route.Rule, networks []route.Network) (warnings 
 			}
 		}
 	}
-	for i, n := range networks[1:] {
-		if !ruled[n.Name] && !p.learns(i+1) && !slices.ContainsFunc(n.Prefixes, func(x netip.Prefix) bool { return x.Bits() > 0 }) {
+	for _, n := range networks[1:] {
+		if !ruled[n.Name] && !slices.ContainsFunc(n.Prefixes, func(x netip.Prefix) bool { return x.Bits() > 0 }) {
 			warnings = append(warnings, fmt.Sprintf("only programs that bind to its interface or address use the network %s; --route PATTERN=%s sends more there", n.Name, n.Name))
 		}
 	}
@@ -121,7 +121,7 @@ func (p *Plan) unrouted(rules []route.Rule, networks []route.Network) (warnings 
 }
 
 // domains are the names that networks have of their own, by the number of the network:
-// those that the plan knows; what a network says later its learner knows.
+// those that the plan knows, not what a network says later.
 func (p *Plan) domains() map[string]int {
 	all := make(map[string]int)
 	for i, s := range slices.Backward(p.stubs) {
@@ -146,7 +146,7 @@ func (p *Plan) join(all []opened) (stacks.Stack, netmod.Resolver) {
 			r = dns.New(dns.Config{Reason: fmt.Sprintf("the network %s has no name servers", p.conf.Networks[i].Name), Log: p.conf.Log})
 		}
 		split.Networks = append(split.Networks, r)
-		if i > 0 && (len(p.stubs[i].Search) > 0 || o.learner != nil) {
+		if i > 0 && len(p.stubs[i].Search) > 0 {
 			split.Searchers = append(split.Searchers, i)
 		}
 	}
@@ -157,9 +157,6 @@ func (p *Plan) join(all []opened) (stacks.Stack, netmod.Resolver) {
 		}
 		for rest := name; rest != ""; _, rest, _ = strings.Cut(rest, ".") {
 			if n, ok := domains[rest]; ok {
-				return n, true
-			}
-			if n := slices.IndexFunc(all, func(o opened) bool { return o.learner.owns(rest) }); n >= 0 {
 				return n, true
 			}
 		}

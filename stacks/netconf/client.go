@@ -74,6 +74,7 @@ type Client struct {
 
 	frames chan packet   // cap backlog
 	quit   chan struct{} // closed by close
+	poked  chan struct{} // cap 1: the interface may have become another one
 	done   chan struct{} // closed when the goroutine has ended
 	ready  chan struct{} // closed when Wait has nothing to wait for
 
@@ -87,7 +88,10 @@ type Client struct {
 	// What follows belongs to the goroutine.
 	index   int // of the interface
 	apply   func(old, next stacks.Settings) error
+	isUp    func() bool
+	wasUp   bool
 	applied stacks.Settings
+	failed  string // why applying failed last
 	began   time.Time
 	isReady bool
 	first   time.Time // when the first protocol was done
@@ -112,7 +116,7 @@ func New(lower stacks.Link, conf Config) (*Client, error) {
 	}
 	c := &Client{
 		conf: conf, lower: lower, log: conf.Log.With("link", conf.Name), ll: LinkLocal(conf.MAC),
-		frames: make(chan packet, backlog), quit: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}),
+		frames: make(chan packet, backlog), poked: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}),
 	}
 	c.link = &link{Link: lower, c: c}
 	if o, ok := lower.(stacks.Offloads); ok && o.Offloads() {
@@ -142,7 +146,8 @@ func (c *Client) Link() stacks.Link {
 // Start begins to ask. index is that of the interface in the stack, which must be
 // running. apply is called by one goroutine at a time, with what was applied before and
 // what the interface shall have instead; it may be called until Link().Close returns.
-func (c *Client) Start(index int, apply func(old, next stacks.Settings) error) {
+// isUp tells whether the interface is up; it is called by the same goroutine.
+func (c *Client) Start(index int, apply func(old, next stacks.Settings) error, isUp func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {
@@ -153,8 +158,31 @@ func (c *Client) Start(index int, apply func(old, next stacks.Settings) error) {
 	if c.started {
 		return
 	}
-	c.started, c.index, c.apply = true, index, apply
+	c.started, c.index, c.apply, c.isUp = true, index, apply, isUp
 	go c.run() // close waits for it
+}
+
+// Changed says that the interface may have gone down or come up. It does not wait and
+// may be called with any locks held.
+func (c *Client) Changed() {
+	select {
+	case c.poked <- struct{}{}:
+	default: // it will look
+	}
+}
+
+// look gives an interface that has come up again what it lost when it went down: its
+// routes, and all of IPv6. Routers are asked, as Linux does.
+func (c *Client) look(now time.Time) {
+	was := c.wasUp
+	if c.wasUp = c.isUp(); was || !c.wasUp {
+		return
+	}
+	c.applied = stacks.Settings{MTU: c.mtu()}
+	if c.routers != nil {
+		c.routers.wait = 0
+		c.routers.solicit(now)
+	}
 }
 
 // A protocol is one of those that the client speaks. Its methods are called by the
@@ -192,7 +220,7 @@ func (c *Client) protocols() []protocol {
 func (c *Client) run() {
 	defer close(c.done)
 	all := c.protocols()
-	c.applied.MTU = c.mtu()
+	c.applied.MTU, c.wasUp = c.mtu(), c.isUp()
 	c.began = time.Now()
 	for _, p := range all {
 		p.begin(c.began)
@@ -222,6 +250,8 @@ func (c *Client) run() {
 			for _, x := range all {
 				x.receive(now, p)
 			}
+		case <-c.poked:
+			c.look(time.Now())
 		case <-timer.C:
 		}
 		now = time.Now()
@@ -261,10 +291,12 @@ func (c *Client) settle(now time.Time) {
 		s.MTU = c.mtu()
 	}
 	if !reflect.DeepEqual(s, c.applied) {
-		if err := c.apply(c.applied, s); err != nil {
+		err := c.apply(c.applied, s)
+		if err == nil {
+			c.applied, c.failed = s, ""
+		} else if err.Error() != c.failed { // it is tried again with whatever happens next
+			c.failed = err.Error()
 			c.log.Error("configure the interface", "err", err)
-		} else {
-			c.applied = s
 		}
 	}
 	c.tell(now)

@@ -172,16 +172,19 @@ func (l *lease4) times(m *dhcpv4.DHCPv4) {
 		return otherwise
 	}
 	l.t1 = said(dhcpv4.OptionRenewTimeValue, l.life/2)
-	l.t2 = said(dhcpv4.OptionRebindingTimeValue, l.life*7/8)
+	l.t2 = said(dhcpv4.OptionRebindingTimeValue, l.life/8*7)
 	if l.t1 >= l.t2 {
-		l.t1, l.t2 = l.life/2, l.life*7/8
+		l.t1, l.t2 = l.life/2, l.life/8*7
 	}
 }
 
 // ways reads the routes: classless ones, or else the routers (RFC 3442: never both).
 func (l *lease4) ways(m *dhcpv4.DHCPv4) {
 	route := func(dst netip.Prefix, gw netip.Addr) {
-		if gw == l.addr.Addr() {
+		// One way to each destination, but for routers that stand in for each other.
+		if gw == l.addr.Addr() || slices.ContainsFunc(l.routes, func(r stacks.Route) bool {
+			return r.Dst == dst && (dst.Bits() > 0 || r.Gateway == gw)
+		}) {
 			return
 		}
 		l.routes = append(l.routes, stacks.Route{Dst: dst, Gateway: gw, OnLink: gw.IsValid() && !l.addr.Contains(gw)})

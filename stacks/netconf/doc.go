@@ -42,6 +42,10 @@
 // §5.3.1). What a person has said comes before all: gateways, MTU, and, in package
 // view, name servers and search domains.
 //
+// An interface that comes up again gets everything once more, and routers are asked
+// ([Client.Changed]): it lost its routes when it went down, and all of IPv6. Beside that
+// what the program itself has changed is left alone until something new is learned.
+//
 // # Decisions
 //
 //   - The interface identifier of SLAAC is the modified EUI-64 of the MAC, as on Linux

@@ -148,7 +148,7 @@ func TestSolicitations(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		err := x.wait(ctx)
-		x.want("error", err, "no answer to slaac on test0 in 10s (2 router solicitation sent, nothing heard)")
+		x.want("error", err, "no answer to slaac on test0 in 10s (2 router solicitations sent, nothing heard)")
 		if h := err.(*NoAnswerError).Hint(); !strings.Contains(h, "no router") {
 			t.Errorf("hint %q", h)
 		}

@@ -254,7 +254,11 @@ func (w Words) String() string {
 func counts(all []Count) string {
 	var words []string
 	for _, x := range all {
-		words = append(words, fmt.Sprintf("%d %s", x.N, x.Name))
+		word := fmt.Sprintf("%d %s", x.N, x.Name)
+		if last := word[len(word)-1]; x.N != 1 && last >= 'a' && last <= 'z' {
+			word += "s" // the names of messages are in capitals
+		}
+		words = append(words, word)
 	}
 	if len(words) == 0 {
 		return "nothing"

@@ -160,7 +160,8 @@ type world struct {
 	link    stacks.Link
 	mu      sync.Mutex
 	now     stacks.Settings
-	applied int // how often
+	applied int  // how often
+	down    bool // the interface is
 	wg      sync.WaitGroup
 }
 
@@ -194,12 +195,16 @@ func start(t *testing.T, w *wire, conf Config) *world {
 		}
 	})
 	t.Cleanup(x.close)
-	c.Start(7, func(old, next stacks.Settings) error {
+	c.Start(7, func(_, next stacks.Settings) error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.now = next
 		x.applied++
 		return nil
+	}, func() bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return !x.down
 	})
 	synctest.Wait() // it listens
 	x.meet()
@@ -391,10 +396,40 @@ func TestNotStarted(t *testing.T) {
 	if err := c.Link().Close(); err != nil {
 		t.Fatal(err)
 	}
-	c.Start(2, nil)
+	c.Start(2, nil, nil)
 	if err := c.Wait(t.Context()); err != net.ErrClosed {
 		t.Errorf("waiting for a closed link: %v", err)
 	}
+}
+
+// TestUpAgain: an interface that was down gets everything anew, and routers are asked.
+func TestUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ra := func() []byte { return advertFrame(routerAddr, pio("2001:db8:1::/64", 0xc0, 3600, 3600), 1800) }
+		x := start(t, newWire(newServer("192.0.2.50").peer, answering(ra)), Config{Words: Words{Auto: true}})
+		x.pass(10 * time.Second)
+		n := x.applied
+		x.sends()
+		for _, down := range []bool{false, true, true, false} {
+			x.mu.Lock()
+			x.down = down
+			x.mu.Unlock()
+			x.c.Changed()
+			x.c.Changed()
+			synctest.Wait()
+			if down && x.applied != n {
+				t.Errorf("applied %d times to an interface that is down", x.applied-n)
+			}
+		}
+		x.pass(time.Second)
+		if x.applied == n || len(x.addrs()) != 2 || len(x.routes()) != 3 {
+			t.Errorf("applied %d times: %v, %v", x.applied-n, x.addrs(), x.routes())
+		}
+		if got := x.sends(); len(got) != 1 || got[0].frame.data[0] != typeRouterSolicit {
+			t.Errorf("%d frames, want a solicitation", len(got))
+		}
+		x.close()
+	})
 }
 
 // BenchmarkTake is what a frame of a connection costs on its way up.
