@@ -53,7 +53,7 @@ type Namespace struct {
 	Private bool
 }
 
-// A Lingerer is implemented by stacks that know what is on its way when no program
+// A Lingerer is implemented by stacks and links that know what is on its way when no program
 // has a socket any more.
 type Lingerer interface {
 	// Undelivered returns the bytes that the peers have not yet acknowledged, and on

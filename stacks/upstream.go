@@ -51,6 +51,13 @@ type Aborter interface {
 	Aborted() bool
 }
 
+// A Holder is an [UpstreamConn] that takes bytes before they have left the process.
+type Holder interface {
+	// Held returns how many bytes were taken and have not gone on yet; the end of
+	// them counts as one.
+	Held() int
+}
+
 // UpstreamPackets sends and receives the datagrams of one UDP port of the view.
 type UpstreamPackets interface {
 	// WriteTo sends a datagram without waiting for anything. An error is a

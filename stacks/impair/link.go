@@ -7,6 +7,7 @@ package impair
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -50,7 +51,25 @@ var (
 	_ stacks.Offloads  = (*Link)(nil)
 	_ stacks.TryWriter = (*Link)(nil)
 	_ stacks.Waiter    = (*Link)(nil)
+	_ stacks.Carrier   = (*Link)(nil)
+	_ stacks.Lingerer  = (*Link)(nil)
 )
+
+// Carried implements [stacks.Carrier].
+func (l *Link) Carried(local, remote netip.AddrPort) int {
+	if c, ok := l.Link.(stacks.Carrier); ok {
+		return c.Carried(local, remote)
+	}
+	return 0
+}
+
+// Undelivered is that of the link below.
+func (l *Link) Undelivered() (bytes, waiting int) {
+	if u, ok := l.Link.(stacks.Lingerer); ok {
+		return u.Undelivered()
+	}
+	return 0, 0
+}
 
 // New impairs a link, which it then owns.
 func New(inner stacks.Link, c Config) *Link {

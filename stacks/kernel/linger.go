@@ -47,6 +47,10 @@ func (s *Stack) Undelivered() (bytes, waiting int) {
 		if d.waits() {
 			waiting++
 		}
+		if l, ok := d.link.(stacks.Lingerer); ok {
+			b, n := l.Undelivered()
+			bytes, waiting = bytes+b, waiting+n
+		}
 	}
 	return bytes, waiting
 }

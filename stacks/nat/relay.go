@@ -103,7 +103,13 @@ func (f *flow) carried() int {
 	f.mu.Lock()
 	ep, gone := f.ep, f.gone
 	f.mu.Unlock()
-	if ep == nil || gone || f.sent.Load() {
+	if ep == nil || gone {
+		return 0
+	}
+	if f.sent.Load() {
+		if h, ok := f.host.(stacks.Holder); ok {
+			return h.Held()
+		}
 		return 0
 	}
 	n, err := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)

@@ -155,6 +155,22 @@ func (p *port) run() {
 // close ends run.
 func (p *port) close() { p.once.Do(func() { close(p.closed) }) }
 
+// Undelivered sums what is carried for all connections, for a stack that cannot tell
+// which of them it has left; see [stacks.Lingerer].
+func (l *Link) Undelivered() (bytes, waiting int) {
+	l.flows.mu.Lock()
+	defer l.flows.mu.Unlock()
+	for f := range l.flows.flows {
+		if n := f.carried(); n > 0 {
+			bytes += n - 1
+			waiting++
+		}
+	}
+	return bytes, waiting
+}
+
+var _ stacks.Lingerer = (*Link)(nil)
+
 // upstreamReason says which ICMP error tells err to the sender of a datagram.
 func upstreamReason(err error) reason {
 	if why, ok := reasonOf(err); ok && why != unreachNet {

@@ -14,10 +14,10 @@ import (
 // TestStandIns: every number of every part has its own address in both ranges, and
 // back.
 func TestStandIns(t *testing.T) {
-	for _, parts := range []int{1, 2, 3, MaxParts} {
+	for _, parts := range []int{1, 3, MaxParts} {
 		seen := make(map[netip.Addr]bool)
 		for part, n := range NewNames(parts) {
-			for i := range n.max {
+			for i := 0; i < n.max; i += 1 + i%13 {
 				for j, a := range n.addrs(i) {
 					if got, ok := n.index(a); !ok || got != i {
 						t.Fatalf("%d: %v is %d, %v", i, a, got, ok)
@@ -29,8 +29,8 @@ func TestStandIns(t *testing.T) {
 				}
 			}
 		}
-		if parts&(parts-1) == 0 && len(seen) != 2*512*perOctet {
-			t.Errorf("%d parts have %d stand-ins", parts, len(seen))
+		if most := 512 * perOctet / parts; NewNames(parts)[0].max > most || NewNames(parts)[0].max <= most/2 {
+			t.Errorf("%d parts have %d stand-ins each", parts, NewNames(parts)[0].max)
 		}
 	}
 	n := NewNames(1)[0]

@@ -210,15 +210,49 @@ func TestIntegrationProxyNames(t *testing.T) {
 	}
 }
 
-// said waits until a command has written text.
-func said(t testing.TB, c *viewtest.Cmd, text string) {
-	t.Helper()
-	viewtest.Eventually(t, 30*time.Second, func() error {
-		if !strings.Contains(c.Output(), text) {
-			return fmt.Errorf("no %q yet:\n%s%s", text, c.Output(), c.Errors())
+// TestIntegrationProxyDelivery: what a program wrote is delivered when it ends at
+// once, although a relay has acknowledged it before; over nat too.
+func TestIntegrationProxyDelivery(t *testing.T) {
+	viewtest.Need(t, "gcc")
+	w := viewtest.New(t)
+	p := w.Peers[0]
+	g := p.Gate(t)
+	bin := viewtest.Target(t, "delivery", viewtest.Dynamic)
+	ways := map[string]way{"nat": overNAT("netstack").open(t, p)(t)}
+	for _, x := range gateways {
+		if x.can["half"] && x.port != viewtest.PortDanteAuth {
+			g.Start(t, x.port)
+			ways[x.name] = view(p, w.Host, x.spec(t, g, w), viewtest.BeyondIP4, viewtest.BeyondIP6)
 		}
-		return nil
-	})
+	}
+	for name, by := range ways {
+		for _, tc := range []struct {
+			how  string
+			size int64
+		}{{"exit", 200_000}, {"exit", 8 << 20}, {"close", 3 << 20}, {"slow", 6 << 20}} {
+			t.Run(fmt.Sprintf("%s/%s-%d", name, tc.how, tc.size), func(t *testing.T) {
+				for range 2 {
+					p.Digests()
+					u := by.command(t, bin, tc.how, fmt.Sprint(tc.size))
+					u.Env = append(u.Env, labEnv(by.ip4.String(), by.ip6.String())...)
+					r := u.Result()
+					var got []string
+					viewtest.Eventually(t, 10*time.Second, func() error {
+						if got = append(got, p.Digests()...); len(got) == 0 {
+							return fmt.Errorf("the peer saw no end of the connection; %v", r)
+						}
+						return nil
+					})
+					if want := viewtest.PatternSum(tc.size); r.Status != 0 || got[0] != want {
+						t.Errorf("the peer counted %q, want %q; %v", got[0], want, r)
+					}
+					if tc.how == "slow" {
+						break
+					}
+				}
+			})
+		}
+	}
 }
 
 // TestIntegrationProxyDown: while the proxy is away what connects fails as in an
@@ -262,13 +296,13 @@ print("again", flush=True)
 				t.Fatal(err)
 			}
 			start(t, c)
-			said(t, c, "up\n")
+			awaitOutput(t, c, "up\n")
 			g.Stop(x.port)
 			fmt.Fprintln(in)
-			said(t, c, "down\n")
+			awaitOutput(t, c, "down\n")
 			g.Start(t, x.port)
 			fmt.Fprintln(in)
-			said(t, c, "again\n")
+			awaitOutput(t, c, "again\n")
 			r := c.Result()
 			udp := "udp ENETUNREACH"
 			_, rest, _ := strings.Cut(r.Stdout, "up\n")
