@@ -27,7 +27,7 @@ var solIP = []Option{
 	{Name: "IP_RECVTTL", Number: unix.IP_RECVTTL, Access: Both, Support: Full},
 	{Name: "IP_RECVTOS", Number: unix.IP_RECVTOS, Access: Both, Support: Full},
 	{Name: "IP_MTU", Number: unix.IP_MTU, Access: Get, Support: Full},
-	{Name: "IP_FREEBIND", Number: unix.IP_FREEBIND, Access: Both, Support: Part, Gap: "only own addresses can be bound"},
+	{Name: "IP_FREEBIND", Number: unix.IP_FREEBIND, Access: Both, Support: Full},
 	{Name: "IP_IPSEC_POLICY", Number: 16, Access: Set, Support: Full, Gap: capability},
 	{Name: "IP_XFRM_POLICY", Number: unix.IP_XFRM_POLICY, Access: Set, Support: Full, Gap: capability},
 	{Name: "IP_PASSSEC", Number: unix.IP_PASSSEC, Access: Both, Support: Kept},

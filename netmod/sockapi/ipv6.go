@@ -75,5 +75,5 @@ var solIPv6 = []Option{
 	{Name: "IPV6_TRANSPARENT", Number: unix.IPV6_TRANSPARENT, Access: Both, On: V6 &^ Raw, Support: Full, Gap: capability},
 	{Name: "IPV6_UNICAST_IF", Number: unix.IPV6_UNICAST_IF, Access: Both, Support: Part, Gap: "of UDP and ICMP, for datagrams that are sent to an address"},
 	no("IPV6_RECVFRAGSIZE", unix.IPV6_RECVFRAGSIZE, "not modelled"),
-	no("IPV6_FREEBIND", unix.IPV6_FREEBIND, "not modelled"),
+	{Name: "IPV6_FREEBIND", Number: unix.IPV6_FREEBIND, Access: Both, On: V6, Support: Part, Gap: "what is sent from an address that is not there has no route"},
 }

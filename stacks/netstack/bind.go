@@ -30,7 +30,10 @@ func (s *sock) Bind(a netip.AddrPort) error {
 	if f.NIC == 0 && needsScope(a.Addr()) {
 		f.NIC = s.device()
 	}
-	return bindErrno(s.endpoint().Bind(f))
+	if err = bindErrno(s.endpoint().Bind(f)); err == unix.EADDRNOTAVAIL {
+		return s.bindFree(a.Addr(), f)
+	}
+	return err
 }
 
 // bindable has what net/ipv6/af_inet6.c:__inet6_bind looks at before the address

@@ -80,7 +80,7 @@ var solIP = map[optKey]option{
 		}
 		return unix.EPERM
 	}, get: func(*sock, tcpip.Endpoint) ([]byte, error) { return bytesOf(0), nil }},
-	{ip4, unix.IP_FREEBIND}: kept(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, 0, 1, truth(ipInt), "only own addresses can be bound"),
+	{ip4, unix.IP_FREEBIND}: kept(ip4, unix.IP_FREEBIND, "IP_FREEBIND", 0, 0, 1, truth(ipInt), ""),
 	{ip4, unix.IP_PASSSEC}:  keptBool(ip4, unix.IP_PASSSEC, "IP_PASSSEC", 0, ""),
 	{ip4, unix.IP_PROTOCOL}: constant("IP_PROTOCOL", func(s *sock) int {
 		if s.typ == unix.SOCK_RAW {
@@ -203,6 +203,7 @@ var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_AUTOFLOWLABEL}:    kept(ip6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", 1, 0, 1, truth(intOrNone), ""),
 	{ip6, unix.IPV6_ADDR_PREFERENCES}: kept(ip6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", preferPublicOrTemporary|preferHome, 0, math.MaxInt32, preferences, "source addresses are chosen by the route"),
 	{ip6, unix.IPV6_MINHOPCOUNT}:      kept(ip6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", 0, 0, 255, intOf, "packets with a lower hop limit are taken"),
+	{ip6, unix.IPV6_FREEBIND}:         freeBindOption(),
 	{ip6, unix.IPV6_TRANSPARENT}:      zeroOnly("IPV6_TRANSPARENT", unix.EPERM, true),
 
 	{ip6, unix.IPV6_MULTICAST_HOPS}: {name: "IPV6_MULTICAST_HOPS", set: func(_ *sock, ep tcpip.Endpoint, v []byte) error {
