@@ -181,6 +181,18 @@ func (s *stream) changeOver() {
 	}
 }
 
+// spent returns err, if it is the connection's: whoever asks the descriptor next does not
+// hear of it. Else the way past the stack cannot be gone here, and is not tried again.
+func (s *stream) spent(err error) error {
+	switch err {
+	case unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.ENOMEM, unix.ENOBUFS:
+		s.m.log.Debug("no way past the stack", "err", err)
+		s.traffic.never = true
+		return nil
+	}
+	return err
+}
+
 // A rest is a stacks.Payload of bytes that were taken from the program already.
 type rest struct{ b []byte }
 
@@ -256,7 +268,7 @@ func (s *stream) writePast(p []byte) (done int, err error) {
 			err = unix.EAGAIN
 		}
 	case err != unix.EAGAIN:
-		s.endBypass(err)
+		s.endBypass(s.spent(err))
 	}
 	return done, err
 }
@@ -320,7 +332,7 @@ func (s *stream) drainUp() bool {
 			s.upFull = true
 			return false
 		case err != nil:
-			s.endBypass(err)
+			s.endBypass(s.spent(err))
 			return false
 		}
 	}
@@ -369,7 +381,7 @@ func (s *stream) downPast(limit int) (again bool) {
 		case err == unix.EAGAIN:
 			return false
 		case err != nil:
-			s.endBypass(err)
+			s.endBypass(s.spent(err))
 			return true
 		}
 		b.pipe.n = n

@@ -51,6 +51,9 @@ const (
 // resolvers take a new port for every query.
 const queryIdle = 30 * time.Second
 
+// echoIdle is for how long an echo identifier stays mapped, RFC 5508 REQ-2.
+const echoIdle = 60 * time.Second
+
 // mapTable holds the mappings, and runs a goroutine that ends the idle ones.
 type mapTable struct {
 	l     *Link
@@ -152,7 +155,10 @@ func (t *mapTable) remove(m *mapping) {
 
 // idle says after how long m goes.
 func (t *mapTable) idle(m *mapping) time.Duration {
-	if m.key.proto != protoUDP || m.kind.Load() == usedOnce {
+	switch {
+	case m.key.proto != protoUDP:
+		return min(echoIdle, t.l.opts.Idle)
+	case m.kind.Load() == usedOnce:
 		return min(queryIdle, t.l.opts.Idle)
 	}
 	return t.l.opts.Idle

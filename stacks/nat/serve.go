@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -258,7 +259,7 @@ func (s *Server) outbound() {
 		bufs[i] = make([]byte, etherLen+offload.HdrLen+maxIP)
 		at[i] = bufs[i][etherLen:]
 	}
-	w := frameWriter{s: s}
+	w := frameWriter{s: s, id: rand.Uint32()}
 	for {
 		n, err := s.nat.Read(at, sizes)
 		for i := range n {
@@ -311,6 +312,7 @@ type frameWriter struct {
 	pieces [][]byte // buffers to cut into, used up to next
 	next   int
 	cut    offload.Splitter
+	id     uint32 // of the last packet that was sent in fragments
 }
 
 // add takes [etherLen][Hdr][packet]; b is used until flush.
@@ -320,6 +322,10 @@ func (w *frameWriter) add(to mac, b []byte) {
 		return
 	}
 	p := b[etherLen+offload.HdrLen:]
+	if h.GSOType == offload.GSONone && len(p) > w.s.nat.opts.MTU {
+		w.fragment(to, h, p)
+		return
+	}
 	if w.s.offload {
 		if h.Flags&offload.NeedsCsum != 0 {
 			h.CsumStart += etherLen
@@ -356,6 +362,27 @@ func (w *frameWriter) add(to mac, b []byte) {
 			w.flush()
 		}
 	}
+}
+
+// fragment sends a datagram that is too large for the link in parts. What the private
+// stack sends is never so.
+func (w *frameWriter) fragment(to mac, h offload.Hdr, p []byte) {
+	whole := make([]byte, len(p))
+	if w.cut.Reset(h, p) != nil { // completes the checksum
+		return
+	}
+	if _, err := w.cut.Next(whole); err != nil {
+		return
+	}
+	room := etherLen
+	if w.s.offload {
+		room += offload.HdrLen
+	}
+	w.id++
+	fragments(whole, w.s.nat.opts.MTU, room, w.id, func(b []byte) {
+		putEther(b[room-etherLen:], to, etherType(p))
+		w.push(b)
+	})
 }
 
 // maxPieces bounds the buffers of a frameWriter.
@@ -396,7 +423,7 @@ func (s *Server) control(ctx context.Context) {
 	adverts := time.NewTimer(0)
 	defer adverts.Stop()
 	defer s.near.timer.Stop()
-	w := frameWriter{s: s}
+	w := frameWriter{s: s, id: rand.Uint32()}
 	sent := 0
 	for {
 		select {
