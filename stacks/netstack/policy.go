@@ -49,7 +49,10 @@ type course struct {
 }
 
 // odd tells whether gVisor must be told the route.
-func (v *course) odd() bool { return v.nic != 0 && !v.route.Equal(v.table) }
+func (v *course) odd() bool {
+	r, t := &v.route, &v.table
+	return v.nic != 0 && (r.NIC != t.NIC || r.Gateway != t.Gateway || r.SourceHint != t.SourceHint || r.MTU != t.MTU)
+}
 
 func newPolicy(st stacks.State) *policy {
 	p := &policy{
@@ -170,12 +173,12 @@ func (p *policy) look(table int, f *stacks.Flow, oif int) stacks.Found[course] {
 
 // by is the course of packets to dst that take the route r.
 func (p *policy) by(r stacks.Route, dst netip.Addr) course {
+	r.Dst = netip.PrefixFrom(dst, dst.BitLen()) // gVisor takes the longest prefix first
 	v := course{nic: r.IfIndex, route: gvRoute(r)}
 	to := gvAddr(dst)
 	for _, t := range p.gv {
 		if int(t.NIC) == v.nic && t.Destination.Contains(to) {
 			v.table = t
-			v.table.Destination = v.route.Destination // either serves dst
 			break
 		}
 	}

@@ -66,7 +66,7 @@ func TestRulesSteer(t *testing.T) {
 	aNear, a := newFarEnd(t)
 	bNear, b := newFarEnd(t)
 	s, err := netstack.New(netstack.Config{Links: []stacks.LinkConfig{
-		{Name: "a", Link: aNear, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}, Routes: []stacks.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0")}}},
+		{Name: "a", Link: aNear, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("10.1.0.2/24")}, Routes: []stacks.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0")}}},
 		{Name: "b", Link: bNear, Addrs: []netip.Prefix{netip.MustParsePrefix("10.2.0.1/24")}},
 	}})
 	if err != nil {
@@ -145,6 +145,31 @@ func TestRulesSteer(t *testing.T) {
 		}
 	}
 
+	// A route of another table that is shorter, by the same interface, from another address.
+	set(func(st *stacks.State) {
+		st.Routes = append(st.Routes,
+			stacks.Route{Dst: netip.MustParsePrefix("203.0.113.0/24"), IfIndex: 2, Src: netip.MustParseAddr("10.1.0.1")},
+			stacks.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), IfIndex: 2, Src: netip.MustParseAddr("10.1.0.2"), Table: 101})
+		st.Rules = append([]stacks.Rule{rule(stacks.Rule{Mark: 9, Mask: 0xff, Action: stacks.RuleToTable, Table: 101})}, st.Rules...)
+	})
+	for m, want := range map[uint32]string{0: "10.1.0.1", 9: "10.1.0.2"} {
+		for _, typ := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
+			u, err := s.Socket(unix.AF_INET, typ, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark(u, m)
+			if err := u.Connect(to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+				t.Fatal(err)
+			}
+			if local, _ := u.Names(); local.Addr().String() != want {
+				t.Errorf("type %d with mark %d is sent from %v, want %s", typ, m, local, want)
+			}
+			u.Close()
+		}
+	}
+	a.drain(to.Addr())
+
 	// A connected socket follows rules that come later.
 	u, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
@@ -209,5 +234,63 @@ func TestRulesSteer(t *testing.T) {
 	// Nothing of that stays.
 	if err := sends(t, s, nowhere, netip.AddrPort{}); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("without an interface: %v", err)
+	}
+}
+
+// TestRulesGateway: a rule leads to another gateway on the same link, which is then the
+// one that is asked for.
+func TestRulesGateway(t *testing.T) {
+	near, far := pipe.New(pipe.Config{Ethernet: true})
+	asked := make(chan netip.Addr, 1000) // more than there are
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf, size := [][]byte{make([]byte, stacks.MaxPacket)}, make([]int, 1)
+		for {
+			n, err := far.Read(buf, size)
+			if err != nil {
+				return
+			}
+			if b := buf[0][:size[0]]; n == 1 && len(b) >= 42 && binary.BigEndian.Uint16(b[12:]) == 0x0806 {
+				asked <- netip.AddrFrom4([4]byte(b[38:42]))
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		far.Close()
+		<-done
+	})
+	all := netip.MustParsePrefix("0.0.0.0/0")
+	gateway := netip.MustParseAddr
+	s, err := netstack.New(netstack.Config{Links: []stacks.LinkConfig{
+		{Name: "e", Link: near, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}, Routes: []stacks.Route{{Dst: all, Gateway: gateway("10.1.0.254")}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := change(t, s, func(st *stacks.State) {
+		st.Routes = append(st.Routes, stacks.Route{Dst: all, Gateway: gateway("10.1.0.253"), IfIndex: 2, Table: 100})
+		st.Rules = append([]stacks.Rule{{Family: unix.AF_INET, DPort: stacks.Ports{First: 53, Last: 53, Mask: 0xffff},
+			Action: stacks.RuleToTable, Table: 100, SuppressLen: -1, SuppressGroup: -1}}, stacks.DefaultRules()...)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[uint16]string{53: "10.1.0.253", 54: "10.1.0.254"} {
+		if err := sends(t, s, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port), netip.AddrPort{}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, func() bool {
+			for {
+				select {
+				case a := <-asked:
+					if a == gateway(want) {
+						return true
+					}
+				default:
+					return false
+				}
+			}
+		})
 	}
 }
