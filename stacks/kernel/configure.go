@@ -40,6 +40,7 @@ func (s *Stack) SetState(next stacks.State) error {
 		}
 		return err
 	}
+	s.dns.Store(&next.DNS)
 	return nil
 }
 

@@ -257,10 +257,14 @@ func TestState(t *testing.T) {
 	next.Routes = append(next.Routes,
 		stacks.Route{Dst: netip.MustParsePrefix("10.2.0.0/16"), IfIndex: n.Index, Src: more.Addr()},
 		stacks.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), IfIndex: n.Index, Gateway: netip.MustParseAddr("10.2.0.9"), Metric: 7})
+	next.DNS = stacks.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}}
 	if err := st.SetState(next); err != nil {
 		t.Fatal(err)
 	}
 	now := st.State()
+	if len(now.DNS.Servers) != 1 || now.DNS.Servers[0] != next.DNS.Servers[0] {
+		t.Errorf("name servers afterwards: %v", now.DNS)
+	}
 	if ifc := now.Interfaces[at]; ifc.MTU != 1300 || slices.Contains(ifc.Addrs, a4) || !slices.Contains(ifc.Addrs, more) {
 		t.Errorf("net0 afterwards: %+v", ifc)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,7 @@ type Config struct {
 // A Stack hands out sockets of a network namespace. It is safe for concurrent use.
 type Stack struct {
 	log     *slog.Logger
-	dns     stacks.DNS
+	dns     atomic.Pointer[stacks.DNS] // nil: none
 	inode   uint64
 	private bool
 
@@ -60,7 +61,8 @@ var _ stacks.KernelStack = (*Stack)(nil)
 // links remain the caller's, and nothing is left behind; the error is an
 // [*UnavailableError] if the machine does not allow it.
 func New(c Config) (_ *Stack, err error) {
-	s := &Stack{log: c.Log, dns: c.DNS, private: true}
+	s := &Stack{log: c.Log, private: true}
+	s.dns.Store(&c.DNS)
 	if s.h, err = startPrivate(); err != nil {
 		return nil, err
 	}

@@ -31,7 +31,9 @@ func (s *Stack) State() stacks.State {
 	if err != nil {
 		s.log.Error("state of the namespace", "err", err)
 	}
-	st.DNS = s.dns
+	if dns := s.dns.Load(); dns != nil {
+		st.DNS = *dns
+	}
 	return st
 }
 

@@ -291,7 +291,7 @@ func TestDHCPSilence(t *testing.T) {
 		if !errors.As(err, &silent) {
 			t.Fatal(err)
 		}
-		x.want("error", err, "no answer to dhcp on test0 in 10s (4 DHCPDISCOVER sent, nothing heard)")
+		x.want("error", err, "no answer to dhcp on test0 in 10 s (4 DHCPDISCOVER sent, nothing heard)")
 		if !strings.Contains(silent.Hint(), "no DHCP server") {
 			t.Errorf("hint %q", silent.Hint())
 		}
@@ -344,7 +344,7 @@ func TestDHCPRefusals(t *testing.T) {
 		if !errors.As(err, &no) || no.Hint() != "192.0.2.1 offered 192.0.2.50 and then refused it." {
 			t.Errorf("%v, %+v", err, no)
 		}
-		if !strings.HasPrefix(err.Error(), "dhcp did not come to an end on test0 in 1s (") {
+		if !strings.HasPrefix(err.Error(), "dhcp did not come to an end on test0 in 1 s (") {
 			t.Errorf("%v", err)
 		}
 		s.nak = false

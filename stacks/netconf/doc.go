@@ -57,7 +57,7 @@
 //   - A lease is given back at the end. RFC 2131 leaves that open; with another MAC in
 //     each run leases would pile up at the server.
 //   - The first questions of DHCP follow each other after 1, 2, 4... seconds, not 4, 8;
-//     routers are asked as RFC 7559 says, for as long as there are none.
+//     routers after one more second, and then as RFC 7559 says, for as long as there are none.
 //   - The first offer of DHCP is taken. Of DHCPv6 it is the best of those that come
 //     within a second (RFC 8415 §18.2.1), unless a server commits at once.
 //   - A router that has become silent is used until its lifetime ends, also if there

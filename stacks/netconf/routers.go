@@ -18,8 +18,10 @@ import (
 )
 
 // Times of router solicitations: those of RFC 7559 §2, which go on, with an hour
-// between them at last.
+// between them at last. A second one follows soon: the port of a bridge or switch that
+// the link has just come up at may not forward the first.
 const (
+	quickSolicit = time.Second
 	firstSolicit = 4 * time.Second
 	lastSolicit  = time.Hour
 )
@@ -110,9 +112,12 @@ func (r *routers) begin(now time.Time) {
 // solicit asks for advertisements, and again until there is one.
 func (r *routers) solicit(now time.Time) {
 	r.c.send("router solicitation", routerSolicit(r.c.conf.MAC, r.c.ll))
-	if r.wait == 0 {
+	switch {
+	case r.wait == 0:
+		r.wait = quickSolicit
+	case r.wait < firstSolicit:
 		r.wait = firstSolicit
-	} else {
+	default:
 		r.wait = min(2*r.wait, lastSolicit)
 	}
 	r.at = now.Add(jitter(r.wait))

@@ -29,10 +29,10 @@ const (
 // How long auto waits for what has not said a word yet, once something else has brought
 // an address. Servers of DHCP look for an address with a ping before they offer it, for
 // up to three seconds; routers answer within half a second (RFC 4861 §10,
-// MAX_RA_DELAY_TIME).
+// MAX_RA_DELAY_TIME), to the second solicitation if the first is lost.
 const (
 	silenceDHCP    = 4 * time.Second
-	silenceRouters = 1500 * time.Millisecond
+	silenceRouters = 2 * time.Second
 	silenceInfo    = time.Second
 	patience       = 5 * time.Second // with what is under way
 )
@@ -219,7 +219,15 @@ func (e *NoAnswerError) Error() string {
 	if len(e.Status.Heard) > 0 {
 		what = e.Words.String() + " did not come to an end"
 	}
-	return fmt.Sprintf("%s on %s in %s (%s sent, %s heard)", what, e.Name, e.After.Round(100*time.Millisecond), counts(e.Status.Sent), counts(e.Status.Heard))
+	return fmt.Sprintf("%s on %s in %s (%s sent, %s heard)", what, e.Name, spent(e.After), counts(e.Status.Sent), counts(e.Status.Heard))
+}
+
+// spent writes how long somebody has waited; part of it went by before.
+func spent(d time.Duration) string {
+	if d < time.Second/2 {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%d s", d.Round(time.Second)/time.Second)
 }
 
 // Hint says what may be the reason.

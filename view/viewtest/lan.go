@@ -51,6 +51,12 @@ func (w *World) LAN(t testing.TB) *LAN {
 	); err != nil {
 		t.Fatalf("a network with a server: %v", err)
 	}
+	Eventually(t, 10*time.Second, func() error { // which dnsmasq binds, and sends advertisements from
+		if out := l.MustRun(t, "ip", "-6", "-o", "addr", "show", "dev", "lan0", "scope", "link"); !strings.Contains(out, "fe80:") || strings.Contains(out, "tentative") {
+			return fmt.Errorf("lan0 has no link-local address: %s", out)
+		}
+		return nil
+	})
 	return l
 }
 
