@@ -35,11 +35,17 @@ var rivalNames = []string{"umrun -n nat", "pasta", "slirp4netns", "native"}
 
 // rivals takes samples of all sides, whose order turns from round to round.
 func (b *bench) rivals(ctx context.Context) error {
-	for _, name := range rivalNames[1:3] {
-		if _, err := exec.LookPath(name); err != nil {
-			return fmt.Errorf("%w\n  try: apt-get install passt slirp4netns", err)
+	sides := []int{0}
+	for i := 1; i < len(rivalNames)-1; i++ {
+		if _, err := exec.LookPath(rivalNames[i]); err == nil {
+			sides = append(sides, i)
 		}
 	}
+	if len(sides) == 1 {
+		fmt.Print("\nnat beside its rivals: none is installed\n  try: apt-get install passt slirp4netns\n")
+		return nil
+	}
+	sides = append(sides, len(rivalNames)-1)
 	h, stop, err := b.rivalWorld(ctx)
 	if err != nil {
 		return err
@@ -51,21 +57,30 @@ func (b *bench) rivals(ctx context.Context) error {
 			got[i] = make([][]sample, len(rivalNames))
 		}
 		for round := range b.rounds {
-			for k := range rivalNames {
-				which := (k + round) % len(rivalNames)
+			for k := range sides {
+				which := sides[(k+round)%len(sides)]
 				if err := b.rival(ctx, h, which, addr, func(i int, s sample) { got[i][which] = append(got[i][which], s) }); err != nil {
 					return fmt.Errorf("%s to %s: %w", rivalNames[which], addr, err)
 				}
 			}
 		}
-		b.report.rivals(addr, got)
+		b.report.rivals(addr, sides, got)
 	}
 	return nil
 }
 
 // rival starts one side, and takes a sample of each row.
 func (b *bench) rival(ctx context.Context, h *namespace, which int, addr string, take func(int, sample)) error {
+	// What a rival cannot do counts as nothing.
+	nothing := sample{Ops: 1, Bytes: 1, Seconds: 1e9}
 	s, stop, err := b.rivalSide(ctx, h, which, addr)
+	if err != nil && which > 0 && ctx.Err() == nil {
+		fmt.Printf("%s to %s: %v\n", rivalNames[which], addr, err)
+		for i := range rows {
+			take(i, nothing)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -75,13 +90,16 @@ func (b *bench) rival(ctx context.Context, h *namespace, which int, addr string,
 		if err != nil && which == 0 {
 			return fmt.Errorf("%s: %w", r.title, err)
 		}
-		if err != nil { // what a rival cannot do counts as nothing
+		if err != nil {
 			fmt.Printf("%s to %s, %s: %v\n", rivalNames[which], addr, r.title, err)
-			v = sample{Ops: 1, Bytes: 1, Seconds: 1e9}
+			v = nothing
 		}
 		take(i, v)
 	}
-	return s.close()
+	if err := s.close(); err != nil && which == 0 {
+		return err
+	}
+	return nil
 }
 
 // rivalWorld makes both namespaces and starts the server.
@@ -250,16 +268,19 @@ func child(pid int, name string) int {
 	return 0
 }
 
-// rivals prints all sides, and the ratio of the first to the better of the next two.
-func (r *report) rivals(addr string, got [][][]sample) {
+// rivals prints sides, and the ratio of the first to the better of the others but the last.
+func (r *report) rivals(addr string, sides []int, got [][][]sample) {
 	fmt.Printf("\nnat beside its rivals, to %s\nmedian [min..max]; the ratio is the median of those to the better rival of each round\n", addr)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "\t"+strings.Join(rivalNames, "\t")+"\tratio\tCPU s/GB or ms/op")
+	for _, k := range sides {
+		fmt.Fprint(t, "\t"+rivalNames[k])
+	}
+	fmt.Fprintln(t, "\tratio\tCPU s/GB or ms/op")
 	for i, row := range rows {
 		fmt.Fprintf(t, "%s, %s", row.title, row.unit)
 		values := make([][]float64, len(rivalNames))
 		var costs []string
-		for k := range rivalNames {
+		for _, k := range sides {
 			var cost []float64
 			for _, s := range got[i][k] {
 				values[k] = append(values[k], row.value(s))
@@ -274,7 +295,11 @@ func (r *report) rivals(addr string, got [][][]sample) {
 		}
 		var ratio []float64
 		for j := range values[0] {
-			ratio = append(ratio, values[0][j]/max(values[1][j], values[2][j]))
+			best := 0.0
+			for _, k := range sides[1 : len(sides)-1] {
+				best = max(best, values[k][j])
+			}
+			ratio = append(ratio, values[0][j]/best)
 		}
 		fmt.Fprintf(t, "\t%s\t%s\n", spread(ratio), strings.Join(costs, " / "))
 	}

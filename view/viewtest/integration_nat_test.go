@@ -183,6 +183,7 @@ func TestIntegrationBulk(t *testing.T) {
 			}
 		})
 	}
+	w.NoStrays(t)
 }
 
 // TestIntegrationBulkWatched: the bytes do go past the stack, and come back to it when
