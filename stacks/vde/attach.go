@@ -178,8 +178,13 @@ func dialControl(path string) (*os.File, error) {
 	if len(path) >= sockaddrLen-2 {
 		err = unix.ENAMETOOLONG
 	} else {
-		// A listener whose queue is full gives EAGAIN; the next try may find room.
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		// A listener whose queue is full gives EAGAIN: many views start at once.
+		for range 100 {
+			if err = unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != unix.EAGAIN {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)

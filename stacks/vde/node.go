@@ -197,7 +197,7 @@ func (n *node) listen(dirMode uint32) (err error) {
 	return n.give(ctl)
 }
 
-// give makes a socket in the directory one of those that the URL lets in.
+// give gives a socket in the directory to those whom the URL lets in.
 func (n *node) give(path string) error {
 	if n.gid >= 0 {
 		if err := os.Chown(path, -1, n.gid); err != nil {
@@ -317,6 +317,9 @@ func (n *node) drop(p *port) {
 	n.mu.Unlock()
 	if n.table != nil {
 		n.table.forget(p)
+	}
+	if lost := p.drops.Load(); lost > 0 {
+		n.log.Info("a VDE plug did not read in time", "port", p.name, "frames_lost", lost)
 	}
 }
 

@@ -99,6 +99,49 @@ func TestNodePlugs(t *testing.T) {
 	})
 }
 
+// TestNodeCrowd: more plugs at once than a listener's queue holds.
+func TestNodeCrowd(t *testing.T) {
+	dir, _ := startSwitch(t, "-n", "128")
+	for _, url := range []string{"vde://" + dir, "vde://" + filepath.Join(t.TempDir(), "node")} {
+		if !strings.Contains(url, dir) {
+			plug(t, strings.Replace(url, "vde", "switch", 1))
+		}
+		errs := make(chan error, 60)
+		for range cap(errs) {
+			go func() {
+				l, err := vde.OpenFrames(context.Background(), parse(t, url), vde.Options{})
+				if err == nil {
+					defer l.Close()
+				}
+				errs <- err
+			}()
+		}
+		for range cap(errs) {
+			if err := <-errs; err != nil {
+				t.Errorf("%s: %v", url, err)
+			}
+		}
+	}
+}
+
+// TestNodeStuck: a plug that does not read any more holds nobody up.
+func TestNodeStuck(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node")
+	own, stuck, b := plug(t, "hub://"+dir), plug(t, dir), plug(t, dir)
+	lb := listen(t, b)
+	write(t, stuck, frame(broadcast, mac(9), "last words"))
+	lb.want(t, frame(broadcast, mac(9), "last words"))
+	f := frame(broadcast, mac(0), strings.Repeat("s", 1400))
+	began := time.Now()
+	for range 3000 {
+		write(t, own, f)
+		lb.want(t, f)
+	}
+	if d := time.Since(began); d > 5*time.Second { // 15 s if each had to wait
+		t.Errorf("3000 frames beside a plug that does not read took %v", d)
+	}
+}
+
 // TestNodeOccupied: a directory in use is refused, one of a dead node is taken over,
 // any other is not touched.
 func TestNodeOccupied(t *testing.T) {

@@ -33,6 +33,7 @@ type port struct {
 	data  atomic.Pointer[sock]
 	ready atomic.Bool // frames may be sent to it
 	ended atomic.Bool
+	stuck atomic.Bool // it has let patience run out and taken nothing since
 	drops atomic.Uint64
 }
 
@@ -76,10 +77,15 @@ func (p *port) write(b *batch, frames [][]byte) {
 	}
 	s := p.data.Load()
 	n, err := s.writeFrames(b, frames, false)
-	if err == unix.EAGAIN {
+	if n > 0 {
+		p.stuck.Store(false)
+	}
+	if err == unix.EAGAIN && !p.stuck.Load() {
 		s.f.SetWriteDeadline(time.Now().Add(patience))
 		m, _ := s.writeFrames(b, frames[n:], true)
-		n += m
+		if n += m; m == 0 {
+			p.stuck.Store(true) // once: the others have to go on
+		}
 	}
 	if n < len(frames) {
 		p.drops.Add(uint64(len(frames) - n))

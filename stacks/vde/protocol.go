@@ -113,8 +113,8 @@ func sockaddrPath(sa []byte) (string, error) {
 		return "", fmt.Errorf("%w: no address of a socket", errRequest)
 	}
 	path, _, _ := bytes.Cut(sa[2:], []byte{0})
-	if len(path) == 0 || path[0] != '/' {
-		return "", fmt.Errorf("%w: the socket has no absolute path", errRequest)
+	if len(path) == 0 || path[0] != '/' || len(path) == sockaddrLen-2 {
+		return "", fmt.Errorf("%w: the socket has no absolute path that ends", errRequest)
 	}
 	return string(path), nil
 }

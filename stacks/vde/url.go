@@ -118,11 +118,13 @@ func parse(s string, depth int) (*URL, error) {
 	for opts != "" {
 		var word string
 		word, opts = cutToken(opts, "/")
-		if word == "" {
+		if word = unquote(word); word == "" {
 			continue
 		}
-		o := Opt{Name: unquote(word)}
-		o.Name, o.Value, o.HasValue = strings.Cut(o.Name, "=")
+		var o Opt
+		if o.Name, o.Value, o.HasValue = strings.Cut(word, "="); o.Name == "" {
+			return nil, fmt.Errorf("there is no option before %q", word)
+		}
 		if !o.HasValue && def.word && !def.has(o.Name) {
 			o.Name, o.Value = "", o.Name
 		}

@@ -66,6 +66,10 @@ func parseTags(u *URL) (t tags, err error) {
 			if err != nil {
 				return t, err
 			}
+			_, twice := t.out[in]
+			if _, also := t.in[out]; twice || also || in == t.untag || out == t.n {
+				return t, fmt.Errorf("tag=%s: a VLAN of it has a meaning already", w)
+			}
 			t.out[in], t.in[out] = out, in
 		}
 	}

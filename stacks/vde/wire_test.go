@@ -201,7 +201,7 @@ func FuzzTags(f *testing.F) {
 	f.Add([]byte("ddddddssssss\x81\x00\x00\x05\x08\x00payload"), uint16(5), uint16(0), true)
 	f.Add([]byte("ddddddssssss\x08\x00payload"), uint16(5), uint16(4), false)
 	f.Fuzz(func(t *testing.T, b []byte, n, untag uint16, trunk bool) {
-		if len(b) > 1514 || n > 4094 || untag > 4094 {
+		if len(b) > 1514 || n > 4094 || untag > 4094 || n == 12 || untag == 11 { // parseTags refuses the last two
 			return
 		}
 		tags := tags{n: n, untag: untag, trunk: trunk, typ: typeVLAN, out: map[uint16]uint16{11: 12}, in: map[uint16]uint16{12: 11}}
