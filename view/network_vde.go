@@ -60,7 +60,7 @@ func newVDE(n Network) (*vdeNetwork, error) {
 
 func (v *vdeNetwork) describe() (PlanNetwork, []string) {
 	d, warnings := v.addressing.describe()
-	d.URL = v.url.String()
+	d.URL, d.MTU = v.url.String(), cmp.Or(v.addressing.mtu, vde.DefaultMTU)
 	for _, p := range v.url.Plugs() {
 		if p.Scheme == "cmd" {
 			warnings = append(warnings, fmt.Sprintf("the command %q runs outside of the view, on this machine's own network", p.Arg))

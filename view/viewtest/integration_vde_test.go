@@ -209,5 +209,9 @@ func TestIntegrationSlirp(t *testing.T) {
 	if r.Status != 0 || !strings.Contains(strings.ToLower(r.Stdout), "52:55:0a:00:02:02") {
 		t.Error(r)
 	}
+	r = w.Umrun(t, "slirp://,dhcp,slaac", "ip", "-br", "addr", "show", "dev", "vde0").Result()
+	if r.Status != 0 || !strings.Contains(r.Stdout, " 10.0.2.15/24 ") || !strings.Contains(r.Stdout, " fd00:2::") {
+		t.Error(r)
+	}
 	w.NoStrays(t)
 }
