@@ -369,6 +369,7 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 	if f.kind == tcpip.PacketOtherHost || len(f.data) == 0 {
 		return
 	}
+	e.st.takeOver(f.data, e.index)
 	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(f.data)})
 	p.PktType = f.kind
 	e.delivery.Lock()
