@@ -112,6 +112,7 @@ func (m *Module) kernelSocket(c *intercept.Call, family, typ, proto int) interce
 	}
 	if m.installing.Load() == 0 {
 		if fd, ok := m.kernel.ReadyFD(family, typ, proto); ok {
+			m.claimKernel(fd, c)
 			return installKernel(fd, flags)
 		}
 	}
@@ -134,6 +135,7 @@ func (m *Module) parkKernel(c *intercept.Call, family, typ, proto, flags int) in
 			c.Complete(intercept.Fail(intercept.Errno(err)))
 			return
 		}
+		m.claimKernel(fd, c)
 		if !c.Complete(installKernel(fd, flags)) {
 			unix.Close(fd)
 		}

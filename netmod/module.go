@@ -92,6 +92,7 @@ type Module struct {
 	mu      sync.Mutex // guards what follows
 	sockets map[uint64]socket
 	rings   map[uint64]*packet          // by the inode of the memory
+	owners  map[uint64]Owner            // of sockets of a kernel stack, by their cookies
 	others  map[uint64]struct{}         // cookies of AF_UNIX sockets that are none of the module's
 	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer
 	closed  bool

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
+	"umrun/stacks"
 )
 
 // An Owner is the process that made or accepted a socket.
@@ -21,19 +22,47 @@ type Owner struct {
 	Program string // comm, as it was then
 }
 
+// caller is the process of the thread of c.
+func caller(c *intercept.Call) Owner {
+	o := Owner{PID: c.Task.TGID()}
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", o.PID)); err == nil {
+		o.Program = strings.TrimSuffix(string(comm), "\n")
+	}
+	return o
+}
+
 // claim remembers that the thread of c made s.
 func (m *Module) claim(s socket, c *intercept.Call) {
 	if !m.conf.Owners {
 		return
 	}
-	o := Owner{PID: c.Task.TGID()}
-	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", o.PID)); err == nil {
-		o.Program = strings.TrimSuffix(string(comm), "\n")
-	}
+	o := caller(c)
 	b := s.common()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.owner = o
+}
+
+// ownersMax bounds what is remembered of sockets of a kernel stack, of which no close
+// is seen; then it begins anew.
+const ownersMax = 1 << 14
+
+// claimKernel remembers that the thread of c gets fd, a socket of a kernel stack.
+func (m *Module) claimKernel(fd int, c *intercept.Call) {
+	if !m.conf.Owners {
+		return
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return
+	}
+	o := caller(c)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.owners) >= ownersMax || m.owners == nil {
+		m.owners = make(map[uint64]Owner)
+	}
+	m.owners[cookie] = o
 }
 
 // Owner returns who has the socket of protocol proto (IPPROTO_*) that matches says,
@@ -41,6 +70,9 @@ func (m *Module) claim(s socket, c *intercept.Call) {
 // and its inode. A socket that matches exactly goes before one that only matches, as
 // a listener does. It needs [Config.Owners].
 func (m *Module) Owner(proto int, matches func(local, remote netip.AddrPort) (matches, exactly bool)) (o Owner, inode uint64, ok bool) {
+	if h, held := m.stack.(stacks.Holder); held {
+		return m.holder(h, proto, matches)
+	}
 	m.mu.Lock()
 	socks := make([]socket, 0, len(m.sockets))
 	for _, s := range m.sockets {
@@ -72,6 +104,27 @@ func (m *Module) Owner(proto int, matches func(local, remote netip.AddrPort) (ma
 			return who, number, true
 		case match:
 			o, inode, ok = who, number, true
+		}
+	}
+	return o, inode, ok
+}
+
+// holder is Owner for sockets of a kernel stack. One that the kernel has accepted is
+// its listener's.
+func (m *Module) holder(h stacks.Holder, proto int, matches func(local, remote netip.AddrPort) (matches, exactly bool)) (o Owner, inode uint64, ok bool) {
+	for _, s := range h.Held() {
+		if s.Proto != proto {
+			continue
+		}
+		m.mu.Lock()
+		who, known := m.owners[s.Cookie]
+		m.mu.Unlock()
+		match, exactly := matches(s.Local, s.Remote)
+		switch {
+		case exactly && known:
+			return who, uint64(s.Inode), true
+		case match && known:
+			o, inode, ok = who, uint64(s.Inode), true
 		}
 	}
 	return o, inode, ok

@@ -34,3 +34,17 @@ type Peered interface {
 	// Peer returns the address that the socket is connected to, the zero Addr if none.
 	Peer() netip.Addr
 }
+
+// A Held is a socket of a kernel stack that somebody has open.
+type Held struct {
+	Proto         int // IPPROTO_TCP or IPPROTO_UDP
+	Local, Remote netip.AddrPort
+	Cookie        uint64 // SO_COOKIE
+	Inode         uint32
+}
+
+// A Holder is implemented by kernel stacks that know which sockets there are.
+type Holder interface {
+	// Held lists them, in no order.
+	Held() []Held
+}

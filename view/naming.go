@@ -18,36 +18,48 @@ import (
 // namesMax bounds what is remembered; then it begins anew.
 const namesMax = 1 << 16
 
-// A naming is a resolver that remembers what it was asked for, by the addresses
-// that it answered. It is for those who tell of flows, and decides nothing.
+// A naming remembers by what names a view's resolvers were asked for the addresses
+// that they answered. It is for those who tell of flows, and decides nothing.
 type naming struct {
-	netmod.Resolver
-
 	mu    sync.Mutex
-	names map[netip.Addr]string
+	names map[netip.Addr]string // guarded by mu
+}
+
+// over is r, listened to.
+func (n *naming) over(r netmod.Resolver) netmod.Resolver { return named{r, n} }
+
+type named struct {
+	netmod.Resolver
+	into *naming
 }
 
 // Answer implements [netmod.Resolver].
-func (n *naming) Answer(ctx context.Context, query []byte, tcp bool) []byte {
-	reply := n.Resolver.Answer(ctx, query, tcp)
+func (r named) Answer(ctx context.Context, query []byte, tcp bool) []byte {
+	reply := r.Resolver.Answer(ctx, query, tcp)
+	r.into.learn(reply)
+	return reply
+}
+
+// learn reads the addresses of an answer.
+func (n *naming) learn(reply []byte) {
 	var p dnsmessage.Parser
 	if _, err := p.Start(reply); err != nil {
-		return reply
+		return
 	}
 	q, err := p.Question()
 	if err != nil || p.SkipAllQuestions() != nil {
-		return reply
+		return
 	}
 	name := strings.TrimSuffix(strings.ToLower(q.Name.String()), ".")
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.names) > namesMax {
-		clear(n.names)
+	if len(n.names) > namesMax || n.names == nil {
+		n.names = make(map[netip.Addr]string)
 	}
 	for {
 		h, err := p.AnswerHeader()
 		if err != nil {
-			return reply
+			return
 		}
 		switch h.Type {
 		case dnsmessage.TypeA:
@@ -60,7 +72,7 @@ func (n *naming) Answer(ctx context.Context, query []byte, tcp bool) []byte {
 			}
 		default:
 			if p.SkipAnswer() != nil {
-				return reply
+				return
 			}
 		}
 	}

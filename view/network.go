@@ -135,6 +135,9 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	if o.resolver == nil {
 		o.resolver = p.newStub(i, o.stack)
 	}
+	if p.conf.Flows != "" {
+		o.resolver = p.asked.over(o.resolver)
+	}
 	if k, ok := o.stack.(*kernelStack); ok && len(p.conf.Networks) == 1 {
 		if err := k.serveNames(p.listen, o.resolver); err != nil {
 			o.close()

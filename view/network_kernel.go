@@ -96,12 +96,12 @@ func (p *Plan) stackName(n Network) string {
 	}
 }
 
-// checkKernel refuses what needs a stack of our own.
+// checkKernel refuses what needs a namespace, or a stack, of our own.
 func (p *Plan) checkKernel(i int) error {
 	n := p.conf.Networks[i]
 	_, captured := n.value("pcap")
-	if p.Networks[i].Stack == "kernel" && (captured || p.conf.Pcap != "" || p.conf.Flows != "") {
-		return badConfig("-n %s: pcap=, --pcap and --flows record what umrun's own stack sees; with the kernel's, run tcpdump in the view", n.Spec)
+	if (n.Kind == Host || n.Kind == NetNS) && (captured || p.conf.Pcap != "" || p.conf.Flows != "") {
+		return badConfig("-n %s: pcap=, --pcap and --flows record a network of the view's own; this one others use too: run tcpdump there", n.Spec)
 	}
 	return nil
 }

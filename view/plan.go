@@ -38,6 +38,7 @@ type Plan struct {
 	table  *route.Table     // of several networks, else nil
 	stubs  []dns.Config     // who answers names, by network
 	listen []netip.AddrPort // where the stub answers
+	asked  *naming          // what names were asked for, with Config.Flows
 }
 
 // A PlanNetwork describes a network that will be opened.
@@ -140,6 +141,7 @@ func planNetworks(conf Config) (*Plan, error) {
 		return nil, badConfig("unknown backend %q", conf.Backend)
 	}
 	p := &Plan{
+		asked:    new(naming),
 		conf:     conf,
 		DBus:     "none",
 		Backend:  "notify",

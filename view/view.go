@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -87,10 +86,6 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	v.nets = nets
 	var resolver netmod.Resolver
 	v.st, resolver = p.join(nets)
-	asked := &naming{Resolver: resolver, names: make(map[netip.Addr]string)}
-	if p.conf.Flows != "" && resolver != nil {
-		resolver = asked
-	}
 	conf := p.netmod(v.st, resolver)
 	if p.conf.PublishAll {
 		v.all = newPublishAll(p.conf.Log)
@@ -106,7 +101,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		o.learner.tell(v.mod)
 	}
 	if p.observed() {
-		if v.seen, err = p.observe(stacksOf(nets), v.mod, asked.name); err != nil {
+		if v.seen, err = p.observe(stacksOf(nets), v.mod, p.asked.name); err != nil {
 			return nil, err
 		}
 	}

@@ -17,7 +17,9 @@
 // Recorded is what the stack hands to a link and gets from it: inside of a tunnel, not
 // the tunnel's own packets. A super-segment is one packet, as tcpdump shows it on a
 // device that cuts segments itself; checksums that such a device would sum are summed,
-// so that no reader takes them for wrong. The loopback interface is left out.
+// so that no reader takes them for wrong. The loopback interface is left out. A kernel
+// stack of a private namespace is seen by a packet socket there, and whose a socket is
+// by sock_diag(7), which does not know those of ping.
 //
 // # Who
 //

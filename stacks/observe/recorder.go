@@ -73,12 +73,9 @@ type ownership struct {
 	last  time.Time
 }
 
-// Start begins to record. EOPNOTSUPP says that the stack cannot be tapped.
+// Start begins to record. EOPNOTSUPP says that the stack cannot be tapped, EPERM that
+// others than the view would be heard.
 func Start(conf Config) (*Recorder, error) {
-	t, ok := conf.Stack.(stacks.Tapper)
-	if !ok {
-		return nil, fmt.Errorf("record %s: its packets cannot be seen: %w", conf.Network, unix.EOPNOTSUPP)
-	}
 	r := &Recorder{
 		conf:   conf,
 		wake:   make(chan struct{}, 1),
@@ -98,9 +95,24 @@ func Start(conf Config) (*Recorder, error) {
 			return nil, err
 		}
 	}
-	r.untap = t.Tap(r.take)
+	switch t := conf.Stack.(type) {
+	case stacks.Tapper:
+		r.untap = t.Tap(r.take)
+	case packetSocket:
+		var err error
+		if r.untap, err = t.Tap(r.take); err != nil {
+			return nil, fmt.Errorf("record %s: %w", conf.Network, err)
+		}
+	default:
+		return nil, fmt.Errorf("record %s: its packets cannot be seen: %w", conf.Network, unix.EOPNOTSUPP)
+	}
 	r.done.Go(r.run)
 	return r, nil
+}
+
+// A packetSocket is a kernel stack, whose packets a packet socket shows.
+type packetSocket interface {
+	Tap(f func(*stacks.Frame)) (stop func(), err error)
 }
 
 // enter writes an interface into the captures.

@@ -200,6 +200,7 @@ func (p *Peer) gitRepo(path string) error {
 
 func (p *Peer) startDNS() error {
 	args := []string{"dnsmasq", "-k", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file",
+		"--bind-interfaces", // without, it answers no TCP on a second interface with the same address
 		"--no-resolv", "--no-hosts", "--log-queries", "--log-facility=" + filepath.Join(p.dir, "dns.log"),
 		"--local=/test/", "--local=/arpa/", "--domain-needed", "--edns-packet-max=1232",
 		"--host-record=" + NameWeb + ",10.77.0.1,fd77::1",

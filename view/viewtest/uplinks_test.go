@@ -118,6 +118,31 @@ func overVDE(stack string) uplink {
 	}}
 }
 
+// ofHost is the network of the host, which has the native tunnel.
+var ofHost = uplink{link: "host", stack: "the host's", open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+	n := nativeNS(t, p)
+	return func(testing.TB) way { return view(p, n, "host", nativeIP4, nativeIP6) }
+}}
+
+// ofNamespace is a namespace that has the native tunnel, which only root may enter.
+var ofNamespace = uplink{link: "netns", stack: "the namespace's", open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+	n := nativeNS(t, p)
+	// Names are asked as programs of the namespace do, of whom resolv.conf names.
+	if err := p.World().Host.WriteFile("/etc/resolv.conf", "nameserver 10.77.0.1\nnameserver fd77::1\nsearch corp.lab.test\n"); err != nil {
+		t.Fatal(err)
+	}
+	return func(testing.TB) way {
+		by := view(p, p.World().Host, "netns:"+n.Path(), nativeIP4, nativeIP6)
+		as := by.command
+		by.command = func(t testing.TB, args ...string) *viewtest.Cmd {
+			c := as(t, args...)
+			c.SysProcAttr.Credential = nil
+			return c
+		}
+		return by
+	}
+}}
+
 // uplinks are the columns of the matrix.
 func uplinks() []uplink {
 	return []uplink{
@@ -131,6 +156,8 @@ func uplinks() []uplink {
 		few(overVDE("kernel")),
 		few(overDevice("tap", "kernel")), // two seconds each, for duplicate addresses
 		few(overDevice("tun", "kernel")),
+		ofHost,
+		ofNamespace,
 	}
 }
 
