@@ -70,7 +70,7 @@ func (m *Module) claimKernel(fd int, c *intercept.Call) {
 // and its inode. A socket that matches exactly goes before one that only matches, as
 // a listener does. It needs [Config.Owners].
 func (m *Module) Owner(proto int, matches func(local, remote netip.AddrPort) (matches, exactly bool)) (o Owner, inode uint64, ok bool) {
-	if h, held := m.stack.(stacks.Holder); held {
+	if h, held := m.stack.(stacks.Keeper); held {
 		return m.holder(h, proto, matches)
 	}
 	m.mu.Lock()
@@ -111,7 +111,7 @@ func (m *Module) Owner(proto int, matches func(local, remote netip.AddrPort) (ma
 
 // holder is Owner for sockets of a kernel stack. One that the kernel has accepted is
 // its listener's.
-func (m *Module) holder(h stacks.Holder, proto int, matches func(local, remote netip.AddrPort) (matches, exactly bool)) (o Owner, inode uint64, ok bool) {
+func (m *Module) holder(h stacks.Keeper, proto int, matches func(local, remote netip.AddrPort) (matches, exactly bool)) (o Owner, inode uint64, ok bool) {
 	for _, s := range h.Held() {
 		if s.Proto != proto {
 			continue

@@ -43,8 +43,8 @@ type Held struct {
 	Inode         uint32
 }
 
-// A Holder is implemented by kernel stacks that know which sockets there are.
-type Holder interface {
+// A Keeper is implemented by kernel stacks that know which sockets there are.
+type Keeper interface {
 	// Held lists them, in no order.
 	Held() []Held
 }

@@ -118,7 +118,7 @@ func frame(b, oob []byte, from *unix.SockaddrLinklayer) *stacks.Frame {
 	return fr
 }
 
-// Held lists the TCP and UDP sockets of the namespace, see [stacks.Holder].
+// Held lists the TCP and UDP sockets of the namespace, see [stacks.Keeper].
 func (s *Stack) Held() (all []stacks.Held) {
 	const (
 		requestLen = 56 // struct inet_diag_req_v2

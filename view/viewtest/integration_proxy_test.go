@@ -392,16 +392,25 @@ except OSError as e: print(errno.errorcode.get(e.errno, str(e)))
 func overProxy(x gateway) uplink {
 	udp := "the proxy carries no datagrams"
 	gaps := map[string]string{
-		"curl-name-v6": "the proxy chooses the family",
+		"curl-name-v6": "the proxy chooses the family", "wget-v6": "the proxy chooses the family",
 		"curl-no-name": standIns, "python-getaddrinfo": standIns, "node-dns": standIns, "go-lookup": standIns,
 		"c-glibc-names": standIns, "c-static-names": standIns, "c-musl-names": standIns,
-		"dig-nxdomain": standIns, "ping": "a proxy carries no ICMP",
+		"dig$": standIns, "dig-aaaa": standIns, "dig-tcp": standIns, "dig-nxdomain": standIns, "ping-v": noICMP, "ping-name": noICMP,
 		"go-addrs": "the view's addresses are others than those that the peer sees",
 	}
 	if !x.can["udp"] {
 		for _, name := range []string{"python-socket", "go-udp", "iperf3-udp", "dig-at"} {
 			gaps[name] = udp
 		}
+	}
+	if x.can["udp"] {
+		gaps["iperf3-udp"] = "the first datagram of iperf3 gets no answer through dante; why is not known"
+	}
+	if !x.can["refused"] {
+		gaps["node-refused"] = "the proxy does not say why it cannot connect"
+	}
+	if !x.can["half"] {
+		gaps["c-static$"], gaps["c-musl$"] = "the proxy ends a connection of which one half ends", "the proxy ends a connection of which one half ends"
 	}
 	return uplink{link: x.name, stack: "netstack", gaps: gaps, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
 		g := p.Gate(t)
@@ -411,4 +420,7 @@ func overProxy(x gateway) uplink {
 	}}
 }
 
-const standIns = "names have addresses that stand for them"
+const (
+	standIns = "names have addresses that stand for them"
+	noICMP   = "a proxy carries no ICMP"
+)

@@ -24,8 +24,8 @@ type uplink struct {
 	// what gives one way after the other.
 	open func(t testing.TB, p *viewtest.Peer) func(t testing.TB) way
 
-	// gaps are the clients that cannot work here, by the beginnings of their names, and
-	// why: they must fail.
+	// gaps are the clients that cannot work here, by the beginnings of their names, or
+	// whole names that end in $, and why: they must fail.
 	gaps map[string]string
 
 	few []string // if any: those of quickClients that make test runs here
@@ -36,7 +36,7 @@ func (u uplink) String() string { return u.link + ", " + u.stack }
 // gap returns why a client cannot work, "" if it has to.
 func (u uplink) gap(client string) string {
 	for prefix, why := range u.gaps {
-		if strings.HasPrefix(client, prefix) {
+		if strings.HasPrefix(client+"$", prefix) {
 			return why
 		}
 	}
@@ -103,10 +103,13 @@ func overDevice(kind, stack string) uplink {
 	}}
 }
 
+// linkLocal is why go-addrs prints more on Ethernet.
+const linkLocal = "an Ethernet interface has a link-local address besides"
+
 // overVDE is a view on a vde_switch, into which vde_plug has plugged a TAP on a bridge
 // to the peer.
 func overVDE(stack string) uplink {
-	return uplink{link: "vde", stack: stack, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+	return uplink{link: "vde", stack: stack, gaps: map[string]string{"go-addrs": linkLocal}, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
 		viewtest.Need(t, "vde_switch", "vde_plug")
 		n := p.Device(t, "vde")
 		dir := filepath.Join(p.World().Home(), "vde-"+stack)
@@ -145,7 +148,7 @@ var ofNamespace = uplink{link: "netns", stack: "the namespace's", open: func(t t
 
 // uplinks are the columns of the matrix.
 func uplinks() []uplink {
-	return []uplink{
+	all := []uplink{
 		tunnel,
 		overWireGuard("kernel"),
 		overNAT("netstack"),
@@ -159,6 +162,12 @@ func uplinks() []uplink {
 		ofHost,
 		ofNamespace,
 	}
+	for _, x := range gateways {
+		if x.all {
+			all = append(all, overProxy(x))
+		}
+	}
+	return all
 }
 
 // few has make test run only what would fail first.
