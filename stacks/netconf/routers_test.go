@@ -210,6 +210,32 @@ func TestRenumbering(t *testing.T) {
 	})
 }
 
+// TestMissing: of several words the error names those that lack something.
+func TestMissing(t *testing.T) {
+	ra := func() []byte { return advertFrame(routerAddr, pio("2001:db8:1::/64", 0x80, 3600, 3600), 1800) }
+	for _, tt := range []struct {
+		words Words
+		peers []peer
+		want  string
+	}{
+		{Words{DHCP: true, SLAAC: true}, []peer{newServer("192.0.2.50").peer}, "no answer to slaac on test0 in 10 s ("},
+		{Words{DHCP: true, SLAAC: true}, []peer{answering(ra)}, "dhcp,slaac did not come to an end on test0 in 10 s ("},
+		{Words{DHCP: true, RD: true}, []peer{answering(ra)}, "no answer to dhcp on test0 in 10 s ("},
+		{Words{Auto: true, RD: true}, nil, "no answer to auto,rd on test0 in 10 s ("},
+		{Words{Auto: true}, []peer{answering(ra)}, "auto did not come to an end on test0 in 10 s ("},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			x := start(t, newWire(tt.peers...), Config{Words: tt.words})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := x.wait(ctx); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+				t.Errorf("%s: %v, want %s", tt.words, err, tt.want)
+			}
+			x.close()
+		})
+	}
+}
+
 // TestPrefixes: what makes an address, what makes a route, and what neither.
 func TestPrefixes(t *testing.T) {
 	a, r := "2001:db8:1::ff:fe00:11/64", "2001:db8:1::/64 metric 256 mtu 0"

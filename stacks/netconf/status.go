@@ -46,6 +46,9 @@ type Status struct {
 	Trouble []string       // what goes wrong: sentences without a full stop
 	Sent    []Count
 	Heard   []Count
+
+	Missing Words // that have not brought what they ask for
+	Silent  bool  // nobody has answered to any of these
 }
 
 // A Lease is an address that a server has given.
@@ -121,6 +124,7 @@ func (c *Client) tell(now time.Time) {
 		}
 		trouble(r.trouble)
 	}
+	s.Missing, s.Silent = c.missing()
 	c.mu.Lock()
 	c.status = s
 	c.mu.Unlock()
@@ -144,6 +148,26 @@ func (c *Client) readyAt(now time.Time) time.Time {
 
 // never is a moment that does not come.
 var never = time.Unix(1<<40, 0)
+
+// missing tells which words have not brought what they ask for, and whether nobody has
+// answered to them.
+func (c *Client) missing() (m Words, quiet bool) {
+	w := c.conf.Words
+	quiet = true
+	lacks := func(p progress) bool {
+		quiet = quiet && (p == silent || p == settled)
+		return p != settled
+	}
+	m.DHCP = w.DHCP && lacks(c.dhcp4.state())
+	m.DHCP6 = w.DHCP6 && lacks(c.dhcp6.state())
+	m.SLAAC = w.SLAAC && lacks(c.routers.state())
+	m.RD = w.RD && c.routers.adverts == 0
+	if w.Auto && len(c.applied.Addrs) == 0 {
+		m.Auto = true
+		quiet = quiet && c.dhcp4.state() == silent && c.routers.state() == silent
+	}
+	return m, quiet
+}
 
 // pending is until when there is something to wait for: zero if not at all, never if
 // until it is there.
@@ -202,22 +226,21 @@ func (c *Client) Wait(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &NoAnswerError{Name: c.conf.Name, Words: c.conf.Words, After: time.Since(begin), Status: c.status}
+	return &NoAnswerError{Name: c.conf.Name, After: time.Since(begin), Status: c.status}
 }
 
 // A NoAnswerError says that an interface was not configured in time.
 type NoAnswerError struct {
 	Name   string
-	Words  Words
 	After  time.Duration
 	Status Status
 }
 
 // Error says what was sent and what was heard.
 func (e *NoAnswerError) Error() string {
-	what := "no answer to " + e.Words.String()
-	if len(e.Status.Heard) > 0 {
-		what = e.Words.String() + " did not come to an end"
+	what := "no answer to " + e.Status.Missing.String()
+	if !e.Status.Silent {
+		what = e.Status.Missing.String() + " did not come to an end"
 	}
 	return fmt.Sprintf("%s on %s in %s (%s sent, %s heard)", what, e.Name, spent(e.After), counts(e.Status.Sent), counts(e.Status.Heard))
 }
@@ -232,14 +255,14 @@ func spent(d time.Duration) string {
 
 // Hint says what may be the reason.
 func (e *NoAnswerError) Hint() string {
-	switch {
+	switch m := e.Status.Missing; {
 	case len(e.Status.Trouble) > 0:
 		return strings.Join(e.Status.Trouble, ".\n") + "."
-	case len(e.Status.Heard) > 0:
+	case !e.Status.Silent:
 		return "Somebody answers, and does not give what was asked for."
-	case e.Words.v4() && e.Words.v6():
+	case (m.DHCP || m.DHCP6 || m.Auto) && (m.SLAAC || m.RD || m.Auto):
 		return "There may be neither a DHCP server nor a router on this network, or it does not hear this port."
-	case e.Words.routers():
+	case m.SLAAC || m.RD:
 		return "There may be no router that advertises itself on this network, or it does not hear this port."
 	}
 	return "There may be no DHCP server on this network, or it does not hear this port."
