@@ -149,9 +149,10 @@ type offloading struct {
 	try     stacks.TryWriter // Link, or nil
 
 	// Of Read, which has one caller at a time.
-	small [][]byte
-	got   []int
-	runs  offload.Coalescer
+	small  [][]byte
+	got    []int
+	frames [][]byte
+	runs   offload.Coalescer
 
 	cutters sync.Pool
 }
@@ -203,11 +204,11 @@ func (o *offloading) Read(bufs [][]byte, sizes []int) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		frames := make([][]byte, n)
-		for i := range frames {
-			frames[i] = o.small[i][:o.got[i]]
+		o.frames = o.frames[:0]
+		for i := range n {
+			o.frames = append(o.frames, o.small[i][:o.got[i]])
 		}
-		if k := glue(&o.runs, frames, bufs, sizes); k > 0 {
+		if k := glue(&o.runs, o.frames, bufs, sizes); k > 0 {
 			return k, nil
 		}
 	}
