@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"umrun/netmod/dns"
 	"umrun/stacks"
 	"umrun/stacks/kernel"
@@ -47,6 +49,9 @@ func (k *kernelStack) serveNames(at []netip.AddrPort, r dns.Answerer) error {
 	k.names = dns.NewServer(r)
 	for _, a := range at {
 		udp, tcp, err := k.ListenNames(a)
+		if a.Addr().Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			continue // there is no IPv6 here, for the program either
+		}
 		if err != nil {
 			return fmt.Errorf("answer names: %w", err)
 		}

@@ -48,7 +48,7 @@ func spawn(control int) {
 	sys := newNamespaces()
 	sys.Setsid = true
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{childEnv + "=3", "GOMAXPROCS=1"}, Files: []uintptr{0, 1, 2, uintptr(control)}, Sys: sys,
+		Dir: "/", Env: childEnvironment(), Files: []uintptr{0, 1, 2, uintptr(control)}, Sys: sys,
 	})
 	if err != nil {
 		_ = answer(control, failed("clone", err), nil)

@@ -23,7 +23,7 @@ func (s *Stack) SetState(next stacks.State) error {
 	if !s.private {
 		return unix.EPERM
 	}
-	if len(next.Neighbours) > 0 {
+	if len(next.Neighbours) > 0 || next.Rules != nil {
 		return unix.EOPNOTSUPP // State has none: programs ask the kernel
 	}
 	s.setMu.Lock()

@@ -99,7 +99,7 @@ func start(sys *syscall.SysProcAttr, ns *os.File, env ...string) (*helper, error
 	defer null.Close()
 	// It holds no file of the caller's: somebody may wait for the end of those.
 	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()}
-	env = append(env, childEnv+"=3", "GOMAXPROCS=1")
+	env = append(env, childEnvironment()...)
 	if ns != nil {
 		files = append(files, ns.Fd())
 		env = append(env, childPath+"=4")
@@ -123,6 +123,16 @@ func start(sys *syscall.SysProcAttr, ns *os.File, env ...string) (*helper, error
 	}
 	h.inode = r.value
 	return h, nil
+}
+
+// childEnvironment is what a helper is started with, beside what it is to do: where the
+// libraries are that this executable needs, and nothing else of ours.
+func childEnvironment() []string {
+	env := []string{childEnv + "=3", "GOMAXPROCS=1"}
+	if path, ok := os.LookupEnv("LD_LIBRARY_PATH"); ok {
+		env = append(env, "LD_LIBRARY_PATH="+path)
+	}
+	return env
 }
 
 // ask makes a request and returns what came with the reply. The error is an

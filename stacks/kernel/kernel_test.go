@@ -34,6 +34,11 @@ import (
 
 func TestMain(m *testing.M) {
 	kernel.ChildMain()
+	if os.Getenv(undumpableEnv) != "" {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			panic(err)
+		}
+	}
 	if os.Getenv(parentEnv) != "" {
 		parent()
 		return
@@ -648,7 +653,18 @@ func TestOrdinaryUser(t *testing.T) {
 	if !bytes.Contains(out, []byte("--- PASS: TestKinds")) {
 		t.Errorf("nothing was tested:\n%s", out)
 	}
+	// And in a process that has a view already.
+	cmd = exec.CommandContext(t.Context(), exe, "-test.run", "^(TestKinds|TestParentDies)$", "-test.v")
+	cmd.Env = append(os.Environ(), undumpableEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61234, Gid: 61234}}
+	cmd.Dir = "/"
+	if out, err = cmd.CombinedOutput(); err != nil || bytes.Count(out, []byte("--- PASS: Test")) != 2 {
+		t.Errorf("not dumpable: %v\n%s", err, out)
+	}
 }
+
+// undumpableEnv has the tests run in a process that is not dumpable.
+const undumpableEnv = "KERNEL_TEST_UNDUMPABLE"
 
 // copyOfSelf is this program where everyone may run it.
 func copyOfSelf(t *testing.T) string {

@@ -268,3 +268,15 @@ func TestIntegrationNoUserNS(t *testing.T) {
 		t.Errorf("got %v", r)
 	}
 }
+
+// TestIntegrationKernelSeveral: it is one of several networks, too.
+func TestIntegrationKernelSeveral(t *testing.T) {
+	viewtest.Need(t, "curl", "ping")
+	w, _, me := lab(t)
+	const ask = "curl -sS -m10 http://www.lab.test/addr; curl -sS -m10 http://10.77.0.1/addr; ping -q -c1 -W5 fd77::1 | grep -c ' 0% packet loss'; curl -sS -m5 http://192.0.2.1/"
+	r := w.UmrunFlags(t, "-n", "k="+me.Conf+kernelKey, "-n", "o=none,stack=kernel", "--route", "192.0.2.0/24=o", "--", "sh", "-c", ask).AsUser(w.Home()).Result()
+	if want := me.IP6.String() + "\n" + me.IP4.String() + "\n1\n"; r.Stdout != want || r.Status != 7 {
+		t.Errorf("want %q and curl's failure to connect, got %v", want, r)
+	}
+	w.NoStrays(t)
+}
