@@ -77,7 +77,7 @@ const skbOverhead = 512
 // EAFNOSUPPORT on a stack that cannot show its packets.
 func newAFPacket(m *Module, typ, proto int) (*afpacket, error) {
 	tap, ok := m.stack.(stacks.Tapper)
-	if !ok {
+	if s, some := m.stack.(stacks.Shower); !ok || some && !s.Shows(0) {
 		return nil, unix.EAFNOSUPPORT
 	}
 	if typ != unix.SOCK_RAW && typ != unix.SOCK_DGRAM {
@@ -128,7 +128,8 @@ func (a *afpacket) bind(sa []byte) error {
 		return unix.EINVAL
 	}
 	index := int(int32(native.Uint32(sa[4:])))
-	if _, ok := a.interfaceOf(index); index != 0 && !ok {
+	_, ok := a.interfaceOf(index)
+	if s, some := a.m.stack.(stacks.Shower); index != 0 && (!ok || some && !s.Shows(index)) {
 		return unix.ENODEV
 	}
 	a.mu.Lock()

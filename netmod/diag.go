@@ -166,6 +166,9 @@ func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 			d.RecvQ += n
 		}
 	}
+	if u, ok := b.ep.(stacks.Unlisted); ok && u.Unlisted() {
+		own = true // nobody else tells of it
+	}
 	d.RcvBuf, d.SndBuf = intOption(b.ep, unix.SOL_SOCKET, unix.SO_RCVBUF), intOption(b.ep, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	if v := option(b.ep, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); b.family == unix.AF_INET6 && len(v) >= 4 {
 		d.V6Only = native.Uint32(v) != 0

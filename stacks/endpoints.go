@@ -48,3 +48,9 @@ type Keeper interface {
 	// Held lists them, in no order.
 	Held() []Held
 }
+
+// An Unlisted is a socket that may be unknown to its stack's Lister.
+type Unlisted interface {
+	// Unlisted tells whether it is: what there is to tell of it is what its methods say.
+	Unlisted() bool
+}

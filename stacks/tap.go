@@ -40,3 +40,9 @@ type Tapper interface {
 	// interface has, ENETDOWN if it is down.
 	Inject(ifIndex int, proto uint16, p []byte, origin any) error
 }
+
+// A Shower is implemented by Tappers that do not show all of their interfaces.
+type Shower interface {
+	// Shows tells whether taps see an interface; with 0, whether they see any.
+	Shows(ifIndex int) bool
+}

@@ -42,9 +42,12 @@ func (s *Stack) own(a netip.Addr) (net int, ok bool) {
 // choose returns the network for what a socket sends to an address, alone or as a
 // datagram m. The mutex is held.
 func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
-	said, err := k.said(to.Addr(), m)
+	said, inView, err := k.said(to.Addr(), m)
 	if err != nil {
 		return 0, err
+	}
+	if inView {
+		return 0, nil // no rule is about what does not leave
 	}
 	if n, local := k.st.table.Local(to.Addr()); local && (said == anyNet || said == n) {
 		return n, nil
@@ -66,48 +69,76 @@ func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
 }
 
 // said returns the network that the socket, or the datagram, names by an interface or
-// an address of its own; anyNet if none.
-func (k *socket) said(to netip.Addr, m stacks.Message) (int, error) {
+// an address of its own; anyNet if none. inView: it is the loopback interface, and what
+// is sent does not leave the view.
+func (k *socket) said(to netip.Addr, m stacks.Message) (net int, inView bool, err error) {
+	zone, zoned := k.st.zoneOf(to)
 	if k.device != anyNet {
-		return k.device, nil
+		if n, _, ok := k.st.inner(m.IfIndex); m.IfIndex != 0 && (!ok || n != k.device) || zoned && zone != k.device {
+			return 0, false, unix.EINVAL
+		}
+		return k.device, k.onLoop, nil
 	}
+	group := to.Unmap().IsMulticast()
 	if m.IfIndex != 0 {
-		n, _, ok := k.st.inner(m.IfIndex)
-		if !ok {
-			return 0, unix.ENODEV
-		}
-		if m.IfIndex != loopback || to.IsLoopback() {
-			return n, nil
+		n, index, ok := k.st.inner(m.IfIndex)
+		switch {
+		case !ok:
+			return 0, false, unix.ENODEV
+		case index != loopback:
+			return n, false, nil
+		case group:
+			return 0, true, nil
 		}
 	}
-	if n, ok := k.st.zoneOf(to); ok {
-		return n, nil
+	if zoned && !k.st.isLoopZone(to) {
+		return zone, false, nil
+	}
+	if group && (m.Local.Unmap().IsLoopback() || !m.Local.IsValid() && k.bound.Addr().Unmap().IsLoopback()) {
+		return 0, true, nil // the source says by which interface
 	}
 	if m.Local.IsValid() && !m.Local.IsUnspecified() {
 		if n, ok := k.st.own(m.Local); ok {
-			return n, nil
+			return n, false, nil
 		}
-	}
-	if k.bindNet != anyNet {
-		return k.bindNet, nil
 	}
 	level := unix.IPPROTO_IPV6
 	if to.Unmap().Is4() {
 		level = unix.IPPROTO_IP
 	}
 	by := k.ucast
-	if to.Unmap().IsMulticast() {
+	if group {
 		by = k.mcast
 	}
-	if n, ok := by[level]; ok {
-		return n, nil
+	out, chosen := by[level]
+	switch {
+	case chosen && out.loop && group:
+		return 0, true, nil
+	case k.bindNet != anyNet:
+		return k.bindNet, false, nil
+	case chosen:
+		return out.net, false, nil
 	}
-	return anyNet, nil
+	return anyNet, false, nil
+}
+
+// An outgoing is the interface that a socket has chosen for datagrams.
+type outgoing struct {
+	net  int
+	loop bool // it is the loopback interface
 }
 
 // bindNets returns the networks on which bind(2) to an address gives an endpoint; the
 // first is the one that names and errors are asked of. The mutex is held.
 func (k *socket) bindNets(a netip.Addr) ([]int, error) {
+	if zone, ok := k.st.zoneOf(a); ok && !k.st.isLoopZone(a) {
+		switch {
+		case a.IsMulticast() && k.device == anyNet && (k.who == anyNet || k.who == zone):
+			return []int{zone}, nil
+		case !a.IsMulticast() && k.device != anyNet && k.device != zone:
+			return nil, unix.EADDRNOTAVAIL
+		}
+	}
 	if a.IsUnspecified() || a.Unmap().IsUnspecified() || a.Unmap().IsMulticast() || a.Unmap() == broadcast4 {
 		return k.everywhere(), nil
 	}

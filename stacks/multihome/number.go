@@ -85,6 +85,9 @@ func (s *Stack) zoneOf(a netip.Addr) (net int, ok bool) {
 	return net, ok
 }
 
+// isLoopZone tells whether a scope names the loopback interface.
+func (s *Stack) isLoopZone(a netip.Addr) bool { return a.Zone() == strconv.Itoa(loopback) }
+
 // inward makes the scope of an address that of a network; one that is not of this
 // network stays a number that the network does not have.
 func (s *Stack) inward(net int, a netip.AddrPort) netip.AddrPort {

@@ -215,7 +215,7 @@ func (k *socket) setDevice(net, level, name int, v []byte) error {
 		if err := main.ep.SetOption(level, name, v); err != nil {
 			return err
 		}
-		k.device = anyNet
+		k.device, k.onLoop = anyNet, false
 		k.opts = slices.DeleteFunc(k.opts, func(o optionSet) bool {
 			_, special := interfaceOptions[optionKey{o.level, o.name}]
 			return special && o.level == unix.SOL_SOCKET
@@ -223,7 +223,7 @@ func (k *socket) setDevice(net, level, name int, v []byte) error {
 		return nil
 	case k.device != anyNet && net != k.device:
 		return unix.EPERM // once for an ordinary user, net/core/sock.c:sock_bindtoindex_locked
-	case k.who != anyNet && net != k.who && !k.isLoop(net, level, v):
+	case k.who != anyNet && net != k.who && !isLoop(net, v):
 		return unix.EPERM
 	case remote.IsValid() && net != main.net.n, k.bindNet != anyNet && net != k.bindNet:
 		return unix.EINVAL
@@ -243,20 +243,21 @@ func (k *socket) setDevice(net, level, name int, v []byte) error {
 		return err
 	}
 	k.use(e)
-	k.device = net
+	k.device, k.onLoop = net, isLoop(net, v)
 	k.opts = append(k.opts, optionSet{level, name, bytes.Clone(v), net})
 	return nil
 }
 
-// isLoop tells whether a value names the loopback interface.
-func (k *socket) isLoop(net, _ int, v []byte) bool {
+// isLoop tells whether the value of an option that is for a network alone an interface
+// names loopback.
+func isLoop(net int, v []byte) bool {
 	if net != 0 {
 		return false
 	}
 	if name, _, _ := bytes.Cut(v, []byte{0}); string(name) == "lo" {
 		return true
 	}
-	return len(v) >= 4 && native.Uint32(v) == loopback
+	return len(v) == 4 && native.Uint32(v) == loopback
 }
 
 // also returns the endpoint on a network, which joins the others if it is new. The
@@ -281,6 +282,7 @@ func (k *socket) setOutgoing(p purpose, net, level, name int, v []byte) error {
 	if p == sendsHosts {
 		by = &k.ucast
 	}
+	loop := net == 0 && k.namesLoop(level, name, v)
 	if net == anyNet {
 		if err := k.setAll(level, name, v); err != nil {
 			return err
@@ -296,12 +298,32 @@ func (k *socket) setOutgoing(p purpose, net, level, name int, v []byte) error {
 		return err
 	}
 	if *by == nil {
-		*by = make(map[int]int)
+		*by = make(map[int]outgoing)
 	}
-	(*by)[level] = net
+	(*by)[level] = outgoing{net, loop}
 	k.opts = slices.DeleteFunc(k.opts, func(o optionSet) bool { return o.level == level && o.name == name })
 	k.opts = append(k.opts, optionSet{level, name, bytes.Clone(v), net})
 	return nil
+}
+
+// namesLoop tells whether a value that names an interface of the first network, by its
+// index or its address, names loopback.
+func (k *socket) namesLoop(level, name int, v []byte) bool {
+	o := interfaceOptions[optionKey{level, name}]
+	order := binary.ByteOrder(native)
+	if o.big {
+		order = binary.BigEndian
+	}
+	if len(v) >= o.index+4 {
+		if i := order.Uint32(v[o.index:]); i != 0 {
+			return i == loopback
+		}
+	}
+	at := o.addr
+	if len(v) < 8 {
+		at = 0
+	}
+	return o.addr >= 0 && len(v) >= at+4 && netip.AddrFrom4([4]byte(v[at:])).IsLoopback()
 }
 
 // note keeps a membership for endpoints to come. The mutex is held.
@@ -356,12 +378,12 @@ func (k *socket) Option(level, name int, value []byte) (int, error) {
 		return k.ends[0].ep.Option(level, name, value)
 	}
 	e := k.ends[0]
-	net, ok := anyNet, false
+	out, ok := outgoing{}, false
 	switch o.purpose {
 	case sendsGroups:
-		net, ok = k.mcast[level]
+		out, ok = k.mcast[level]
 	case sendsHosts:
-		net, ok = k.ucast[level]
+		out, ok = k.ucast[level]
 	case asksOfGroups:
 		n, v, err := o.inward(k.st, value)
 		if err != nil {
@@ -381,7 +403,7 @@ func (k *socket) Option(level, name int, value []byte) (int, error) {
 		}
 		return size, err
 	}
-	if x := k.on(net); ok && x != nil {
+	if x := k.on(out.net); ok && x != nil {
 		e = x
 	}
 	n, err := e.ep.Option(level, name, value)

@@ -105,7 +105,9 @@ func (p *packet) dissolve() error {
 			}
 		}
 	}
-	if p.isEverywhere() {
+	local, _ := p.main.Load().ep.Names()
+	kept := p.typ == unix.SOCK_RAW && local.Addr().IsValid() && !local.Addr().IsUnspecified() // of the connection
+	if p.isEverywhere() && !kept {
 		p.spread()
 	}
 	return nil

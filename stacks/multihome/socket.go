@@ -24,14 +24,15 @@ type socket struct {
 
 	main atomic.Pointer[end] // names, options and errors are asked of it
 
-	mu      sync.Mutex     // guards what follows
-	ends    []*end         // the first is main
-	opts    []optionSet    // what was set, for endpoints that are still to come
-	device  int            // the network of SO_BINDTODEVICE
-	bound   netip.AddrPort // what bind(2) has said, with the port that it got
-	bindNet int            // the network of bound; anyNet: all of them
-	mcast   map[int]int    // the network of IP_MULTICAST_IF and its kin, by level
-	ucast   map[int]int    // of IP_UNICAST_IF
+	mu      sync.Mutex       // guards what follows
+	ends    []*end           // the first is main
+	opts    []optionSet      // what was set, for endpoints that are still to come
+	device  int              // the network of SO_BINDTODEVICE
+	onLoop  bool             // which is the loopback interface
+	bound   netip.AddrPort   // what bind(2) has said, with the port that it got
+	bindNet int              // the network of bound; anyNet: all of them
+	mcast   map[int]outgoing // of IP_MULTICAST_IF and its kin, by level
+	ucast   map[int]outgoing // of IP_UNICAST_IF
 	watches []*watch
 	owner   *uint32 // who made the socket, if it matters
 	closed  bool
@@ -178,7 +179,7 @@ func (k *socket) reach(net int) (e *end, isNew bool, err error) {
 		}
 		return nil, false, err
 	}
-	if local := k.port(); local.Port() != 0 {
+	if local := k.port(); local.Port() != 0 || k.typ == unix.SOCK_RAW && local.Addr().IsMulticast() {
 		err = e.ep.Bind(k.st.inward(net, local))
 		if errnoOf(err) == unix.EADDRINUSE && !k.bound.IsValid() {
 			err = nil // chosen by a stack, and taken in this one: it chooses another
@@ -221,7 +222,11 @@ func (k *socket) Bind(a netip.AddrPort) error {
 func (k *socket) bind(a netip.AddrPort) error {
 	main := k.main.Load()
 	local, remote := main.ep.Names()
-	if k.bound.IsValid() || remote.IsValid() || local.Port() != 0 && k.typ != unix.SOCK_RAW {
+	raw := k.typ == unix.SOCK_RAW // which may be bound again
+	if p, ok := main.ep.(stacks.Peered); raw && ok && p.Peer().IsValid() {
+		return main.ep.Bind(k.st.inward(main.net.n, a))
+	}
+	if !raw && (k.bound.IsValid() || remote.IsValid() || local.Port() != 0) {
 		return main.ep.Bind(k.st.inward(main.net.n, a)) // which says why not
 	}
 	nets, err := k.bindNets(a.Addr())
@@ -232,6 +237,9 @@ func (k *socket) bind(a netip.AddrPort) error {
 		err := k.bindOn(nets, a)
 		if err == nil {
 			return nil
+		}
+		if raw && k.bound.IsValid() {
+			return err // it stays what it was
 		}
 		k.reset()
 		if errnoOf(err) != unix.EADDRINUSE || a.Port() != 0 || len(nets) == 1 || try == portTries {
@@ -282,7 +290,7 @@ func (k *socket) bindOn(nets []int, a netip.AddrPort) error {
 		}
 	}
 	k.use(ends...)
-	k.bound = want
+	k.bound, k.bindNet = want, anyNet
 	if len(nets) == 1 {
 		k.bindNet = nets[0]
 	}
@@ -370,6 +378,12 @@ func (k *socket) SetOwner(uid uint32) {
 			o.SetOwner(uid)
 		}
 	}
+}
+
+// Unlisted tells whether the network of the socket lists none.
+func (k *socket) Unlisted() bool {
+	_, listed := k.main.Load().net.stack.(stacks.Lister)
+	return !listed
 }
 
 // Poll returns what holds of any endpoint; only the main one is asked for room.

@@ -41,6 +41,7 @@ var (
 	_ stacks.Counter    = (*Stack)(nil)
 	_ stacks.Lister     = (*Stack)(nil)
 	_ stacks.Tapper     = (*Stack)(nil)
+	_ stacks.Shower     = (*Stack)(nil)
 	_ stacks.Notifier   = (*Stack)(nil)
 	_ stacks.Lingerer   = (*Stack)(nil)
 )
@@ -161,6 +162,19 @@ func (s *Stack) Tap(f func(*stacks.Frame)) (stop func()) {
 			stop()
 		}
 	}
+}
+
+// Shows tells whether the network of an interface shows what passes it.
+func (s *Stack) Shows(ifIndex int) bool {
+	for _, n := range s.nets {
+		if _, ok := n.stack.(stacks.Tapper); !ok {
+			continue
+		}
+		if net, _, ok := s.inner(ifIndex); ifIndex == 0 || ok && net == n.n {
+			return true
+		}
+	}
+	return false
 }
 
 // Notify tells of changes of any network.

@@ -106,9 +106,9 @@ func TestIntegrationSeveral(t *testing.T) {
 			t.Run("listener", func(t *testing.T) {
 				viewtest.Need(t, "python3")
 				const script = `
-import socket
+import socket, subprocess
 l = socket.create_server(("", 8099), family=socket.AF_INET6, dualstack_ipv6=True)
-print(l.getsockname()[1], flush=True)
+print(l.getsockname()[1], subprocess.run(["ss", "-Htln"], capture_output=True, text=True).stdout.count(":8099"), flush=True)
 for i in range(3):
     c, a = l.accept()
     c.sendall(("%s to %s\n" % (a[0], c.getsockname()[0])).encode())
@@ -117,7 +117,7 @@ for i in range(3):
 				u := w.UmrunFlags(t, append(specs[:4:4], "--", "/usr/bin/python3", "-c", script)...).AsUser(w.Home())
 				start(t, u)
 				viewtest.Eventually(t, 20*time.Second, func() error {
-					if u.Output() != "8099\n" {
+					if u.Output() != "8099 1\n" {
 						return fmt.Errorf("it says %q, %q", u.Output(), u.Errors())
 					}
 					return nil

@@ -103,10 +103,26 @@ func TestIntegrationTranscriptsKernel(t *testing.T) {
 	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines)
 }
 
-// transcribe runs programs, under umrun with keys added to the network.
-func transcribe(t *testing.T, keys string, differences []difference, lines []string) {
+// severalTranscripts are those that make test runs with a second network: what chooses
+// networks, and what endpoints on two of them could do otherwise. make conform runs all.
+var severalTranscripts = []string{
+	"connect outcomes", "connect bound", "bind tcp", "bind udp", "listen dual", "udp unconnected 4", "udp local 6",
+	"ping", "options sockets", "scope udp",
+}
+
+// TestIntegrationTranscriptsSeveral is TestIntegrationTranscripts beside another network.
+func TestIntegrationTranscriptsSeveral(t *testing.T) {
+	lines := severalTranscripts
+	if os.Getenv("LAB_CONFORM") != "" || os.Getenv("LAB_CASE") != "" {
+		lines = slices.Concat(transcripts, capable, privileged)
+	}
+	transcribe(t, "", differences, lines, "-n", "other=none")
+}
+
+// transcribe runs programs, under umrun with keys added to the network, and flags.
+func transcribe(t *testing.T, keys string, differences []difference, lines []string, flags ...string) {
 	viewtest.Need(t, "gcc")
-	x := &transcriber{w: viewtest.New(t), keys: keys, differences: differences, met: map[int]bool{}, only: os.Getenv("LAB_CASE"), seen: map[string]string{}, used: map[int]bool{}}
+	x := &transcriber{w: viewtest.New(t), keys: keys, flags: flags, differences: differences, met: map[int]bool{}, only: os.Getenv("LAB_CASE"), seen: map[string]string{}, used: map[int]bool{}}
 	if keys != "" {
 		x.apart = kernelApart
 	}
@@ -143,6 +159,8 @@ func transcribe(t *testing.T, keys string, differences []difference, lines []str
 	stack := ""
 	if keys != "" {
 		stack = " with stack=kernel"
+	} else if len(flags) > 0 {
+		stack = " with " + strings.Join(flags, " ")
 	}
 	fmt.Printf("conformance: %d cases%s, %d with listed differences, %d failed\n", len(x.seen), stack, x.differ, x.failed)
 }
@@ -158,6 +176,7 @@ type transcriber struct {
 	only   string // LAB_CASE
 
 	keys        string // of the network, beside the file
+	flags       []string
 	differences []difference
 	apart       []difference // cases that are not compared
 	met         map[int]bool // of these, those that do differ
@@ -206,7 +225,7 @@ func (x *transcriber) run(t *testing.T, line string) {
 	}
 	defer c.Stop()
 	client := x.w.Peers[0].Client(t)
-	u := x.w.Umrun(t, client.Conf+x.keys, words...)
+	u := x.w.UmrunFlags(t, slices.Concat([]string{"-n", client.Conf + x.keys}, x.flags, []string{"--"}, words)...).AsUser(x.w.Home())
 	u.Env = append(u.Env, labEnv(client.IP4.String(), client.IP6.String())...)
 	if err := u.Start(); err != nil {
 		t.Fatal(err)
