@@ -91,7 +91,9 @@ func (g *Gate) build(p *Peer) error {
 			"addr add 192.0.2.66/30 dev gate0", "addr add 2001:db8:64::2/64 dev gate0 nodad", "link set gate0 up"),
 		g.ip("addr add 192.0.2.65/30 dev gate0", "addr add 2001:db8:64::1/64 dev gate0 nodad", "link set gate0 up"),
 		p.ip("link add gate1 type veth peer name gate1 netns "+g.Path(),
-			"addr add 192.0.2.69/30 dev gate1", "addr add 2001:db8:65::1/64 dev gate1 nodad", "link set gate1 up"),
+			"addr add 192.0.2.69/30 dev gate1", "addr add 2001:db8:65::1/64 dev gate1 nodad", "link set gate1 up",
+			// Servers on the unspecified address answer from where they are asked.
+			"route add 192.0.2.70/32 dev gate1 src 10.77.0.1", "-6 route add 2001:db8:65::2/128 dev gate1 src fd77::1"),
 		g.ip("addr add 192.0.2.70/30 dev gate1", "addr add 2001:db8:65::2/64 dev gate1 nodad", "link set gate1 up",
 			"route add 10.0.0.0/8 via 192.0.2.69", "-6 route add fd00::/8 via 2001:db8:65::1"),
 		g.WriteFile("/etc/resolv.conf", "nameserver 10.77.0.1\nsearch corp.lab.test\n"),
@@ -112,7 +114,7 @@ func (g *Gate) build(p *Peer) error {
 				}
 			}
 		case unix.IPPROTO_UDP:
-			return f.dst.Port() >= 1024 // ports of associations
+			return f.dst.Port() != PortDNS // else a port of an association
 		}
 		return f.unreachable()
 	})

@@ -403,9 +403,6 @@ func overProxy(x gateway) uplink {
 			gaps[name] = udp
 		}
 	}
-	if x.can["udp"] {
-		gaps["iperf3-udp"] = "the first datagram of iperf3 gets no answer through dante; why is not known"
-	}
 	if !x.can["refused"] {
 		gaps["node-refused"] = "the proxy does not say why it cannot connect"
 	}
