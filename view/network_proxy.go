@@ -111,12 +111,15 @@ func (t *proxyNetwork) parseTarget() error {
 
 // readSSH reads what OpenSSH's files say of the server.
 func (t *proxyNetwork) readSSH() error {
-	me, err := user.Current()
-	if err != nil {
-		return fmt.Errorf("who runs this: %w", err)
+	// As ssh(1) does; containers have users without an account.
+	home, name := os.Getenv("HOME"), os.Getenv("USER")
+	if me, err := user.Current(); err == nil {
+		home, name = me.HomeDir, me.Username
 	}
-	err = proxy.ReadSSHConfig(&t.conf, me.HomeDir, me.Username, os.Getenv,
-		filepath.Join(me.HomeDir, ".ssh", "config"), "/etc/ssh/ssh_config")
+	err := proxy.ReadSSHConfig(&t.conf, home, name, os.Getenv, filepath.Join(home, ".ssh", "config"), "/etc/ssh/ssh_config")
+	if err == nil && t.conf.User == "" {
+		err = fmt.Errorf("this user has no name: write ssh:USER@%s", t.Target)
+	}
 	if err != nil {
 		return badConfig("-n %s: %w", t.Spec, bare(err))
 	}
