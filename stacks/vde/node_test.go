@@ -99,27 +99,24 @@ func TestNodePlugs(t *testing.T) {
 	})
 }
 
-// TestNodeCrowd: more plugs at once than a listener's queue holds.
+// TestNodeCrowd: more plugs at once than a listener's queue holds come, and go. (Debian's
+// vde_switch may exit over it: "remove_fd: Couldn't find descriptor".)
 func TestNodeCrowd(t *testing.T) {
-	dir, _ := startSwitch(t, "-n", "128")
-	for _, url := range []string{"vde://" + dir, "vde://" + filepath.Join(t.TempDir(), "node")} {
-		if !strings.Contains(url, dir) {
-			plug(t, strings.Replace(url, "vde", "switch", 1))
-		}
-		errs := make(chan error, 60)
-		for range cap(errs) {
-			go func() {
-				l, err := vde.OpenFrames(context.Background(), parse(t, url), vde.Options{})
-				if err == nil {
-					defer l.Close()
-				}
-				errs <- err
-			}()
-		}
-		for range cap(errs) {
-			if err := <-errs; err != nil {
-				t.Errorf("%s: %v", url, err)
+	dir := filepath.Join(t.TempDir(), "node")
+	plug(t, "switch://"+dir)
+	errs := make(chan error, 60) // one of each
+	for range cap(errs) {
+		go func() {
+			l, err := vde.OpenFrames(context.Background(), &vde.URL{Scheme: "vde", Arg: dir}, vde.Options{})
+			if err == nil {
+				err = l.Close()
 			}
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
 		}
 	}
 }
