@@ -78,8 +78,14 @@ const (
 // SIGTERM.
 const endGrace = 500 * time.Millisecond
 
-// pipeSize is what is asked for the pipe to the command, bytes.
-const pipeSize = 256 << 10
+// pipeSize is what is asked for the pipe from the command, bytes. That to it holds one
+// page, which is written in whole frames and at once or not at all (pipe(7), PIPE_BUF):
+// whoever reads a page at a time never sees half a frame. vde_plug loses its step where
+// a read ends within a length.
+const (
+	pipeSize = 256 << 10
+	pipePage = 4096
+)
 
 func checkCmd(u *URL) error {
 	words, err := splitCommand(u.Arg)
@@ -133,9 +139,9 @@ func (c *command) start() (_ *process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []*os.File{in, out} {
-		if rc, err := f.SyscallConn(); err == nil { // best effort: a small pipe works too
-			rc.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	for f, size := range map[*os.File]int{in: pipeSize, out: pipePage} {
+		if rc, err := f.SyscallConn(); err == nil { // best effort: a pipe of any size works
+			rc.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size) })
 		}
 	}
 	pidfd := -1
@@ -316,15 +322,22 @@ func (c *command) Write(bufs [][]byte) (int, error) {
 	p.wmu.Lock()
 	defer p.wmu.Unlock()
 	p.buf = p.buf[:0]
-	for _, f := range bufs {
+	for i, f := range bufs {
 		if len(f) <= maxFrame {
 			p.buf = appendFrame(p.buf, f)
 		}
+		if i+1 < len(bufs) && len(p.buf)+lengthLen+len(bufs[i+1]) <= pipePage {
+			continue
+		}
+		if _, err := p.out.Write(p.buf); err != nil {
+			if c.life.Err() != nil {
+				return i, net.ErrClosed
+			}
+			break // run sees the end
+		}
+		p.buf = p.buf[:0]
 	}
-	if _, err := p.out.Write(p.buf); err != nil && c.life.Err() != nil {
-		return 0, net.ErrClosed
-	}
-	return len(bufs), nil // run sees the end
+	return len(bufs), nil
 }
 
 // Close implements [stacks.Link]. The command is ended, and waited for.
