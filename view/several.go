@@ -42,8 +42,11 @@ func (p *Plan) planRules() error {
 		rules = append(rules, rs...)
 	}
 	var networks []route.Network
-	for _, d := range p.Networks {
+	for i, d := range p.Networks {
 		n := route.Network{Name: d.Name, Prefixes: d.prefixes()}
+		if proxy, ok := p.nets[i].(*proxyNetwork); ok {
+			n.Alone = proxy.conf.Names.Ranges()
+		}
 		for _, a := range d.Addresses {
 			if p, err := netip.ParsePrefix(a); err == nil {
 				n.Addrs = append(n.Addrs, p.Addr())

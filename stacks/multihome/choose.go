@@ -40,8 +40,18 @@ func (s *Stack) own(a netip.Addr) (net int, ok bool) {
 }
 
 // choose returns the network for what a socket sends to an address, alone or as a
-// datagram m. The mutex is held.
+// datagram m. The mutex is held. An address that means something on another network
+// only is unreachable: whatever the rules say, it would lead to a stranger.
 func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
+	n, err := k.prefer(to, m)
+	if only, alone := k.st.table.Alone(to.Addr()); err == nil && alone && only != n {
+		return 0, unix.ENETUNREACH
+	}
+	return n, err
+}
+
+// prefer is choose by rules, and by what the socket names.
+func (k *socket) prefer(to netip.AddrPort, m stacks.Message) (int, error) {
 	said, inView, err := k.said(to.Addr(), m)
 	if err != nil {
 		return 0, err

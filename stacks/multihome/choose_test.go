@@ -783,3 +783,53 @@ func TestRaw(t *testing.T) {
 		t.Errorf("from %s", m.Peer)
 	}
 }
+
+// TestAlone: what means something on one network only is sent to no other, whatever
+// rules or the program say.
+func TestAlone(t *testing.T) {
+	a := newSide(t, "a0", []string{"10.1.0.1/24", "fd01::1/64"}, []string{"10.1.0.2/24", "fd01::2/64"}, everywhere+"/32")
+	b := newSide(t, "b0", []string{"10.2.0.1/24", "fd02::1/64"}, []string{"10.2.0.2/24", "fd02::2/64"}, everywhere+"/32")
+	rs, err := route.Parse("exe=client=b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := route.Parse(":1001=b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := route.New(append(rs, more...), []route.Network{
+		{Name: "a", Alone: []netip.Prefix{netip.MustParsePrefix(everywhere + "/32")}}, {Name: "b"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{st: multihome.New(table, a.near, b.near), table: table, a: a, b: b}
+	w.serve(t, 1000)
+	w.serve(t, 1001)
+	s := tcp(t, w.st, unix.AF_INET)
+	if err := connect(t, s, to(everywhere, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, s); got != "a" {
+		t.Errorf("served by %q", got)
+	}
+	ruled, err := w.st.SocketFor(stacks.Caller{Exe: func() (string, error) { return "/bin/client", nil }}, unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ruled.Close()
+	bound := udp(t, w.st, unix.AF_INET)
+	if err := bound.Bind(to("10.2.0.1", 0)); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"by a rule about the program": connect(t, ruled.(stacks.StreamSocket), to(everywhere, 1000)),
+		"by a rule about the port":    connect(t, tcp(t, w.st, unix.AF_INET), to(everywhere, 1001)),
+		"from another's address":      bound.SendMsg([]byte("x"), stacks.Message{Peer: to(everywhere, 1000), TTL: -1, TOS: -1}),
+		"by another's interface":      udp(t, w.st, unix.AF_INET).SendMsg([]byte("x"), stacks.Message{Peer: to(everywhere, 1000), IfIndex: 3, TTL: -1, TOS: -1}),
+	} {
+		if !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("%s: %v, want ENETUNREACH", name, err)
+		}
+	}
+}

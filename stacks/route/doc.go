@@ -35,6 +35,10 @@
 // down keeps what is its. Only the addresses behind names change, see below, and what
 // a program of the view itself does with its routes.
 //
+// Past all rules, some addresses mean something on one network only: those that stand
+// for names which a proxy resolves ([Table.Alone]). A rule that sends them elsewhere
+// makes them unreachable; no other network sees them.
+//
 // # Names and addresses
 //
 // Programs connect to addresses, so a domain rule holds for the addresses that were

@@ -24,6 +24,10 @@ type Network struct {
 	Name     string
 	Prefixes []netip.Prefix
 	Addrs    []netip.Addr
+
+	// Alone are addresses that mean something on this network only, as those that
+	// stand for names which a proxy resolves. No other is ever sent them.
+	Alone []netip.Prefix
 }
 
 // A Table says which network, by its number, serves a socket. It is safe for
@@ -37,6 +41,7 @@ type Table struct {
 	all4     int // the rules for 0.0.0.0/0 and ::/0; -1: none
 	all6     int
 
+	alone bart.Table[int]                 // what only one network may be sent
 	addrs map[netip.Addr]int              // of the view itself, by network
 	own   atomic.Pointer[bart.Table[int]] // what networks are configured with
 	ownMu sync.Mutex                      // one change at a time
@@ -116,6 +121,9 @@ func New(rules []Rule, networks []Network) (*Table, error) {
 	for i, n := range slices.Backward(networks) {
 		for _, a := range n.Addrs {
 			t.addrs[a.Unmap().WithZone("")] = i
+		}
+		for _, p := range n.Alone {
+			t.alone.Insert(p.Masked(), i)
 		}
 		t.owned[i] = make(map[netip.Prefix]bool)
 		for _, p := range n.Prefixes {
@@ -201,6 +209,11 @@ func (t *Table) Exe(file string) (network int, ok bool) {
 func (t *Table) UID(uid uint32) (network int, ok bool) {
 	network, ok = t.uids[uid]
 	return network, ok
+}
+
+// Alone returns the one network that may be sent an address; ok is false if any may.
+func (t *Table) Alone(a netip.Addr) (network int, ok bool) {
+	return t.alone.Lookup(a.Unmap().WithZone(""))
 }
 
 // Dest returns the network for a destination. ruled says that a rule has chosen it,
