@@ -87,7 +87,15 @@ func refuseFamily(a intercept.Arg) intercept.Rules {
 
 // handleKernelSocket answers socket(2).
 func (m *Module) handleKernelSocket(c *intercept.Call) intercept.Action {
+	m.active()
 	return m.kernelSocket(c, int(int32(c.Args[0])), int(int32(c.Args[1])), int(int32(c.Args[2])))
+}
+
+// active says that the program does something with the network.
+func (m *Module) active() {
+	if m.conf.Active != nil {
+		m.conf.Active()
+	}
 }
 
 // kernelSocket installs a socket of the stack's namespace.

@@ -50,6 +50,10 @@ const (
 type procs struct {
 	asleep atomic.Bool
 	wake   chan struct{}
+
+	// deaf says that data moves of which active is not told, as on a kernel stack,
+	// where only new sockets and connections are seen: then they sleep with all.
+	deaf atomic.Bool
 }
 
 // startProcs begins to look after the processors. What the user says in GOMAXPROCS
@@ -80,6 +84,10 @@ func (p *procs) follow(log *slog.Logger) {
 		if idle >= procsIdle {
 			idle = 0
 			t.Stop()
+			if c.narrow && p.deaf.Load() {
+				c.narrow, c.light = false, 0
+				runtime.SetDefaultGOMAXPROCS()
+			}
 			p.asleep.Store(true)
 			<-p.wake
 			t.Reset(procsTick)

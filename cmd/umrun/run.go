@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
@@ -42,7 +43,8 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	conf.Pending = func(bytes, _ int) {
 		log.Warn(fmt.Sprintf("the program has ended, %d bytes of it are still on their way: waiting up to a minute, Ctrl-C gives them up", bytes))
 	}
-	conf.Active = startProcs(log).active
+	procs := startProcs(log)
+	conf.Active = procs.active
 	meter, closeMeter, err := openMeter(f.traps)
 	if err != nil {
 		return err
@@ -55,6 +57,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	if f.dryRun {
 		return printPlan(os.Stdout, plan)
 	}
+	procs.deaf.Store(slices.ContainsFunc(plan.Networks, func(n view.PlanNetwork) bool { return n.Stack == "kernel" }))
 	v, err := plan.Start(starting)
 	if sig := relay.ended(); sig != 0 && err != nil {
 		return exitStatus(128 + int(sig)) // given up by the user, not failed

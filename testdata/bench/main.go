@@ -52,7 +52,6 @@ type options struct {
 	deadline time.Duration
 	quick    bool
 	strict   bool
-	perf     string
 }
 
 // floor is what umrun must reach of native in the rows that have a target; and

@@ -38,12 +38,11 @@ const stepTime = 20 * time.Second
 // A world is what the measurements run in. All of it ends with close, and the
 // processes also with this one.
 type world struct {
-	u, p, n  *namespace
-	conf     string // of umrun
-	wgN      int    // process of the native wireguard-go
-	dir      string
-	undo     []func()
-	umrunKey *ecdh.PrivateKey
+	u, p, n *namespace
+	conf    string // of umrun
+	wgN     int    // process of the native wireguard-go
+	dir     string
+	undo    []func()
 }
 
 // newWorld makes it; on error nothing is left.
