@@ -63,7 +63,7 @@ test: deps-test build
 	@status=0; $(MAKE) --no-print-directory check || status=1; \
 	export UMRUN_BIN=$(CURDIR)/bin/umrun; \
 	test "$$(id -u)" != 0 || export UMRUN_TEST_FULL=1; \
-	$(GO) test -json -race -shuffle=on -count=1 -p 1 -timeout 20m ./... | \
+	$(GO) test -json -race -shuffle=on -count=1 -p 1 -timeout 40m ./... | \
 		$(GO) run ./testdata/testsum -allowed testdata/allowed-skips.txt || status=1; \
 	exit $$status
 
