@@ -104,7 +104,7 @@ func overDevice(kind, stack string) uplink {
 }
 
 // linkLocal is why go-addrs prints more on Ethernet.
-const linkLocal = "an Ethernet interface has a link-local address besides"
+const linkLocal = "there is a link-local address beside those that are asked for"
 
 // overVDE is a view on a vde_switch, into which vde_plug has plugged a TAP on a bridge
 // to the peer.
@@ -121,14 +121,19 @@ func overVDE(stack string) uplink {
 	}}
 }
 
+// othersToo is why go-addrs prints more where the interfaces are not the view's alone.
+const othersToo = "the namespace has other interfaces besides"
+
 // ofHost is the network of the host, which has the native tunnel.
-var ofHost = uplink{link: "host", stack: "the host's", open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+var ofHost = uplink{link: "host", stack: "the host's", gaps: map[string]string{"go-addrs": othersToo}, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
 	n := nativeNS(t, p)
 	return func(testing.TB) way { return view(p, n, "host", nativeIP4, nativeIP6) }
 }}
 
 // ofNamespace is a namespace that has the native tunnel, which only root may enter.
-var ofNamespace = uplink{link: "netns", stack: "the namespace's", open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
+var ofNamespace = uplink{link: "netns", stack: "the namespace's", gaps: map[string]string{
+	"go-addrs": othersToo, "chromium": "Chromium has no sandbox as root, and only root may enter the namespace",
+}, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
 	n := nativeNS(t, p)
 	// Names are asked as programs of the namespace do, of whom resolv.conf names.
 	if err := p.World().Host.WriteFile("/etc/resolv.conf", "nameserver 10.77.0.1\nnameserver fd77::1\nsearch corp.lab.test\n"); err != nil {
