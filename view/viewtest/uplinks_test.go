@@ -93,7 +93,7 @@ func overNAT(stack string) uplink {
 func overDevice(kind, stack string) uplink {
 	var gaps map[string]string
 	if kind == "tap" {
-		gaps = map[string]string{"go-addrs": "there is a link-local address beside those that are asked for"}
+		gaps = map[string]string{"go-addrs": linkLocal}
 	}
 	return uplink{link: kind, stack: stack, gaps: gaps, open: func(t testing.TB, p *viewtest.Peer) func(testing.TB) way {
 		n := p.Device(t, kind)
