@@ -7,12 +7,12 @@ package view
 import (
 	"context"
 	"net/netip"
-	"strings"
+	"slices"
 	"sync"
-
-	"golang.org/x/net/dns/dnsmessage"
+	"time"
 
 	"umrun/netmod"
+	"umrun/netmod/dns"
 )
 
 // namesMax bounds what is remembered; then it begins anew.
@@ -40,42 +40,24 @@ func (r named) Answer(ctx context.Context, query []byte, tcp bool) []byte {
 	return reply
 }
 
-// learn reads the addresses of an answer.
+// learn remembers the addresses of an answer.
 func (n *naming) learn(reply []byte) {
-	var p dnsmessage.Parser
-	if _, err := p.Start(reply); err != nil {
+	name, ok := dns.Asked(reply)
+	if !ok {
 		return
 	}
-	q, err := p.Question()
-	if err != nil || p.SkipAllQuestions() != nil {
-		return
-	}
-	name := strings.TrimSuffix(strings.ToLower(q.Name.String()), ".")
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.names) > namesMax || n.names == nil {
-		n.names = make(map[netip.Addr]string)
-	}
-	for {
-		h, err := p.AnswerHeader()
-		if err != nil {
-			return
+	dns.Addresses(name, reply, func(names []string, a netip.Addr, _ time.Duration) {
+		name, chain, owner := name, names[:len(names)-1], names[len(names)-1]
+		if !slices.Contains(chain, owner) { // told beside the answer, as of a mail server
+			name = owner
 		}
-		switch h.Type {
-		case dnsmessage.TypeA:
-			if a, err := p.AResource(); err == nil {
-				n.names[netip.AddrFrom4(a.A)] = name
-			}
-		case dnsmessage.TypeAAAA:
-			if a, err := p.AAAAResource(); err == nil {
-				n.names[netip.AddrFrom16(a.AAAA)] = name
-			}
-		default:
-			if p.SkipAnswer() != nil {
-				return
-			}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if len(n.names) > namesMax || n.names == nil {
+			n.names = make(map[netip.Addr]string)
 		}
-	}
+		n.names[a] = name
+	})
 }
 
 // name returns the name of an address, "" if it was not asked for.

@@ -45,7 +45,7 @@ func (p *Plan) newKernelStack(i int, links []stacks.LinkConfig) (stacks.Stack, e
 }
 
 // serveNames answers where programs ask.
-func (k *kernelStack) serveNames(at []netip.AddrPort, r dns.Answerer) error {
+func (k *kernelStack) serveNames(at []netip.AddrPort, r dns.Resolver) error {
 	k.names = dns.NewServer(r)
 	for _, a := range at {
 		udp, tcp, err := k.ListenNames(a)

@@ -14,12 +14,6 @@ import (
 	"time"
 )
 
-// An Answerer answers queries, as [Stub] does.
-type Answerer interface {
-	// Answer returns the reply to a query, or nil for none; see [Stub.Answer].
-	Answer(ctx context.Context, query []byte, tcp bool) []byte
-}
-
 // Bounds of a server.
 const (
 	serveQueries = 256              // datagrams under way at once; more are dropped, and asked again
@@ -31,7 +25,7 @@ const (
 // A Server answers the queries that come to its sockets. It has a goroutine for each
 // socket, each connection and each query under way.
 type Server struct {
-	answer Answerer
+	answer Resolver
 	ctx    context.Context // alive until Close
 	cancel context.CancelFunc
 	slots  chan struct{} // cap: serveQueries
@@ -43,7 +37,7 @@ type Server struct {
 }
 
 // NewServer makes a server without sockets. Close ends it.
-func NewServer(a Answerer) *Server {
+func NewServer(a Resolver) *Server {
 	s := &Server{answer: a, slots: make(chan struct{}, serveQueries), open: make(map[io.Closer]struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s

@@ -144,7 +144,7 @@ func TestLearnAliases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.learn("www.corp.example", b)
+	Addresses("www.corp.example", b, s.Learn)
 	want := []string{
 		"192.0.2.9 www.corp.example,x.cdn.example,y.cdn.example,y.cdn.example",
 		"2001:db8::9 www.corp.example,x.cdn.example,y.cdn.example,mail.corp.example",
@@ -171,6 +171,6 @@ func FuzzLearn(f *testing.F) {
 				t.Errorf("learned %v of %v", a, names)
 			}
 		}}
-		s.learn("x", reply)
+		Addresses("x", reply, s.Learn)
 	})
 }
