@@ -74,7 +74,7 @@ func (m *Module) directory(tree, rest string, entries []Entry, flags uint64) (in
 	}
 	if m.private == "" {
 		var err error
-		if m.private, err = makePrivate(); err != nil {
+		if m.private, m.lock, err = makePrivate(); err != nil {
 			m.log.Error("make a directory for generated files", "err", err)
 			return -1, unix.EACCES
 		}
@@ -86,19 +86,6 @@ func (m *Module) directory(tree, rest string, entries []Entry, flags uint64) (in
 	}
 	const kept = unix.O_NONBLOCK
 	return unix.Open(dir, int(flags&kept)|unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-}
-
-// makePrivate makes the directory of directories, in memory if the machine has a place.
-func makePrivate() (string, error) {
-	place := "/dev/shm"
-	if unix.Access(place, unix.W_OK|unix.X_OK) != nil {
-		place = ""
-	}
-	dir, err := os.MkdirTemp(place, "umrun-files-")
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	return dir, err
 }
 
 // treeName names the directory of a tree.

@@ -5,6 +5,7 @@
 package fsmod
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -54,8 +55,9 @@ type Module struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	private string // the directory of directories; "": not made yet. Guarded by mu
-	closed  bool   // guarded by mu
+	private string   // the directory of directories; "": not made yet. Guarded by mu
+	lock    *os.File // of private, see makePrivate. Guarded by mu
+	closed  bool     // guarded by mu
 }
 
 // New makes a module. Close ends it.
@@ -100,7 +102,7 @@ func (m *Module) Close() error {
 	}
 	dir := m.private
 	m.private = ""
-	return os.RemoveAll(dir)
+	return errors.Join(os.RemoveAll(dir), m.lock.Close())
 }
 
 // has reports whether the last name of path occurs in a tree.
