@@ -20,17 +20,22 @@
 // resolv.conf, and finds the program; a [Plan] can be printed and holds no
 // secrets that show. [Plan.Start] then does, in this order:
 //
-//	link      WireGuard, NAT: opened, with the first handshakes under way
-//	stack     a netstack on it, with the addresses and routes of the plan
+//	link      WireGuard, NAT, a proxy, VDE, a TAP or TUN: opened, with the first
+//	          handshakes under way; of each network
+//	stack     a netstack on it, or the kernel's in a private namespace, with the
+//	          addresses and routes of the plan; several are joined by multihome
 //	wait      until the link is up, and the network has told its configuration
 //	          where it is to do so, at most Config.Wait
 //	module    netmod: socket calls -> stack; the DNS stub, which asks through
-//	          the stack; the rules for doors to the host's daemons
+//	          the stack; the rules for doors to the host's daemons. fsmod, with a
+//	          userspace stack: /proc/net and /sys/class/net. observe: captures, flows
 //	program   intercept: forked, filtered, executed
 //
 // [View.Wait] waits for the program, ends what it left behind, and waits until
-// what it wrote was acknowledged. [View.Close] takes all down in reverse. Nothing
-// of a view is outside of the processes: no interface, namespace or file.
+// what it wrote was acknowledged. [View.Close] takes all down in reverse. What of a view
+// is outside of umrun's own process goes with it: a helper that holds the private
+// namespace of a kernel stack, a device that it has made, the socket of a VDE plug, and a
+// directory of fsmod's, which the next view removes if umrun was killed.
 //
 // # Networks that tell
 //

@@ -23,8 +23,8 @@
 //
 // # Who
 //
-// Whose a packet is, [Config.Owner] says, asked once for each flow and once more until
-// it knows. It is told in the comment of the first packet of a flow in each file, and
+// Whose a packet is, [Config.Owner] says, asked at the first packets of a flow until it
+// knows, five times at most. It is told in the comment of the first packet of a flow in each file, and
 // in every line of a flow. A process is named as it was when it made the socket.
 //
 // # Flows
