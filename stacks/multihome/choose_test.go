@@ -620,6 +620,24 @@ func TestDevice(t *testing.T) {
 	if err := p.SendMsg([]byte("x"), stacks.Message{Peer: to(everywhere, 1000), IfIndex: 9, TTL: -1, TOS: -1}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("IP_PKTINFO without such an interface: %v", err)
 	}
+	// Nor does a group open the socket to another network.
+	g := udp(t, w.st, unix.AF_INET)
+	if err := g.SetOption(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("b0\x00")); err != nil {
+		t.Fatal(err)
+	}
+	send(t, g, "x", to(everywhere, 1000))
+	if got, _ := recv(t, g); got != "b:x" {
+		t.Errorf("SO_BINDTODEVICE: %q", got)
+	}
+	if err := g.SetOption(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, append(addr("239.1.2.3").AsSlice(), addr("10.1.0.1").AsSlice()...)); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a group of another network: %v", err)
+	}
+	if err := g.SetOption(unix.IPPROTO_IP, unix.IP_MULTICAST_IF, addr("10.1.0.1").AsSlice()); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("groups by another network: %v", err)
+	}
+	local, _ := g.Names()
+	send(t, udp(t, w.a.far, unix.AF_INET), "stray", to("10.1.0.1", local.Port()))
+	silent(t, g)
 }
 
 // TestGroups: a group is joined where the interface is, before and after bind.

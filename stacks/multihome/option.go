@@ -290,6 +290,9 @@ func (k *socket) setOutgoing(p purpose, net, level, name int, v []byte) error {
 		delete(*by, level)
 		return nil
 	}
+	if k.device != anyNet && net != k.device {
+		return unix.EINVAL
+	}
 	e, err := k.also(net)
 	if err != nil {
 		return err

@@ -170,7 +170,7 @@ func (k *socket) reach(net int) (e *end, isNew bool, err error) {
 	if e := k.on(net); e != nil {
 		return e, false, nil
 	}
-	if k.bindNet != anyNet && k.bindNet != net {
+	if k.bindNet != anyNet && k.bindNet != net || k.device != anyNet && k.device != net {
 		return nil, false, unix.ENETUNREACH
 	}
 	if e, err = k.open(net); err != nil {
