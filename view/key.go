@@ -16,41 +16,39 @@ import (
 	"umrun/stacks/impair"
 )
 
-// keys is every key of CLI.md. One that is not built is parsed and then refused, so
-// that no setting is ever taken and ignored.
+// keys is every key of CLI.md.
 var keys = map[string]struct {
 	value func(string) error // nil: the key takes no value
 	needs trait              // of the kind of network
-	built bool
 }{
-	"stack":         {oneOf("auto", "netstack", "kernel"), hasStack, true},
-	"mtu":           {inRange(68, 65535), hasLink, true}, // 68 is the least that IPv4 allows, RFC 791 §3.2
-	"cc":            {oneOf("reno", "cubic"), hasStack, true},
-	"rcvbuf":        {isSize, hasStack, true},
-	"sndbuf":        {isSize, hasStack, true},
-	"dns":           {isAddr, hasDNS, true},
-	"domain":        {notEmpty, hasDNS, true},
-	"host-loopback": {nil, isNAT, true},
-	"ip":            {isHost, hasConfig, true},
-	"gw":            {isGateway, hasConfig, true},
-	"mac":           {isMAC, hasEther, true},
-	"fqdn":          {isName, hasEther, true},
-	"dhcp":          {nil, hasEther, true},
-	"dhcp6":         {nil, hasEther, true},
-	"slaac":         {nil, hasEther, true},
-	"rd":            {nil, hasEther, true},
-	"auto":          {nil, hasEther, true},
-	"rate":          {parsed(impair.ParseRate), hasLink, true},
-	"delay":         {parsed(impair.ParseDelay), hasLink, true},
-	"jitter":        {parsed(impair.ParseDelay), hasLink, true},
-	"loss":          {parsed(impair.ParseLoss), hasLink, true},
-	"pcap":          {notEmpty, hasLink, true},
-	"auth":          {notEmpty, hasAuth, true},
+	"stack":         {oneOf("auto", "netstack", "kernel"), hasStack},
+	"mtu":           {inRange(68, 65535), hasLink}, // 68 is the least that IPv4 allows, RFC 791 §3.2
+	"cc":            {oneOf("reno", "cubic"), hasStack},
+	"rcvbuf":        {isSize, hasStack},
+	"sndbuf":        {isSize, hasStack},
+	"dns":           {isAddr, hasDNS},
+	"domain":        {notEmpty, hasDNS},
+	"host-loopback": {nil, isNAT},
+	"ip":            {isHost, hasConfig},
+	"gw":            {isGateway, hasConfig},
+	"mac":           {isMAC, hasEther},
+	"fqdn":          {isName, hasEther},
+	"dhcp":          {nil, hasEther},
+	"dhcp6":         {nil, hasEther},
+	"slaac":         {nil, hasEther},
+	"rd":            {nil, hasEther},
+	"auto":          {nil, hasEther},
+	"rate":          {parsed(impair.ParseRate), hasLink},
+	"delay":         {parsed(impair.ParseDelay), hasLink},
+	"jitter":        {parsed(impair.ParseDelay), hasLink},
+	"loss":          {parsed(impair.ParseLoss), hasLink},
+	"pcap":          {notEmpty, hasLink},
+	"auth":          {notEmpty, hasAuth},
 }
 
-// check says whether k exists, has the form it needs, and can be used with kind
-// today. What a profile stands for is not known yet, so all kinds are allowed.
-func (k Key) check(kind Kind) error {
+// check says whether k exists and has the form it needs. Whether it goes with the kind
+// of network is for [Network.supported]: what a profile stands for is not known yet.
+func (k Key) check() error {
 	def, ok := keys[k.Name]
 	switch {
 	case !ok:
@@ -74,10 +72,7 @@ func (n Network) supported() error {
 		return NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
 	}
 	for _, k := range n.Keys {
-		switch def := keys[k.Name]; {
-		case !def.built:
-			return NotBuilt(fmt.Sprintf("-n %s: the key %s", n.Spec, k.Name))
-		case kinds[n.Kind]&def.needs == 0:
+		if kinds[n.Kind]&keys[k.Name].needs == 0 {
 			return badConfig("-n %s: the key %s does not go with %s", n.Spec, k.Name, n.Kind)
 		}
 	}

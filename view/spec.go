@@ -85,9 +85,8 @@ var (
 )
 
 // ParseNetwork reads a SPEC. It looks at no file: a name that is no kind comes
-// back with Kind Profile and the name as Target. Keys are checked for existence,
-// form, and whether they belong to the kind; errors are Problems with
-// [ExitConfig], or with [ExitFailed] for what is reserved and not built.
+// back with Kind Profile and the name as Target. Keys are checked for existence and
+// form, not yet for whether they go with the kind; errors are Problems with [ExitConfig].
 func ParseNetwork(spec string) (Network, error) {
 	n := Network{Spec: spec}
 	if err := refusePassword(spec); err != nil {
@@ -113,7 +112,7 @@ func ParseNetwork(spec string) (Network, error) {
 	for _, w := range words {
 		k := Key{}
 		k.Name, k.Value, k.HasValue = strings.Cut(w, "=")
-		if err := k.check(n.Kind); err != nil {
+		if err := k.check(); err != nil {
 			return n, badConfig("-n %s: %w", spec, err)
 		}
 		n.Keys = append(n.Keys, k)
