@@ -70,14 +70,13 @@ func (p *Plan) learn(i int, links []stacks.LinkConfig) (*learner, error) {
 	return &learner{plan: p, number: i, client: client, name: l.Name}, nil
 }
 
-// start begins to ask, for a stack that runs.
-func (l *learner) start(o *opened) error {
+// start begins to ask, for a stack that runs. stub, which may be nil, asks the servers.
+func (l *learner) start(o *opened, stub *dns.Stub) error {
 	spec := l.plan.conf.Networks[l.number].Spec
 	if _, ok := o.stack.(stacks.Configurer); !ok {
 		return fmt.Errorf("-n %s: the stack cannot be configured while it runs", spec)
 	}
-	l.stack = o.stack
-	l.stub, _ = o.resolver.(*dns.Stub)
+	l.stack, l.stub = o.stack, stub
 	for _, ifc := range l.stack.State().Interfaces {
 		if ifc.Name == l.name {
 			l.index = ifc.Index
@@ -86,8 +85,8 @@ func (l *learner) start(o *opened) error {
 	if l.index == 0 {
 		return fmt.Errorf("-n %s: the stack has no interface %s", spec, l.name)
 	}
-	stub := l.plan.stubs[l.number]
-	l.asked = stacks.DNS{Servers: stub.Servers, Search: stub.Search}
+	planned := l.plan.stubs[l.number]
+	l.asked = stacks.DNS{Servers: planned.Servers, Search: planned.Search}
 	l.client.Start(l.index, l.apply, l.isUp)
 	if n, ok := l.stack.(stacks.Notifier); ok {
 		n.Notify(l.client.Changed) // until the stack ends

@@ -6,6 +6,7 @@ package view
 
 import (
 	"context"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
@@ -38,6 +39,16 @@ func (r named) Answer(ctx context.Context, query []byte, tcp bool) []byte {
 	reply := r.Resolver.Answer(ctx, query, tcp)
 	r.into.learn(reply)
 	return reply
+}
+
+var _ io.Closer = named{} // which the view looks for
+
+// Close implements [io.Closer] with what the resolver keeps open.
+func (r named) Close() error {
+	if c, ok := r.Resolver.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // learn remembers the addresses of an answer.

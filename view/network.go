@@ -135,6 +135,7 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	if o.resolver == nil {
 		o.resolver = p.newStub(i, o.stack)
 	}
+	stub, _ := o.resolver.(*dns.Stub) // whoever listens to it
 	if p.conf.Flows != "" {
 		o.resolver = p.asked.over(o.resolver)
 	}
@@ -145,7 +146,7 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 		}
 	}
 	if l != nil {
-		if err := l.start(&o); err != nil {
+		if err := l.start(&o, stub); err != nil {
 			o.close()
 			return opened{}, err
 		}
