@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +204,22 @@ func TestRateIn(t *testing.T) {
 	}
 }
 
+// super is a super-segment of n bytes, in pieces of 1000, behind a link header of head
+// bytes.
+func super(head, n int) []byte {
+	p := make([]byte, offload.HdrLen+head+40+n)
+	offload.Hdr{Flags: offload.NeedsCsum, GSOType: offload.GSOTCPv4, GSOSize: 1000, HdrLen: uint16(head + 40), CsumStart: uint16(head + 20), CsumOffset: 16}.Encode(p)
+	if head > 0 {
+		p[offload.HdrLen+12] = 8 // IPv4's EtherType
+	}
+	ip := p[offload.HdrLen+head:]
+	ip[0], ip[8], ip[9] = 0x45, 64, 6
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+	copy(ip[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
+	ip[32] = 0x50
+	return p
+}
+
 // TestCut: a super-segment is packets on the wire, with right checksums.
 func TestCut(t *testing.T) {
 	for _, ether := range []bool{false, true} {
@@ -214,13 +231,7 @@ func TestCut(t *testing.T) {
 		if ether {
 			head = 14
 		}
-		p := make([]byte, offload.HdrLen+head+40+3500)
-		offload.Hdr{Flags: offload.NeedsCsum, GSOType: offload.GSOTCPv4, GSOSize: 1000, HdrLen: uint16(head + 40), CsumStart: uint16(head + 20), CsumOffset: 16}.Encode(p)
-		ip := p[offload.HdrLen+head:]
-		ip[0], ip[8], ip[9] = 0x45, 64, 6
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		copy(ip[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
-		ip[32] = 0x50
+		p := super(head, 3500)
 		if n := l.TryWrite([][]byte{p}); n != 0 {
 			t.Error("TryWrite takes a super-segment")
 		}
@@ -246,6 +257,28 @@ func TestCut(t *testing.T) {
 				got += n
 			}
 		}
+	}
+}
+
+// TestCutMemory: the pieces of a super-segment take no more memory than they are long.
+func TestCutMemory(t *testing.T) {
+	l, _ := newPair(t, impair.Config{Delay: time.Minute, Jitter: time.Second}, pipe.Config{Offload: true})
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	p := super(0, 65000)
+	before := heap()
+	const n = 100
+	for range n {
+		if _, err := l.Write([][]byte{p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; grown < n*len(p) || grown > 2*n*len(p) {
+		t.Errorf("%d bytes on their way take %d", n*len(p), grown)
 	}
 }
 

@@ -5,6 +5,7 @@
 package impair
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -163,7 +164,7 @@ func (l *Link) TryWrite(bufs [][]byte) int {
 		if l.cuts(b) {
 			return i
 		}
-		if wait, ok := l.out.send(append([]byte(nil), b...), l.size(b), time.Now()); !ok || wait != 0 {
+		if wait, ok := l.out.send(bytes.Clone(b), l.size(b), time.Now()); !ok || wait != 0 {
 			return i
 		}
 	}
@@ -187,25 +188,26 @@ func (l *Link) cuts(b []byte) bool {
 // pieces returns copies of what b is on the wire; flags are of the pieces' headers.
 func (l *Link) pieces(b []byte, flags uint8) [][]byte {
 	var h offload.Hdr
-	head := offload.HdrLen + l.link()
-	if !l.cuts(b) || h.Decode(b) != nil || len(b) < head {
-		return [][]byte{append([]byte(nil), b...)}
+	if !l.cuts(b) || h.Decode(b) != nil {
+		return [][]byte{bytes.Clone(b)}
 	}
 	var s offload.Splitter
-	if s.Reset(h, b[head:]) != nil {
+	reset := s.Reset
+	if l.Type() == stacks.LinkEthernet {
+		reset = s.ResetFrame
+	}
+	if reset(h, b[offload.HdrLen:]) != nil {
 		return nil // nothing that a stack sends
 	}
-	var hdr [offload.HdrLen]byte
-	offload.Hdr{Flags: flags}.Encode(hdr[:])
+	piece := make([]byte, len(b)) // none is longer; what waits is no longer than it has to be
+	offload.Hdr{Flags: flags}.Encode(piece)
 	out := make([][]byte, 0, s.Left())
 	for s.More() {
-		p := make([]byte, len(b))
-		copy(p[copy(p, hdr[:]):], b[offload.HdrLen:head])
-		n, err := s.Next(p[head:])
+		n, err := s.Next(piece[offload.HdrLen:])
 		if err != nil {
-			break // it is long enough
+			break
 		}
-		out = append(out, p[:head+n:head+n])
+		out = append(out, bytes.Clone(piece[:offload.HdrLen+n]))
 	}
 	return out
 }
