@@ -320,15 +320,12 @@ func (f *framed) Read(bufs [][]byte, sizes []int) (int, error) {
 		f.cut.flush(keep)
 	}
 	n := 0
-	for n < len(bufs) && n < len(f.left) {
-		if len(f.left[n]) <= len(bufs[n]) {
-			sizes[n] = copy(bufs[n], f.left[n])
-		} else {
-			sizes[n] = 0
+	for ; n < len(bufs) && len(f.left) > 0; f.left = f.left[1:] {
+		if b := f.left[0]; len(b) <= len(bufs[n]) { // else it is thrown away, see readFrames
+			sizes[n] = copy(bufs[n], b)
+			n++
 		}
-		n++
 	}
-	f.left = f.left[n:]
 	return n, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -220,6 +221,42 @@ func FuzzTags(f *testing.F) {
 			t.Errorf("%x\nout %x\nin  %x", b, out, in)
 		}
 	})
+}
+
+// A source is a link with offload that somebody else opened: a TAP device, whose frames
+// may have two tags.
+type source struct {
+	null
+	frames [][]byte
+}
+
+func (*source) Offloads() bool { return true }
+
+func (s *source) Read(bufs [][]byte, sizes []int) (n int, err error) {
+	if len(s.frames) == 0 {
+		return 0, net.ErrClosed
+	}
+	for i, f := range s.frames {
+		sizes[i] = offload.HdrLen + copy(bufs[i][copy(bufs[i], make([]byte, offload.HdrLen)):], f)
+	}
+	n, s.frames = len(s.frames), nil
+	return n, nil
+}
+
+func (*source) BatchSize() int { return batchSize }
+
+// TestTooLong: a frame that has no room where tags are looked at is lost, alone.
+func TestTooLong(t *testing.T) {
+	s := &source{null: null{mtu: 1500}, frames: [][]byte{make([]byte, etherLen+2*tagLen+1500), []byte("ddddddssssss\x08\x00payload")}}
+	v := &vlan{Link: withoutOffload(s), tags: tags{untag: 7, typ: typeVLAN}}
+	bufs, sizes := make([][]byte, batchSize), make([]int, batchSize)
+	for i := range bufs {
+		bufs[i] = make([]byte, etherLen+tagLen+1500)
+	}
+	n, err := v.Read(bufs, sizes)
+	if err != nil || n != 1 || string(bufs[0][:sizes[0]]) != "ddddddssssss\x81\x00\x00\x07\x08\x00payload" {
+		t.Errorf("%d frames, the first %q: %v", n, bufs[0][:sizes[0]], err)
+	}
 }
 
 // tagOnly tells whether two frames differ in nothing but the tag's priority.
