@@ -71,11 +71,21 @@ const (
 )
 
 func checkNode(u *URL) error {
-	if len(u.Arg)+len("/ctl") > sockaddrLen-3 {
-		return fmt.Errorf("the path is too long for a socket in it (%d bytes of 103)", len(u.Arg))
+	if _, err := nodeConfig(u, Options{}); err != nil {
+		return err
 	}
-	_, err := nodeConfig(u, Options{})
-	return err
+	return checkNodeDir(u.Arg)
+}
+
+// maxNodeDir is the longest path of a node's directory, in which a million plugs can
+// have sockets.
+const maxNodeDir = sockaddrLen - 2 - 1 - len("/port999999")
+
+func checkNodeDir(dir string) error {
+	if len(dir) > maxNodeDir {
+		return fmt.Errorf("the path is too long for sockets in it (%d bytes of %d)", len(dir), maxNodeDir)
+	}
+	return nil
 }
 
 // nodeConfig reads the options of a node.
@@ -139,6 +149,9 @@ func openNode(u *URL, o Options) (stacks.Link, error) {
 	}
 	if n.dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
+	}
+	if err := checkNodeDir(n.dir); err != nil {
+		return nil, fmt.Errorf("%s: %w", u, err)
 	}
 	if err := n.listen(n.dirMode(u)); err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)

@@ -121,6 +121,18 @@ func TestNodeCrowd(t *testing.T) {
 	}
 }
 
+// TestNodeLongPath: a node that can be made can be plugged into.
+func TestNodeLongPath(t *testing.T) {
+	dir := t.TempDir() + "/"
+	dir += strings.Repeat("x", 96-len(dir))
+	plug(t, "switch://"+dir)
+	plug(t, "vde://"+dir)
+	t.Chdir(filepath.Dir(dir))
+	if l, err := vde.Open(context.Background(), parse(t, "hub://"+filepath.Base(dir)+"y"), vde.Options{}); err == nil || !strings.Contains(err.Error(), "97 bytes of 96") {
+		t.Errorf("%v, %v", l, err)
+	}
+}
+
 // TestNodeStuck: a plug that does not read any more holds nobody up.
 func TestNodeStuck(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "node")

@@ -86,7 +86,7 @@ func TestParseErrors(t *testing.T) {
 		"vlan://5{vde:///x":                          "not closed",
 		"vlan://5{vdx://y}":                          "unknown scheme",
 		"switch:///x[expiretime=0]":                  "1 to",
-		"hub://" + strings.Repeat("x", 110):          "too long",
+		"hub://" + strings.Repeat("x", 97):           "97 bytes of 96",
 		"vlan://1{vlan://2{vlan://3{vlan://4{/x}}}}": "nested more than",
 		"a\x00b":                                     "zero byte",
 	} {
