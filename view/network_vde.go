@@ -144,7 +144,7 @@ func (v *vdeNetwork) problem(err error) error {
 		p.Try = []string{"ls -l " + dir + "/ctl", "id"}
 	case errors.Is(err, vde.ErrRefused):
 		p.Why = "The port may belong to another user, or the switch have fewer ports, or not be allowed to use our socket."
-		p.Try = []string{"-n " + dir + " without a port", "vde_switch with -n PORTS"}
+		p.Try = []string{"-n vde://" + dir + " without a port", "vde_switch with -n PORTS"}
 	}
 	return p
 }
