@@ -92,7 +92,7 @@ func (c *client) plugIn(ctx context.Context) (*attachment, error) {
 	a, err := c.attach(ctx)
 	if err == nil && c.mtu > DefaultMTU && a.isVdeSwitch() {
 		a.close()
-		err = fmt.Errorf("an MTU of %d: vde_switch carries frames of %d bytes and cuts longer ones; nodes of vdeplug and of umrun (switch://) carry %d", c.mtu, DefaultMTU, MaxMTU)
+		err = fmt.Errorf("an MTU of %d: vde_switch carries frames of %d bytes and cuts longer ones; nodes of vdeplug carry %d, of umrun (switch://) what their mtu= says", c.mtu, DefaultMTU, MaxMTU)
 	}
 	if err != nil {
 		return nil, &SwitchError{Dir: c.dir, Port: c.word, Err: err}

@@ -51,7 +51,7 @@ func parseVX(u *URL) (c vxConfig, err error) {
 	port = num("port", port, 1, 65535)
 	c.ttl = num("ttl", 1, 0, 255)
 	c.expire = time.Duration(num("expiretime", 128, 1, 1<<31-1)) * time.Second
-	num("hashsize", 1024, 1, 1<<30) // addresses are counted here, not hashed into slots
+	num("hashsize", 1024, 1, 1<<30) // no effect: there are no slots here, see maxHosts
 	c.ifname, _ = u.opt("if")
 	c.bind, _ = u.opt("bind")
 	if v, ok := u.opt("rcvbuf"); ok {
