@@ -50,7 +50,6 @@ type flow struct {
 	readable chan struct{} // ep's events; capacity 1, a hint is never lost
 	writable chan struct{}
 	dead     chan struct{} // closed by reset
-	upDone   chan struct{} // closed when up has ended
 
 	short atomic.Pointer[shortcut]         // that is out, or asked for
 	sent  atomic.Bool                      // the view's end of file was handed on
@@ -67,7 +66,6 @@ func newFlow(l *Link, name flowName, host stacks.UpstreamConn) *flow {
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		dead:     make(chan struct{}),
-		upDone:   make(chan struct{}),
 	}
 }
 
@@ -172,14 +170,13 @@ func (f *flow) relay(ep tcpip.Endpoint) {
 	rc, err := f.host.SyscallConn()
 	f.mu.Lock()
 	gone := f.gone
-	f.ep = ep
+	f.ep, f.rc = ep, rc
 	f.mu.Unlock()
 	if gone || err != nil {
 		ep.Abort()
 		f.resetHost()
 		return
 	}
-	f.rc = rc
 	ep.SocketOptions().SetDelayOption(false) // Nagle is the business of the ends
 	var entry waiter.Entry
 	entry.Init(f, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventErr|waiter.EventHUp)
