@@ -132,7 +132,7 @@ func (s *pubSet) closeAll() {
 }
 
 // only keeps a socket of IPv6 to that, and has the byte that a peer marks as urgent read
-// in its place.
+// in its place; it would not be read otherwise.
 func only(network, _ string, c syscall.RawConn) error {
 	var err error
 	e := c.Control(func(fd uintptr) {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -225,16 +224,7 @@ func closedTo(dst addr) error {
 func dialHost(ctx context.Context, to addrPort) (*net.TCPConn, error) {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: keepIdle, Interval: keepIdle, Count: keepCount,
-	}, Control: func(_, _ string, c syscall.RawConn) error {
-		// A byte that the host's peer marks as urgent would not be read otherwise.
-		var err error
-		if e := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-		}); e != nil {
-			return e
-		}
-		return err
-	}}
+	}, Control: only}
 	network := "tcp4"
 	if to.Addr().Is6() {
 		network = "tcp6"
