@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -80,6 +82,11 @@ func (u *Upstream) dialHost(ctx context.Context) (*net.TCPConn, error) {
 func (h *host) connect(ctx context.Context, addrs []netip.Addr) (c *net.TCPConn, err error) {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: keepIdle, Interval: keepIdle, Count: keepCount,
+	}, Control: func(_, _ string, c syscall.RawConn) error {
+		// A byte that the proxy marks as urgent would not be read otherwise.
+		var err error
+		e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
+		return errors.Join(e, err)
 	}}
 	if len(addrs) > 1 {
 		d.Timeout = hostTime

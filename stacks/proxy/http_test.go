@@ -71,13 +71,31 @@ func TestConnect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
-			io.WriteString(c, "!")
-			c.CloseWrite()
-			if b, err := io.ReadAll(c); string(b) != "first words!" || err != nil {
-				t.Errorf("read %q, %v", b, err)
-			}
+			talk(t, c)
 		})
+	}
+}
+
+// TestUrgent: what the proxy sends as urgent data comes as ordinary data, in its place.
+func TestUrgent(t *testing.T) {
+	at := serve(t, func(c *net.TCPConn) {
+		request(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nab")
+		rc, err := c.SyscallConn()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		rc.Write(func(fd uintptr) bool { return unix.Send(int(fd), []byte("!"), unix.MSG_OOB) != unix.EAGAIN })
+		io.WriteString(c, "cd")
+	})
+	c, err := open(t, at, Config{Kind: HTTP}).DialStream(deadline(t), literal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b, err := io.ReadAll(c); string(b) != "ab!cd" || err != nil {
+		t.Errorf("read %q, %v", b, err)
 	}
 }
 

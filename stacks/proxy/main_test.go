@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"umrun/stacks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -71,6 +73,17 @@ func read(c io.Reader, n int) string {
 	b := make([]byte, n)
 	n, _ = io.ReadFull(c, b)
 	return string(b[:n])
+}
+
+// talk ends a connection on which the other end says "first words" and then echoes.
+func talk(t *testing.T, c stacks.UpstreamConn) {
+	t.Helper()
+	defer c.Close()
+	io.WriteString(c, "!")
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); string(b) != "first words!" || err != nil {
+		t.Errorf("read %q, %v", b, err)
+	}
 }
 
 var literal = netip.MustParseAddrPort("192.0.2.7:443")

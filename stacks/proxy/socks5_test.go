@@ -64,12 +64,7 @@ func TestSOCKS5Dialogue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
-			io.WriteString(c, "!")
-			c.CloseWrite()
-			if b, err := io.ReadAll(c); string(b) != "first words!" || err != nil {
-				t.Errorf("read %q, %v", b, err)
-			}
+			talk(t, c)
 		})
 	}
 }
