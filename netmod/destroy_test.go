@@ -12,7 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { targets["destroyed"] = destroyed }
+func init() {
+	targets["destroyed"] = destroyed
+	targets["destroyed-raw"] = destroyedRaw
+}
 
 func destroyed(w *transcript) {
 	kill := func(args ...string) {
@@ -88,4 +91,33 @@ func TestDestroy(t *testing.T) {
 		t.Skip("ss is not installed")
 	}
 	compareChanges(t, "destroyed")
+}
+
+// destroyedRaw is about raw sockets, with and without a peer.
+func destroyedRaw(w *transcript) {
+	for _, connected := range []bool{false, true} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)
+		w.must("socket", err)
+		if connected {
+			w.must("connect", unix.Connect(fd, loopback4))
+		}
+		w.must("ss", exec.Command("ss", "-K", "-n", "-w", "-a").Run())
+		w.until("poll", fd, unix.POLLERR)
+		w.soError(fd)
+		_, err = unix.Getpeername(fd)
+		w.result("peer", err)
+		unix.Close(fd)
+	}
+}
+
+// TestDestroyRaw is not compared: few kernels have raw_diag.
+func TestDestroyRaw(t *testing.T) {
+	if _, err := exec.LookPath("ss"); err != nil {
+		t.Skip("ss is not installed")
+	}
+	got, _ := newWorld(t, nil).run(t, "destroyed-raw")
+	one := "poll: OUT|ERR\nSO_ERROR: ECONNABORTED\npeer: ENOTCONN\n"
+	if got != one+one {
+		t.Errorf("%s", got)
+	}
 }

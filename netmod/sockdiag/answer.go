@@ -253,7 +253,7 @@ func (s *Socket) score(local, remote netip.AddrPort) int {
 		return 0
 	}
 	switch {
-	case !peer.IsValid() && (s.State == Listen || s.Proto == unix.IPPROTO_UDP):
+	case !peer.IsValid() && (s.State == Listen || s.Proto != unix.IPPROTO_TCP):
 	case peer == remote:
 		score += 2
 	default:

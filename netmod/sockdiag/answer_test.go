@@ -415,50 +415,6 @@ func TestNetlink(t *testing.T) {
 	}
 }
 
-// TestPacket: packet sockets are told as the kernel tells them, but for what only
-// the kernel has.
-func TestPacket(t *testing.T) {
-	nstest.Need(t)
-	new(world).raise(t)
-	list := func() (out []Packet) {
-		for _, p := range []struct {
-			typ   int
-			proto uint16
-			index int
-		}{{unix.SOCK_RAW, 0, 0}, {unix.SOCK_DGRAM, unix.ETH_P_IP, 1}} {
-			fd := must[int](t)(unix.Socket(unix.AF_PACKET, p.typ|unix.SOCK_CLOEXEC, 0))
-			t.Cleanup(func() { unix.Close(fd) })
-			if p.proto != 0 {
-				if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: p.proto<<8 | p.proto>>8, Ifindex: p.index}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var st unix.Stat_t
-			if err := unix.Fstat(fd, &st); err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, Packet{Type: p.typ, Protocol: p.proto, IfIndex: p.index, Inode: uint32(st.Ino),
-				Cookie: must[uint64](t)(unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)),
-				RcvBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)),
-				SndBuf: must[int](t)(unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF))})
-		}
-		return out
-	}()
-	for _, show := range []byte{0, packetShowInfo, packetShowMemory, packetShowInfo | packetShowMemory} {
-		req := make([]byte, unix.NLMSG_HDRLEN+packetReqLen)
-		binary.NativeEndian.PutUint32(req, uint32(len(req)))
-		binary.NativeEndian.PutUint16(req[4:], byFamily)
-		binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		req[16], req[24] = unix.AF_PACKET, show
-		answer, port := ask(t, req)
-		got := Answer(nlmsg.Options{}, Sources{Packet: func() []Packet { return list }}, req, port)
-		join := func(d [][]byte) string { return hex.EncodeToString(slices.Concat(d...)) }
-		if d := cmp.Diff(join(answer), join(got)); d != "" {
-			t.Errorf("show %#x: -kernel +ours\n%s", show, d)
-		}
-	}
-}
-
 // What the kernel of this machine may not have is refused, or told as empty, all
 // the same.
 func TestNotTheKernels(t *testing.T) {
@@ -480,6 +436,37 @@ func TestNotTheKernels(t *testing.T) {
 				t.Errorf("got %x", got)
 			}
 		})
+	}
+}
+
+// TestDestroy: what is ended is the socket that the request names.
+func TestDestroy(t *testing.T) {
+	end := func(local, remote string, proto, state int, cookie uint64) Socket {
+		s := Socket{Endpoint: stacks.Endpoint{Family: unix.AF_INET, Proto: proto, State: state, Local: netip.MustParseAddrPort(local)}, Cookie: cookie}
+		if remote != "" {
+			s.Remote = netip.MustParseAddrPort(remote)
+		}
+		return s
+	}
+	list := []Socket{
+		end("0.0.0.0:80", "", unix.IPPROTO_TCP, Listen, 1),
+		end("10.0.0.1:80", "10.0.0.2:5000", unix.IPPROTO_TCP, Established, 2),
+		end("0.0.0.0:53", "", unix.IPPROTO_UDP, Close, 3),
+		end("0.0.0.0:1", "", rawDiag, Close, 4), // a protocol in place of the port
+		end("10.0.0.1:89", "10.0.0.2:0", rawDiag, Established, 5),
+	}
+	for _, s := range list {
+		remote := s.Remote
+		if !remote.IsValid() {
+			remote = netip.MustParseAddrPort("0.0.0.0:0")
+		}
+		var ended uint64
+		from := inet(list)
+		from.Destroy = func(cookie uint64) unix.Errno { ended = cookie; return 0 }
+		Answer(nlmsg.Options{}, from, request(destroy, unix.NLM_F_ACK, s.Family, s.Proto, 0, 0, s.Local, remote, s.Cookie), 1)
+		if ended != s.Cookie {
+			t.Errorf("asked for %d (protocol %d), ended is %d", s.Cookie, s.Proto, ended)
+		}
 	}
 }
 
