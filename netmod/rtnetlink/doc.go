@@ -22,11 +22,11 @@
 // # What can be changed
 //
 //	RTM_NEWADDR, DELADDR     addresses, and with them the routes to their networks
-//	RTM_NEWLINK, SETLINK     up or down, MTU, name
+//	RTM_NEWLINK, SETLINK     up or down, MTU, name, MAC
 //	RTM_NEWROUTE, DELROUTE   unicast routes with one next hop, and those that refuse packets
 //	RTM_NEWNEIGH, DELNEIGH   neighbours: permanent ones; any can be forgotten
 //	RTM_NEWRULE, DELRULE     rules, and with them what sockets reach
-//	SIOCSIFADDR, NETMASK, BRDADDR, DSTADDR, FLAGS, MTU, NAME, TXQLEN
+//	SIOCSIFADDR, NETMASK, BRDADDR, DSTADDR, FLAGS, MTU, NAME, TXQLEN, HWADDR
 //	SIOCDIFADDR, SIOCADDRT, SIOCDELRT
 //
 // A change is a function too: from a State to the next ([Options.Serve], [Ioctl]),
