@@ -103,7 +103,10 @@ func TestRulesSteer(t *testing.T) {
 		name       string
 		typ, proto int
 		connected  bool
-	}{{"sendto", unix.SOCK_DGRAM, 0, false}, {"connected", unix.SOCK_DGRAM, 0, true}, {"tcp", unix.SOCK_STREAM, 0, true}, {"raw", unix.SOCK_RAW, 253, false}} {
+	}{
+		{"sendto", unix.SOCK_DGRAM, 0, false}, {"connected", unix.SOCK_DGRAM, 0, true}, {"tcp", unix.SOCK_STREAM, 0, true}, {"raw", unix.SOCK_RAW, 253, false},
+		{"with its header", unix.SOCK_RAW, unix.IPPROTO_RAW, false},
+	} {
 		for _, c := range []struct {
 			mark uint32
 			want error
@@ -124,7 +127,12 @@ func TestRulesSteer(t *testing.T) {
 				if !kind.connected {
 					m.Peer = netip.AddrPortFrom(to.Addr(), to.Port())
 				}
-				err = u.(stacks.PacketSocket).SendMsg([]byte("x"), m)
+				body := []byte("x")
+				if kind.proto == unix.IPPROTO_RAW {
+					ip := to.Addr().As4()
+					body = append([]byte{0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 0, 0, 0, 0}, ip[:]...)
+				}
+				err = u.(stacks.PacketSocket).SendMsg(body, m)
 			}
 			if !errors.Is(err, c.want) {
 				t.Errorf("%s with mark %d: %v, want %v", kind.name, c.mark, err, c.want)
