@@ -155,7 +155,7 @@ func inTable(all []entry, table uint32, dst netip.Addr, oif int) stacks.Found[en
 	return stacks.Found[entry]{Route: best, Bits: best.dst.Bits(), Errno: errno}
 }
 
-// better orders entries of a table that both match.
+// better orders entries that both match: those of the table local come first.
 func better(a, b entry) bool {
 	if a.table != b.table {
 		return a.table == unix.RT_TABLE_LOCAL
