@@ -76,7 +76,10 @@ func (p *Plan) check(ctx context.Context, i int, tell func(Finding)) error {
 	n, stub := p.Networks[i], &p.stubs[i]
 	began := time.Now()
 	alone := *p
-	alone.conf.Networks, alone.nets, alone.stubs = p.conf.Networks[i:i+1], p.nets[i:i+1], p.stubs[i:i+1]
+	alone.conf.Networks, alone.Networks, alone.nets, alone.stubs = p.conf.Networks[i:i+1], p.Networks[i:i+1], p.nets[i:i+1], p.stubs[i:i+1]
+	if i > 0 {
+		alone.DNS.Mode = p.DNS.Networks[i-1].Mode
+	}
 	nets, err := alone.up(ctx, cmp.Or(p.conf.Wait, checkTime))
 	if err != nil {
 		var prob *Problem

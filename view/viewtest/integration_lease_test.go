@@ -134,6 +134,11 @@ func TestIntegrationLeaseCheck(t *testing.T) {
 	if !strings.Contains(r.Stdout, "name server 10.66.0.1:53 answered") {
 		t.Errorf("%v", r)
 	}
+	// Of several each is what it would be alone.
+	r = lan.Umrun(t.Context(), t, "check", "none", "tap:tap0,auto").Result()
+	if !strings.Contains(r.Stdout, "tap: name server 10.66.0.1:53 answered") {
+		t.Errorf("%v", r)
+	}
 	r = lan.Umrun(t.Context(), t, "check", "tap:tap0,auto").Result()
 	for _, x := range []string{
 		`lease .*10\.66\.0\.5\d/24 from 10\.66\.0\.1 by DHCP, for 2m0s, renewed in (5\ds|1m0s)`,
