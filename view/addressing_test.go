@@ -17,6 +17,20 @@ import (
 	"umrun/stacks"
 )
 
+// addressingOf is the interface that a SPEC describes.
+func addressingOf(t *testing.T, spec string) addressing {
+	t.Helper()
+	n, err := ParseNetwork(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := n.addressing()
+	if err != nil {
+		t.Fatalf("%s: %v", spec, err)
+	}
+	return a
+}
+
 func TestAddressing(t *testing.T) {
 	p, a := netip.MustParsePrefix, netip.MustParseAddr
 	route := func(gw string) stacks.Route {
@@ -46,14 +60,7 @@ func TestAddressing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.spec, func(t *testing.T) {
-			n, err := ParseNetwork(tt.spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := n.addressing()
-			if err != nil {
-				t.Fatal(err)
-			}
+			got := addressingOf(t, tt.spec)
 			if d := cmp.Diff(tt.want, got.link(nil), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
@@ -123,14 +130,7 @@ func TestAddressingReaches(t *testing.T) {
 		{"tap:t0,ip=192.0.2.7/24,gw=192.0.2.1", "2001:db8::53", false},
 		{"tap:t0,ip=192.0.2.7/24,gw=192.0.2.1", "127.0.0.53", false},
 	} {
-		n, err := ParseNetwork(tt.spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := n.addressing()
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := addressingOf(t, tt.spec)
 		if got := a.reaches(netip.MustParseAddr(tt.to)); got != tt.want {
 			t.Errorf("%s reaches %s: %t, want %t", tt.spec, tt.to, got, tt.want)
 		}
@@ -154,14 +154,7 @@ func TestAddressingPlan(t *testing.T) {
 			"tap0 has no address until the program gives it one: the keys for it are ip=PREFIX, dhcp, slaac and auto"},
 		{"lan=tap:t0", PlanNetwork{Addresses: []string{}, Routes: []PlanRoute{}}, "lan has no address until the program gives it one: the keys for it are ip=PREFIX, dhcp, slaac and auto"},
 	} {
-		n, err := ParseNetwork(tt.spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := n.addressing()
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := addressingOf(t, tt.spec)
 		got, warnings := a.describe()
 		if d := cmp.Diff(tt.want, got); d != "" {
 			t.Errorf("%s: -want +got:\n%s", tt.spec, d)
@@ -189,14 +182,7 @@ func TestAddressingLearned(t *testing.T) {
 		{"tap:t0,auto,ip=192.0.2.7/24,gw=198.51.100.1", "[198.51.100.1]", false, false},
 		{"tap:t0,rd,ip=2001:db8::7/64,gw=fe80::1", "[]", false, true},
 	} {
-		n, err := ParseNetwork(tt.spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := n.addressing()
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := addressingOf(t, tt.spec)
 		if got := fmt.Sprint(a.gateways); got != tt.gateways || a.routed(netip.Addr.Is4) != tt.routed4 || a.routed(netip.Addr.Is6) != tt.routed6 {
 			t.Errorf("%s: gateways %s, routes %v", tt.spec, got, a.routes)
 		}
