@@ -34,7 +34,7 @@ type Words struct {
 // Any tells whether there is anything to be learned.
 func (w Words) Any() bool { return w != Words{} }
 
-// v4 and v6 say which families are asked about.
+// v4, routers, slaac and v6 say who is asked: DHCP, routers, they for addresses, anybody of IPv6.
 func (w Words) v4() bool      { return w.DHCP || w.Auto }
 func (w Words) routers() bool { return w.SLAAC || w.RD || w.Auto }
 func (w Words) slaac() bool   { return w.SLAAC || w.Auto }

@@ -31,7 +31,7 @@ var asked4 = []dhcpv4.OptionCode{
 // (RFC 2132 §9.10).
 const maxDHCP = 576
 
-// least is the least MTU that is taken from a server: what every host must take anyway
+// leastMTU is the least MTU that is taken from a server: what every host must take anyway
 // (RFC 1122 §3.3.3).
 const leastMTU = 576
 
@@ -48,7 +48,7 @@ type lease4 struct {
 	t1, t2    time.Duration
 }
 
-// message4 builds a message of the client. Options that every message has are added.
+// message builds a message of the client. Options that every message has are added.
 func (d *dhcp4) message(typ dhcpv4.MessageType, opts ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 	m := &dhcpv4.DHCPv4{
 		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: d.c.conf.MAC, Options: dhcpv4.Options{},
