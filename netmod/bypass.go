@@ -304,6 +304,10 @@ func (s *stream) upPages(n int) (taken int, err error) {
 		s.lag = 0
 	}
 	if taken, err = splice(s.peer, b.toUp.w, min(n, pipeBytes), 0); err != nil {
+		if err != unix.EAGAIN { // nothing would wake the stream again
+			s.traffic.never = true
+			s.endBypass(nil)
+		}
 		return 0, unix.EAGAIN
 	}
 	b.toUp.n = taken
