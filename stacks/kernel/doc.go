@@ -63,5 +63,6 @@
 // A stack has one that fills the pool, one that waits for events of its own sockets
 // ([watcher]), and those of its devices. Close waits for all. Locks: setMu before that
 // of a rtnl; helper.mu is held across an exchange with the helper, and none of the
-// others is held then but setMu. All others are leaves.
+// others is held then but setMu; stream.sending before socket.mu, and both before that
+// of the watcher. All others are leaves.
 package kernel

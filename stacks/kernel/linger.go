@@ -95,7 +95,11 @@ func (s *Stack) connections(family uint8) (all []connection) {
 // that there is nothing.
 func (s *Stack) leftBy(family int, cookie uint64) (bytes int, done bool) {
 	for _, c := range s.connections(uint8(family)) {
-		if c.cookie == cookie && c.unacked > 0 {
+		switch {
+		case c.cookie != cookie || c.unacked == 0:
+		case c.open: // for the rest, see later: its FIN is still to come
+			return c.unacked, false
+		default:
 			return c.unacked - 1, false
 		}
 	}

@@ -37,7 +37,7 @@ func newMonitor(fd int, w *watcher) (*monitor, error) {
 	m := &monitor{fd: fd, told: make(map[int]func())}
 	err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	if err == nil {
-		m.stop, err = w.add(fd, unix.POLLIN, func(stacks.Events) { m.hear() })
+		m.stop, err = w.add(fd, unix.POLLIN, func(int, stacks.Events) { m.hear() })
 	}
 	if err != nil {
 		unix.Close(fd)

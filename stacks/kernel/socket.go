@@ -183,7 +183,7 @@ func (k *socket) Poll() (ev stacks.Events) {
 // Watch has f called when events begin to hold, see [stacks.Socket].
 func (k *socket) Watch(mask stacks.Events, f func(stacks.Events)) (stop func()) {
 	err := k.do(func(fd int) (err error) {
-		stop, err = k.st.watch.add(fd, mask, f)
+		stop, err = k.st.watch.add(fd, mask, func(_ int, ev stacks.Events) { f(ev) })
 		return err
 	})
 	if err != nil {
@@ -219,9 +219,16 @@ func (k *socket) Close() error {
 type stream struct {
 	socket
 
-	sending sync.Mutex
-	rest    []byte // was taken by Send, and not yet by the kernel; +checklocks:sending
+	sending sync.Mutex // before mu
+	rest    []byte     // was taken by Send, and not yet by the kernel; +checklocks:sending
+	shut    bool       // SHUT_WR follows rest; +checklocks:sending
+	later   *later     // who sends rest; nil: nobody; +checklocks:sending
 }
+
+// A later sends what is left of a stream once there is room. The watcher's descriptor is
+// one more of the connection, so that this goes on when the socket is closed, and the
+// FIN comes behind.
+type later struct{ stop func() }
 
 // Listen is listen(2).
 func (k *stream) Listen(backlog int) error {
@@ -249,6 +256,9 @@ const sendChunk = 16 << 10
 func (k *stream) Send(p stacks.Payload) (int, error) {
 	k.sending.Lock()
 	defer k.sending.Unlock()
+	if k.shut {
+		return 0, unix.EPIPE
+	}
 	if err := k.flushLocked(); err != nil {
 		return 0, err
 	}
@@ -265,20 +275,39 @@ func (k *stream) Send(p stacks.Payload) (int, error) {
 		return 0, err
 	}
 	if err := k.flushLocked(); err != nil && !errors.Is(err, unix.EAGAIN) {
-		k.rest = nil
 		return 0, err
 	}
 	return n, nil
 }
 
-// flushLocked gives the kernel what was taken. The mutex is held.
+// flushLocked gives the kernel what was taken, and sees to what it has no room for
+// (EAGAIN). The mutex is held.
 func (k *stream) flushLocked() error {
-	for len(k.rest) > 0 {
-		var n int
-		err := k.do(func(fd int) (err error) {
-			n, err = unix.SendmsgN(fd, k.rest, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	err := k.do(k.pushLocked)
+	if !errors.Is(err, unix.EAGAIN) {
+		k.restedLocked()
+		return err
+	}
+	if k.later == nil {
+		l := &later{}
+		_ = k.do(func(fd int) (err error) { // without a descriptor the next Send sees to it
+			l.stop, err = k.st.watch.add(fd, unix.POLLOUT|unix.POLLERR|unix.POLLHUP, func(fd int, ev stacks.Events) { k.deliver(l, fd, ev) })
+			if err == nil {
+				k.later = l
+			}
 			return err
 		})
+	}
+	return err
+}
+
+// pushLocked gives the kernel what it has room for. The mutex is held.
+func (k *stream) pushLocked(fd int) error {
+	for len(k.rest) > 0 {
+		n, err := unix.SendmsgN(fd, k.rest, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -287,11 +316,53 @@ func (k *stream) flushLocked() error {
 	return nil
 }
 
+// restedLocked ends what is done for the rest, of which nothing is left to be sent. The
+// mutex is held.
+func (k *stream) restedLocked() {
+	k.rest = nil
+	if k.later != nil {
+		k.later.stop()
+		k.later = nil
+	}
+}
+
+// deliver is called when there may be room for the rest.
+func (k *stream) deliver(l *later, fd int, ev stacks.Events) {
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	if k.later != l {
+		return // over, and so is fd
+	}
+	// Of a connection that is dead the cause is for Send and Recv to tell.
+	if ev&(unix.POLLERR|unix.POLLHUP) == 0 {
+		if err := k.pushLocked(fd); errors.Is(err, unix.EAGAIN) {
+			return
+		}
+	}
+	if k.shut {
+		_ = unix.Shutdown(fd, unix.SHUT_WR)
+	}
+	k.restedLocked()
+}
+
+// Shutdown is shutdown(2); the end of what is sent comes behind the rest.
+func (k *stream) Shutdown(how int) error {
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	switch {
+	case k.later == nil || how == unix.SHUT_RD:
+		return k.socket.Shutdown(how)
+	case how == unix.SHUT_RDWR:
+		if err := k.socket.Shutdown(unix.SHUT_RD); err != nil {
+			return err
+		}
+	}
+	k.shut = true
+	return nil
+}
+
 // Recv writes received bytes to w, see [stacks.StreamSocket].
 func (k *stream) Recv(w io.Writer, n int) (int, error) {
-	k.sending.Lock()
-	_ = k.flushLocked() // whoever sends has been told that it is sent
-	k.sending.Unlock()
 	b := make([]byte, min(n, 64<<10))
 	var got int
 	err := k.do(func(fd int) (err error) {
@@ -319,6 +390,9 @@ func (k *stream) Recv(w io.Writer, n int) (int, error) {
 
 // Abort closes with RST.
 func (k *stream) Abort() {
+	k.sending.Lock()
+	k.restedLocked()
+	k.sending.Unlock()
 	_ = k.do(func(fd int) error {
 		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	})
@@ -327,16 +401,16 @@ func (k *stream) Abort() {
 
 // Unacked is SIOCOUTQ of tcp(7), also of a closed socket.
 func (k *stream) Unacked() (bytes int, done bool) {
+	k.sending.Lock()
+	left := len(k.rest)
+	k.sending.Unlock()
 	k.mu.RLock()
 	closed, cookie := k.fd < 0, k.cookie
 	k.mu.RUnlock()
 	if closed {
-		return k.st.leftBy(k.family, cookie)
+		bytes, done = k.st.leftBy(k.family, cookie)
+		return bytes + left, done && left == 0
 	}
-	k.sending.Lock()
-	_ = k.flushLocked()
-	left := len(k.rest)
-	k.sending.Unlock()
 	err := k.do(func(fd int) (err error) {
 		bytes, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		return err

@@ -32,7 +32,7 @@ type watcher struct {
 // an epoll set once for each.
 type subscription struct {
 	fd int
-	f  func(stacks.Events)
+	f  func(fd int, ev stacks.Events)
 }
 
 func newWatcher() (*watcher, error) {
@@ -53,8 +53,8 @@ func newWatcher() (*watcher, error) {
 	return w, nil
 }
 
-// add begins a subscription.
-func (w *watcher) add(fd int, mask stacks.Events, f func(stacks.Events)) (stop func(), err error) {
+// add begins a subscription. f is given its descriptor, which is closed by stop.
+func (w *watcher) add(fd int, mask stacks.Events, f func(fd int, ev stacks.Events)) (stop func(), err error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (w *watcher) run() {
 				s := w.subs[id]
 				w.mu.Unlock()
 				if s != nil {
-					s.f(stacks.Events(e.Events))
+					s.f(s.fd, stacks.Events(e.Events))
 				}
 			}
 		}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What a stream has taken, and the kernel had no room for yet.
+
+package kernel_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/stacks"
+)
+
+// TestTaken: what Send took arrives, whatever the sender does next.
+func TestTaken(t *testing.T) {
+	st := newStack(t)
+	for name, next := range map[string]func(stacks.StreamSocket) error{
+		"nothing":  func(stacks.StreamSocket) error { return nil },
+		"shutdown": func(s stacks.StreamSocket) error { return s.Shutdown(unix.SHUT_WR) },
+		"close":    func(s stacks.StreamSocket) error { return s.Close() },
+		"both":     func(s stacks.StreamSocket) error { return errors.Join(s.Shutdown(unix.SHUT_RDWR), s.Close()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, s := newStream(t, st), newStream(t, st)
+			at := netip.MustParseAddrPort("127.0.0.1:7")
+			// The kernel looks for room between segments, which are half as long as the
+			// peer's window, so that it often takes a part.
+			small := binary.NativeEndian.AppendUint32(nil, 4000)
+			if err := errors.Join(l.SetOption(unix.SOL_SOCKET, unix.SO_RCVBUF, small), l.SetOption(unix.SOL_SOCKET, unix.SO_REUSEADDR, binary.NativeEndian.AppendUint32(nil, 1)),
+				s.SetOption(unix.SOL_SOCKET, unix.SO_SNDBUF, small), l.Bind(at), l.Listen(1)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "connected", func() bool { err := s.Connect(at); return err == nil || errors.Is(err, unix.EISCONN) })
+			var c stacks.StreamSocket
+			eventually(t, "accepted", func() (ok bool) {
+				var err error
+				c, err = l.Accept()
+				return err == nil
+			})
+			defer c.Close()
+			sent := 0
+			for {
+				n, err := s.Send(bytes.NewReader(make([]byte, 64<<10)))
+				sent += n
+				if errors.Is(err, unix.EAGAIN) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := next(s); err != nil {
+				t.Error(err)
+			}
+			if b, done := s.(stacks.Unacked).Unacked(); b == 0 || done {
+				t.Errorf("before anything was read %d bytes are on their way, done: %v", b, done)
+			}
+			got := 0
+			eventually(t, "all has arrived", func() bool {
+				n, err := c.Recv(io.Discard, 64<<10)
+				got += n
+				return errors.Is(err, io.EOF) || name == "nothing" && got == sent
+			})
+			if got != sent {
+				t.Errorf("%d of %d bytes have arrived", got, sent)
+			}
+			eventually(t, "all is acknowledged", func() bool { _, done := s.(stacks.Unacked).Unacked(); return done })
+		})
+	}
+}
+
+func newStream(t *testing.T, st stacks.Stack) stacks.StreamSocket {
+	t.Helper()
+	s, err := st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s.(stacks.StreamSocket)
+}
