@@ -51,8 +51,10 @@
 //
 // # Goroutines and locks
 //
-// This package starts none. A learner's lock is held while what it learned is applied,
-// before those of the module and the stack; else there are none but for Close. The parts own theirs,
-// and Close waits for them. A process can have any number of views one after the
+// While a view runs there are none of this package but those that publish ports: one for
+// --publish-all, and those of each port that is relayed, which its Close waits for. A
+// learner's lock is held while what it learned is applied, before those of the module and
+// the stack; those of published ports and of the names of flows are leaves. The parts own
+// theirs, and Close waits for them. A process can have any number of views one after the
 // other, and several at once.
 package view
