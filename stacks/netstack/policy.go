@@ -298,8 +298,10 @@ func (p *policy) keeps(b *stack.PacketBuffer, oif int) bool {
 	bound := 0
 	if owner != nil {
 		f.UID, bound = owner.uid.Load(), int(owner.endpoint().SocketOptions().GetBindToDevice())
-	} else if f.Dst.IsMulticast() || f.Dst.IsLinkLocalUnicast() || p.marked && isFragment(b) {
-		return false // IGMP, MLD, neighbour discovery; gVisor's fragments have no owner, whose whole was judged
+	} else if f.Dst.IsMulticast() || f.Dst.IsLinkLocalUnicast() {
+		return false // IGMP, MLD, neighbour discovery
+	} else if isFragment(b) && (p.marked || f.Proto != unix.IPPROTO_ICMP && f.Proto != unix.IPPROTO_ICMPV6) {
+		return false // gVisor's fragments have no owner: that of the whole was judged; of ICMP there are answers, too
 	}
 	v, e := p.judge(f, bound)
 	return e != 0 || v.nic != 0 && v.nic != oif
@@ -315,6 +317,9 @@ func packetFlow(b *stack.PacketBuffer) (f stacks.Flow, ok bool) {
 	case b.NetworkProtocolNumber == header.IPv6ProtocolNumber && len(h) >= header.IPv6MinimumSize:
 		ip := header.IPv6(h)
 		f.Src, f.Dst, f.Proto = addrOf(unix.AF_INET6, ip.SourceAddress(), 0), addrOf(unix.AF_INET6, ip.DestinationAddress(), 0), uint8(b.TransportProtocolNumber)
+		if at := len(h) - header.IPv6FragmentHeaderSize; isFragment(b) && at >= header.IPv6MinimumSize {
+			f.Proto = h[at] // gVisor puts the fragment header last
+		}
 	default:
 		return f, false
 	}

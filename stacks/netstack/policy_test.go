@@ -243,6 +243,25 @@ func TestRulesSteer(t *testing.T) {
 	if err := sends(t, s, nowhere, netip.AddrPort{}); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("without an interface: %v", err)
 	}
+
+	// What is cut into fragments keeps the interface that its socket has chosen.
+	set(func(st *stacks.State) {
+		st.Rules = append([]stacks.Rule{rule(stacks.Rule{Dst: netip.PrefixFrom(to.Addr(), 32), Action: stacks.RuleToTable, Table: 100})}, stacks.DefaultRules()...)
+	})
+	large, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer large.Close()
+	if err := large.SetOption(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("a\x00")); err != nil {
+		t.Fatal(err)
+	}
+	if err := large.(stacks.PacketSocket).SendMsg(make([]byte, 4000), stacks.Message{Peer: to, TTL: -1, TOS: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := a.drain(to.Addr()), b.drain(to.Addr()); a < 2 || b != 0 {
+		t.Errorf("%d and %d fragments, want some and none", a, b)
+	}
 }
 
 // TestRulesGateway: a rule leads to another gateway on the same link, which is then the
