@@ -640,6 +640,23 @@ func TestDevice(t *testing.T) {
 	silent(t, g)
 }
 
+// TestWholeFamily: a rule for all of a family holds for the prefixes of its network too,
+// as those of a tunnel that has halves of it.
+func TestWholeFamily(t *testing.T) {
+	w := newWorld(t, "0.0.0.0/0=a")
+	for _, dst := range []string{everywhere, "10.1.0.2"} {
+		s := udp(t, w.st, unix.AF_INET)
+		err := s.SendMsg([]byte("x"), stacks.Message{Peer: to(dst, 1000), IfIndex: 3, TTL: -1, TOS: -1})
+		if !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("to %s by network b: %v", dst, err)
+		}
+	}
+	s := udp(t, w.st, unix.AF_INET)
+	if err := s.SendMsg([]byte("x"), stacks.Message{Peer: to("10.2.0.2", 1000), IfIndex: 3, TTL: -1, TOS: -1}); err != nil {
+		t.Errorf("to b's own prefix: %v", err)
+	}
+}
+
 // TestGroups: a group is joined where the interface is, before and after bind.
 func TestGroups(t *testing.T) {
 	w := newWorld(t)

@@ -20,7 +20,8 @@
 //  5. :port
 //  6. a prefix that a network is configured with (AllowedIPs, ip=, the subnet of nat),
 //     the longest first, then in the order of the networks, but not /0.
-//  7. the prefixes 0.0.0.0/0 and ::/0.
+//  7. the prefixes 0.0.0.0/0 and ::/0. What is their network's by 6. is so by this rule
+//     as well, and no socket may go past it.
 //  8. the first network.
 //
 // Rules of the same pattern for different networks are an error. Before all rules come
@@ -51,6 +52,6 @@
 //
 // # Cost
 //
-// A lookup is one map access and at most three walks through a [bart.Table]: well
+// A lookup is at most three map accesses and three walks through a [bart.Table]: well
 // below a microsecond with 100,000 prefixes.
 package route

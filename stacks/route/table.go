@@ -229,14 +229,15 @@ func (t *Table) Dest(to netip.AddrPort) (network int, ruled bool) {
 	if n, ok := t.ports[to.Port()]; ok {
 		return n, true
 	}
+	all := t.all6
+	if a.Is4() {
+		all = t.all4
+	}
 	if n, ok := t.own.Load().Lookup(a); ok {
-		return n, false
+		return n, n == all // as of a tunnel with 0.0.0.0/1 and 128.0.0.0/1
 	}
-	if n := t.all4; a.Is4() && n >= 0 {
-		return n, true
-	}
-	if n := t.all6; a.Is6() && n >= 0 {
-		return n, true
+	if all >= 0 {
+		return all, true
 	}
 	return 0, false
 }

@@ -65,7 +65,7 @@ func TestDest(t *testing.T) {
 		{"192.168.0.1:443", "three", true},    //
 		{"192.168.0.1:80", "zero", false},     // the first of two with the same prefix
 		{"192.168.9.1:80", "one", false},      //
-		{"198.51.100.1:80", "two", false},     // the longest
+		{"198.51.100.1:80", "two", true},      // the longest, and 0.0.0.0/0 says the same
 		{"198.51.100.200:80", "three", false}, //
 		{"8.8.8.8:80", "two", true},           // 0.0.0.0/0
 		{"[2001:db8::1]:80", "one", true},     //
