@@ -50,7 +50,8 @@
 //
 // # Locks
 //
-// A socket's mutex is held while it changes, and while calls that do not move bytes
-// go through it; below it come those of the stacks. Callbacks of the stacks run
-// without it.
+// The package starts no goroutine. A socket's mutex is held while it changes, and while
+// calls that do not move a stream's bytes go through it; Stack.setMu while a configuration
+// changes. Below either come the locks of the stacks and of the table, and Stack.numMu, a
+// leaf. Callbacks of the stacks run without them.
 package multihome
