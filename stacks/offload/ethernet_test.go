@@ -83,6 +83,44 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// TestFrameTagged: a kernel hands over super-segments with the tags of VLANs in front;
+// each piece has them.
+func TestFrameTagged(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		plain := framesOf(v6, 1, 3)
+		bufs, sizes := buffers(1, maxPacket)
+		c := Coalescer{Ethernet: true}
+		c.Reset(bufs, sizes)
+		for _, f := range plain {
+			c.Add(f)
+		}
+		c.Flush()
+		var h Hdr
+		if err := h.Decode(bufs[0]); err != nil || h.GSOSize != 1000 {
+			t.Fatalf("header %+v, %v", h, err)
+		}
+		for _, tags := range []string{"\x81\x00\x60\x05", "\x88\xa8\x00\x07\x81\x00\x00\x05"} {
+			tag := func(f []byte) []byte { return append(append(bytes.Clone(f[:12]), tags...), f[12:]...) }
+			g := h
+			g.HdrLen, g.CsumStart = h.HdrLen+uint16(len(tags)), h.CsumStart+uint16(len(tags))
+			var s Splitter
+			if err := s.ResetFrame(g, tag(bufs[0][HdrLen:sizes[0]])); err != nil {
+				t.Fatal(err)
+			}
+			for i, f := range plain {
+				dst := make([]byte, 2000)
+				k, err := s.Next(dst)
+				if err != nil || !bytes.Equal(dst[:k], tag(f)) {
+					t.Errorf("v6 %v: piece %d: %v\ngot  %x\nwant %x", v6, i, err, dst[:60], tag(f)[:60])
+				}
+			}
+			if s.More() {
+				t.Error("there is more")
+			}
+		}
+	}
+}
+
 // TestFrameMalformed: a header of a super-segment on what is no IP frame.
 func TestFrameMalformed(t *testing.T) {
 	f := framesOf(false, 1, 1)[0]
