@@ -37,7 +37,6 @@ type Link struct {
 	// Of Read.
 	super []byte           // a datagram of datagrams, without header
 	split offload.Splitter // cuts it
-	head  []byte           // what stands in front of each of them
 }
 
 var (
@@ -147,17 +146,11 @@ func (l *Link) open(b []byte, bufs [][]byte, sizes []int) int {
 		return 0
 	}
 	l.super = append(l.super[:0], b[offload.HdrLen:]...)
-	ether := 0
+	reset := l.split.Reset
 	if l.typ == stacks.LinkEthernet {
-		ether = etherHeader
+		reset = l.split.ResetFrame
 	}
-	if len(l.super) < ether {
-		return 0
-	}
-	l.head = append(l.head[:0], make([]byte, offload.HdrLen)...)
-	offload.Hdr{Flags: offload.DataValid}.Encode(l.head) // it was summed by the Splitter
-	l.head = append(l.head, l.super[:ether]...)
-	if l.split.Reset(h, l.super[ether:]) != nil {
+	if reset(h, l.super) != nil {
 		return 0 // nothing that a kernel sends
 	}
 	return l.cut(bufs, sizes)
@@ -166,18 +159,16 @@ func (l *Link) open(b []byte, bufs [][]byte, sizes []int) int {
 // cut goes on with what open has left.
 func (l *Link) cut(bufs [][]byte, sizes []int) (n int) {
 	for ; n < len(bufs) && l.split.More(); n++ {
-		size, err := l.split.Next(bufs[n][copy(bufs[n], l.head):])
+		offload.Hdr{Flags: offload.DataValid}.Encode(bufs[n]) // it is summed by the Splitter
+		size, err := l.split.Next(bufs[n][offload.HdrLen:])
 		if err != nil {
 			l.split = offload.Splitter{} // the reader broke the contract
 			break
 		}
-		sizes[n] = len(l.head) + size
+		sizes[n] = offload.HdrLen + size
 	}
 	return n
 }
-
-// etherHeader is the length of Ethernet's header, bytes.
-const etherHeader = 14
 
 // Write gives packets to the device, which takes them at once or, if it is down or
 // does not like them, not at all. The error is of those that it did not take. There is
