@@ -22,5 +22,5 @@
 // # Life
 //
 // A link has two goroutines, from New to Close. Close lets what is under way outbound
-// arrive first, for at most a second.
+// arrive first, for at most a second. Every lock is a leaf.
 package impair
