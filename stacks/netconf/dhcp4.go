@@ -261,7 +261,7 @@ func (d *dhcp4) acknowledged(now time.Time, m *dhcpv4.DHCPv4, p packet) {
 func (d *dhcp4) hold(now time.Time, l lease4, since time.Time) {
 	d.lease, d.got, d.phase, d.trouble = l, since, bound, ""
 	d.c.link.xid4.Store(0)
-	d.at = d.after(jitter(l.t1))
+	d.at = d.after(min(jitter(l.t1), l.t2))
 	d.c.log.Info("leased", "addr", l.addr, "server", l.server, "for", l.life)
 	if !d.at.IsZero() && d.at.Before(now) {
 		d.at = now

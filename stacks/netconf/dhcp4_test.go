@@ -429,6 +429,22 @@ func TestDHCPConflict(t *testing.T) {
 	})
 }
 
+// TestDHCPLate: a lease whose T1 is close to its end is renewed before that.
+func TestDHCPLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer("192.0.2.50")
+		s.opts = append(s.opts, dhcpv4.OptGeneric(dhcpv4.OptionRenewTimeValue, []byte{0, 0, 0, 115}), dhcpv4.OptGeneric(dhcpv4.OptionRebindingTimeValue, []byte{0, 0, 0, 118}))
+		x := start(t, newWire(s.peer), Config{Words: Words{DHCP: true}})
+		x.pass(time.Second)
+		s.heard = nil
+		x.pass(time.Hour)
+		if len(s.heard) < 29 || slices.Contains(s.heard, dhcpv4.MessageTypeDiscover) {
+			t.Errorf("heard %v", s.heard)
+		}
+		x.close()
+	})
+}
+
 // TestDHCPInfinite: a lease without an end is not renewed.
 func TestDHCPInfinite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
