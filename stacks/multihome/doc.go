@@ -53,5 +53,5 @@
 // The package starts no goroutine. A socket's mutex is held while it changes, and while
 // calls that do not move a stream's bytes go through it; Stack.setMu while a configuration
 // changes. Below either come the locks of the stacks and of the table, and Stack.numMu, a
-// leaf. Callbacks of the stacks run without them.
+// leaf. Callbacks of the stacks take numMu at most; those of Notify may run with setMu held.
 package multihome
