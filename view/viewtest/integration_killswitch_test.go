@@ -75,7 +75,7 @@ for t in all: t.join()
 print("done", flush=True)
 `
 
-// TestIntegrationKillSwitch has each kind of network die beside the host's network.
+// TestIntegrationKillSwitch has networks die, or not be there at all, beside the host's network.
 func TestIntegrationKillSwitch(t *testing.T) {
 	viewtest.Need(t, "python3")
 	w, p, c := twoPeers(t)
