@@ -217,11 +217,10 @@ func (d *device) up(raw syscall.RawConn) {
 			}
 			return // closed
 		}
-		if _, err := d.link.Write(bufs); err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				d.log.Error("write to a link", "link", d.conf.Name, "err", err)
-			}
+		if _, err := d.link.Write(bufs); errors.Is(err, net.ErrClosed) {
 			return
+		} else if err != nil { // a TAP device that is down, a packet too long for the link
+			d.log.Debug("packets lost", "link", d.conf.Name, "err", err)
 		}
 	}
 }
