@@ -80,5 +80,6 @@
 //
 // A [Stub] has no goroutines of its own: Answer starts one for each attempt and waits
 // for all of them before it returns. With DNS over HTTPS net/http keeps connections,
-// which [Stub.Close] ends.
+// which [Stub.Close] ends. A [Server], which answers where programs have the kernel's
+// sockets, has one for each socket, connection and query; its Close waits for them.
 package dns
