@@ -89,8 +89,8 @@ func (s *shortcut) Moved(up, down int) {
 
 // Release implements [stacks.Conduit].
 func (s *shortcut) Release(err error) {
-	s.once.Do(func() { close(s.over) })
-	if err != nil {
+	if err != nil { // first: down would take a socket without its error for one at its end
 		s.f.reset()
 	}
+	s.once.Do(func() { close(s.over) })
 }
