@@ -32,6 +32,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,6 +199,7 @@ func (b *bench) tunnels(ctx context.Context) error {
 		return nil
 	}
 	for stack := range strings.SplitSeq(b.stacks, ",") {
+		todo := slices.Clone(todo)
 		if stack == "kernel" {
 			for i, r := range todo {
 				if r.target != 0 || r.name == "rr" {
