@@ -59,7 +59,7 @@ type process struct {
 	said   *tail
 	copied chan struct{} // closed when all that it said was read
 	ended  chan struct{} // closed when it is a zombie: its number is its own until end
-	failed chan struct{} // closed by fail
+	failed chan struct{} // closed by fail, nothing more is read
 	once   sync.Once
 	began  time.Time
 
@@ -227,6 +227,7 @@ func (c *command) run(p *process) {
 	for {
 		select {
 		case <-p.ended:
+			within(p.failed, endGrace) // Read has its last frames; somebody else may hold the other end
 		case <-p.failed:
 		case <-c.life.Done():
 		}
@@ -299,8 +300,8 @@ func (c *command) Read(bufs [][]byte, sizes []int) (int, error) {
 			}
 			if errors.Is(err, errOutOfStep) {
 				c.log.Warn("the command of a VDE network is ended", "command", c.text, "err", err)
-				p.fail()
 			}
+			p.fail() // at the end of its output too: there is no other
 		}
 		select {
 		case <-c.life.Done():

@@ -25,8 +25,9 @@
 //
 // A pulled cable. Frames are lost, connections wait and are given up after the time
 // that TCP allows; nothing goes another way. The client of a switch asks for its port
-// again until the switch is back, then all goes on. A command is started again, after
-// 1 s, 2 s and so on up to 30 s. A ptp:// or udp:// peer that comes back is simply there.
+// again until the switch is back, then all goes on. A command that ends or closes its
+// standard output is started again, after 1 s, 2 s and so on up to 30 s. A ptp:// or
+// udp:// peer that comes back is simply there.
 //
 // # Serving
 //

@@ -152,22 +152,28 @@ func TestCmd(t *testing.T) {
 // TestCmdDies: what becomes of the plug when its command ends, talks nonsense, or does
 // not want to end.
 func TestCmdDies(t *testing.T) {
+	f := frame(broadcast, mac(1), "i was here")
+	var stream bytes.Buffer
+	binary.Write(&stream, binary.BigEndian, uint16(len(f)))
+	stream.Write(f)
+	file := filepath.Join(t.TempDir(), "stream")
+	if err := os.WriteFile(file, stream.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	t.Run("again", func(t *testing.T) {
 		// Each run says one frame and ends.
-		f := frame(broadcast, mac(1), "i was here")
-		var stream bytes.Buffer
-		binary.Write(&stream, binary.BigEndian, uint16(len(f)))
-		stream.Write(f)
-		file := filepath.Join(t.TempDir(), "stream")
-		if err := os.WriteFile(file, stream.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
 		c := plug(t, "cmd://cat "+file)
 		l := listen(t, c)
 		l.want(t, f)
 		for range 50 {
 			write(t, c, f) // lost, not an error
 		}
+		l.want(t, f)
+	})
+	t.Run("silent", func(t *testing.T) {
+		// Each run says one frame, closes its output and lives on.
+		l := listen(t, plug(t, `cmd://sh -c 'cat $0; exec sleep 100 >&-' `+file))
+		l.want(t, f)
 		l.want(t, f)
 	})
 	t.Run("nonsense", func(t *testing.T) {
