@@ -5,16 +5,12 @@
 package kernel
 
 import (
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"umrun/stacks"
 )
 
 var _ stacks.Lingerer = (*Stack)(nil)
-
-// sockDiagByFamily is the only message of sock_diag(7).
-const sockDiagByFamily = 20
 
 // TCP states, net/tcp_states.h.
 const (
@@ -62,32 +58,15 @@ type connection struct {
 	open    bool   // somebody has a descriptor
 }
 
-// connections lists those that may still have something to say. struct inet_diag_msg
-// has the cookie at 44, the unacknowledged bytes at 60 and the inode, which is 0 once
-// the socket is closed, at 68.
+// connections lists those that may still have something to say.
 func (s *Stack) connections(family uint8) (all []connection) {
-	const (
-		requestLen = 56 // struct inet_diag_req_v2
-		messageLen = 72
-	)
-	q := make([]byte, requestLen)
-	q[0], q[1] = family, unix.IPPROTO_TCP
-	native.PutUint32(q[4:], leaving)
-	ms, err := s.diag.execute(sockDiagByFamily, netlink.Dump, q)
-	if err != nil {
-		s.log.Debug("connections that end", "err", err)
-		return nil
-	}
-	for _, m := range ms {
-		if m.Header.Type != sockDiagByFamily || len(m.Data) < messageLen {
-			continue
-		}
+	s.sockets(family, unix.IPPROTO_TCP, leaving, func(m []byte) {
 		all = append(all, connection{
-			cookie:  native.Uint64(m.Data[44:]),
-			unacked: int(native.Uint32(m.Data[60:])),
-			open:    native.Uint32(m.Data[68:]) != 0,
+			cookie:  native.Uint64(m[diagCookie:]),
+			unacked: int(native.Uint32(m[diagUnacked:])),
+			open:    native.Uint32(m[diagInode:]) != 0,
 		})
-	}
+	})
 	return all
 }
 

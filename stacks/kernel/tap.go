@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What passes the interfaces of a private namespace, and whose it is.
+// What passes the interfaces of a private namespace.
 
 package kernel
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
 	"unsafe"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"umrun/stacks"
@@ -116,41 +114,4 @@ func frame(b, oob []byte, from *unix.SockaddrLinklayer) *stacks.Frame {
 		}
 	}
 	return fr
-}
-
-// Held lists the TCP and UDP sockets of the namespace, see [stacks.Keeper].
-func (s *Stack) Held() (all []stacks.Held) {
-	const (
-		requestLen = 56 // struct inet_diag_req_v2
-		messageLen = 72 // struct inet_diag_msg
-	)
-	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			q := make([]byte, requestLen)
-			q[0], q[1] = family, proto
-			native.PutUint32(q[4:], ^uint32(0))
-			ms, err := s.diag.execute(sockDiagByFamily, netlink.Dump, q)
-			if err != nil {
-				s.log.Debug("sockets of the namespace", "err", err)
-				continue
-			}
-			for _, m := range ms {
-				if m.Header.Type != sockDiagByFamily || len(m.Data) < messageLen {
-					continue
-				}
-				at := func(addr, port int) netip.AddrPort {
-					a := netip.AddrFrom16([16]byte(m.Data[addr:])).Unmap()
-					if family == unix.AF_INET {
-						a = netip.AddrFrom4([4]byte(m.Data[addr:]))
-					}
-					return netip.AddrPortFrom(a, uint16(m.Data[port])<<8|uint16(m.Data[port+1]))
-				}
-				all = append(all, stacks.Held{
-					Proto: int(proto), Local: at(8, 4), Remote: at(24, 6),
-					Cookie: native.Uint64(m.Data[44:]), Inode: native.Uint32(m.Data[68:]),
-				})
-			}
-		}
-	}
-	return all
 }
