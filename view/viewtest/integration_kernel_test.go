@@ -25,37 +25,8 @@ const kernelKey = ",stack=kernel"
 func TestIntegrationKernelDelivery(t *testing.T) {
 	viewtest.Need(t, "gcc")
 	w, p, _ := lab(t)
-	bin := viewtest.Target(t, "delivery", viewtest.Dynamic)
-	for _, tc := range []struct {
-		how    string
-		size   int64
-		status int
-	}{{"exit", 1, 0}, {"exit", 8 << 20, 0}, {"kill", 3 << 20, 128 + 9}, {"slow", 6 << 20, 0}} {
-		t.Run(fmt.Sprintf("%s-%d", tc.how, tc.size), func(t *testing.T) {
-			for range 3 {
-				p.Digests()
-				me := p.Client(t)
-				u := w.Umrun(t, me.Conf+kernelKey, bin, tc.how, fmt.Sprint(tc.size))
-				u.Env = append(u.Env, labEnv(me.IP4.String(), me.IP6.String())...)
-				r := u.Result()
-				if r.Status != tc.status {
-					t.Errorf("want status %d, got %v", tc.status, r)
-				}
-				var got []string
-				viewtest.Eventually(t, 10*time.Second, func() error {
-					if got = append(got, p.Digests()...); len(got) == 0 {
-						return fmt.Errorf("the peer saw no end of the connection; %v", r)
-					}
-					return nil
-				})
-				if want := viewtest.PatternSum(tc.size); got[0] != want {
-					t.Errorf("the peer counted %q, want %q; %v", got[0], want, r)
-				}
-				if tc.how == "slow" {
-					break
-				}
-			}
-		})
+	for _, tc := range []delivery{{"exit", 1, 0}, {"exit", 8 << 20, 0}, {"kill", 3 << 20, 128 + 9}, {"slow", 6 << 20, 0}} {
+		tc.run(t, w, p, kernelKey, 3)
 	}
 	w.NoStrays(t)
 }
