@@ -7,6 +7,8 @@
 //
 // The list has one regular expression a line, over PACKAGE.TEST of a skip, with
 // the reason behind " # ".
+//
+// With -again a few failed tests are tried once more, see again.go.
 package main
 
 import (
@@ -32,6 +34,7 @@ type event struct {
 
 func main() {
 	allowed := flag.String("allowed", "", "file of tests that may be skipped")
+	flag.StringVar(&tryAgain, "again", "", "command that runs tests again, to which -run and the package are added")
 	flag.Parse()
 	list, err := readList(*allowed)
 	if err != nil {
@@ -72,6 +75,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	start := time.Now()
 	output := map[string][]string{} // of tests that have not ended, by PACKAGE.TEST
 	broken := false
+	var failures failures
 	var counts []string // that tests make themselves
 	for {
 		line, err := r.ReadBytes('\n')
@@ -96,7 +100,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 				if e.Test == "" { // a package
 					packages++
 					if e.Action == "fail" {
-						broken = true
+						broken = broken || !failures.explain(e.Package)
 						show(output[name])
 						fmt.Printf("FAIL %s\n", e.Package)
 					} else if e.Action == "pass" {
@@ -110,6 +114,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 					passed++
 				case "fail":
 					failed++
+					failures.add(e.Package, e.Test, output[name])
 					show(output[name])
 				case "skip":
 					skipped++
@@ -130,6 +135,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	for name, out := range output { // the process died under them
 		if !strings.HasSuffix(name, ".") {
 			failed++
+			broken = true
 			fmt.Printf("FAIL %s: did not end\n", name)
 			show(out)
 		}
@@ -143,9 +149,14 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	if packages == 0 {
 		fmt.Println("no package was tested")
 	}
+	unsteady := ""
+	if failed > 0 && !broken && failures.steady() {
+		unsteady = fmt.Sprintf(" %d unsteady,", failed)
+		failed = 0
+	}
 	show(counts)
 	fmt.Printf("%d packages in %v\n", packages, time.Since(start).Round(time.Second))
-	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	fmt.Printf("%d passed, %d failed,%s %d skipped\n", passed, failed, unsteady, skipped)
 	return failed == 0 && forbidden == 0 && !broken && packages > 0
 }
 
