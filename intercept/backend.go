@@ -21,6 +21,9 @@ type Backend interface {
 	// DupFD duplicates descriptor fd (not negative) of the calling thread.
 	DupFD(c *Call, fd int) (int, error)
 
+	// NetNS tells the inode number of the calling thread's network namespace.
+	NetNS(c *Call) (uint64, error)
+
 	// ReplaceFD puts a duplicate of fd under the number at of the calling thread,
 	// as dup3(2) would, and keeps the close-on-exec flag of what was there. The
 	// thread still waits for its answer. Errors: EBADF, ErrGone.

@@ -222,10 +222,10 @@ func (c *Call) UID() (uint32, error) {
 
 // NetNS returns the inode number of the thread's network namespace. ErrGone when the
 // call is over, EACCES when the thread may not be looked at.
-func (c *Call) NetNS() (uint64, error) {
-	if ino, ok := c.Task.pidfdNetNS(); ok {
-		return ino, nil
-	}
+func (c *Call) NetNS() (uint64, error) { return c.b.NetNS(c) }
+
+// procNetNS is NetNS by what /proc says.
+func procNetNS(c *Call) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", c.TID), &st); err != nil {
 		return 0, fmt.Errorf("network namespace of %d: %w", c.TID, procError(err))

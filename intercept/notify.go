@@ -132,12 +132,14 @@ func (l *listener) init(fd int) error {
 // interrupt.
 func (l *listener) wait() error {
 	return l.conn.Read(func(fd uintptr) bool {
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p[:], 0)
-		for err == unix.EINTR { // even if there is no time to be interrupted in
-			n, err = unix.Poll(p[:], 0)
+		p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		for {
+			var now unix.Timespec // it waits for nothing, so the runtime need not know
+			n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+			if errno != unix.EINTR { // which comes even if there is no time to be interrupted in
+				return errno == 0 && n > 0
+			}
 		}
-		return err == nil && n > 0
 	})
 }
 
@@ -199,16 +201,31 @@ func (n *notification) reset() {
 	atomic.StoreUint64(&n.id, 0)
 }
 
+// ioctlShort is ioctl for what waits for nothing: it is over before the runtime could be
+// told of it.
+func (l *listener) ioctlShort(req uintptr, arg unsafe.Pointer) (int, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.fd < 0 {
+		return -1, ErrGone
+	}
+	n, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), req, uintptr(arg))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
 // valid reports whether notification id still waits.
 func (l *listener) valid(id uint64) bool {
-	_, err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id))
+	_, err := l.ioctlShort(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id))
 	return err == nil
 }
 
 // send answers a notification; ErrGone if it no longer waits.
 func (l *listener) send(r *response) error {
 	for {
-		switch _, err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r)); err {
+		switch _, err := l.ioctlShort(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r)); err {
 		case nil:
 			return nil
 		case unix.EINTR:

@@ -42,6 +42,18 @@ func (b *backend) DupFD(c *intercept.Call, fd int) (int, error) {
 	return unix.FcntlInt(uintptr(host), unix.F_DUPFD_CLOEXEC, 0)
 }
 
+// NetNS implements intercept.Backend: the process is in the namespace of the test.
+func (b *backend) NetNS(c *intercept.Call) (uint64, error) {
+	if !b.Valid(c) {
+		return 0, intercept.ErrGone
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return 0, err
+	}
+	return st.Ino, nil
+}
+
 // ReplaceFD implements intercept.Backend.
 func (b *backend) ReplaceFD(c *intercept.Call, at, fd int) error {
 	if !b.Valid(c) {
