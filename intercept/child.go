@@ -24,8 +24,9 @@ const (
 
 // ChildMain is to be the first call of main, and of TestMain in packages that call
 // [Start]: in a child that Start has made it becomes the program and does not
-// return, in every other process it returns at once.
-func ChildMain() {
+// return, in every other process it returns at once. steps are those that
+// [Namespaces] of this executable may name.
+func ChildMain(steps ...Step) {
 	if os.Args[0] != childName {
 		return
 	}
@@ -34,7 +35,7 @@ func ChildMain() {
 		return
 	}
 	unix.CloseOnExec(fd)
-	runChild(os.NewFile(uintptr(fd), "control"))
+	runChild(os.NewFile(uintptr(fd), "control"), steps)
 	unix.Exit(125) // the supervisor has been told why, or is dead
 }
 
@@ -42,6 +43,7 @@ func ChildMain() {
 type childError struct {
 	step step
 	err  error
+	path string // of the executable, in stepExec
 }
 
 // runChild returns only if something fails.
@@ -50,7 +52,8 @@ type childError struct {
 // thread installs it and calls execve, which makes that thread the whole process.
 // Until then the other threads are free of it; so they do the talking, as calls of
 // the filtered one may already be waiting for the supervisor.
-func runChild(control *os.File) {
+func runChild(control *os.File, steps []Step) {
+	unmapped := mapIDs(os.Getenv(childIDs)) // while we may: see childIDs
 	// Targets of another Start may run already, as the same user: nobody opens
 	// our descriptors while the listener is among them. The program has the
 	// memory of a new process, which is dumpable.
@@ -59,6 +62,18 @@ func runChild(control *os.File) {
 	}
 	var sp spec
 	if err := gob.NewDecoder(control).Decode(&sp); err != nil {
+		return
+	}
+	err := unmapped
+	if err == nil {
+		err = sp.Namespaces.prepare(steps)
+	}
+	if err != nil {
+		tell(control, childError{step: stepNamespaces, err: err})
+		return
+	}
+	if sp.Trial {
+		_ = sendReport(control, report{Step: stepNamespaces}, nil)
 		return
 	}
 	installed := make(chan int)    // the listener
@@ -85,13 +100,24 @@ func runChild(control *os.File) {
 			}
 			close(goAhead)
 		case e := <-failed:
-			var errno unix.Errno
-			if !errors.As(e.err, &errno) {
-				errno = unix.EINVAL // such as a NUL in an argument
-			}
-			_ = sendReport(control, report{Step: e.step, Errno: uint32(errno)}, nil)
+			tell(control, e)
 			return
 		}
+	}
+}
+
+// tell reports a failure.
+func tell(control *os.File, e childError) {
+	var errno unix.Errno
+	if !errors.As(e.err, &errno) {
+		errno = unix.EINVAL // such as a NUL in an argument
+	}
+	text := e.path
+	if text == "" {
+		text = e.err.Error()
+	}
+	if sendReport(control, report{Step: e.step, Errno: uint32(errno)}, nil) == nil {
+		_, _ = control.WriteString(text)
 	}
 }
 
@@ -100,33 +126,48 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 	runtime.LockOSThread() // never unlocked: it carries the filter
 	if sp.Dir != "" {
 		if err := unix.Chdir(sp.Dir); err != nil {
-			return childError{stepChdir, err}
+			return childError{step: stepChdir, err: err}
 		}
 	}
 	// The death signal is the thread's too. It is sent when the *thread* that
 	// forked us ends: see family.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return childError{stepSetup, err}
+		return childError{step: stepSetup, err: err}
 	}
 	if err := ignoreSignals(sp.SigIgnore); err != nil {
-		return childError{stepSetup, err}
+		return childError{step: stepSetup, err: err}
 	}
 	if sp.SetMask {
 		var set unix.Sigset_t
 		set.Val[0] = sp.SigMask
 		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &set, nil); err != nil {
-			return childError{stepSetup, err}
+			return childError{step: stepSetup, err: err}
+		}
+	}
+	if sp.Namespaces.user() {
+		if err := dropCaps(); err != nil {
+			return childError{step: stepSetup, err: err}
 		}
 	}
 	listener, err := installFilter(sp.Filter, sp.Interruptible)
 	if err != nil {
-		return childError{stepFilter, err}
+		return childError{step: stepFilter, err: err}
 	}
 	installed <- listener
 	<-goAhead
 	// Exec also gives back the limit of descriptors (RLIMIT_NOFILE) that the
 	// runtime has raised at its start.
-	return childError{stepExec, syscall.Exec(sp.Path, sp.Argv, sp.Env)}
+	e := childError{stepExec, syscall.Exec(sp.Path, sp.Argv, sp.Env), sp.Path}
+	for _, path := range sp.Search {
+		// execvp(3) goes on for these, and remembers what may not be executed.
+		if e.err != error(unix.ENOENT) && e.err != error(unix.ENOTDIR) && e.err != error(unix.EACCES) {
+			break
+		}
+		if err := syscall.Exec(path, sp.Argv, sp.Env); e.err != error(unix.EACCES) || err != error(unix.ENOENT) && err != error(unix.ENOTDIR) {
+			e.err, e.path = err, path
+		}
+	}
+	return e
 }
 
 // ignoreSignals sets the disposition of each signal of set to SIG_IGN, by the

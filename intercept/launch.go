@@ -58,6 +58,14 @@ type Config struct {
 	// job control. It runs on a goroutine that Close waits for, and must not block.
 	OnChange func(unix.WaitStatus)
 
+	// Search are more paths of the executable, tried in turn if Path is not there or may
+	// not be executed, as execvp(3) does: for those who cannot look before, since the
+	// target will see other files.
+	Search []string
+
+	// Namespaces, if set, are those of its own that the target begins in.
+	Namespaces *Namespaces
+
 	// Meter, if set, counts the calls that are received.
 	Meter *Meter
 
@@ -131,7 +139,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		theirs.Close()
 		return nil, err
 	}
-	f, err := newFamily(cfg.OnChange, func() (int, error) { return forkChild(fds) })
+	f, err := newFamily(cfg.OnChange, func() (int, error) { return forkChild(fds, cfg.Namespaces) })
 	theirs.Close()
 	if err != nil {
 		return nil, fmt.Errorf("start the child: %w", err)
@@ -166,6 +174,7 @@ func controlPair() (ours *net.UnixConn, theirs *os.File, err error) {
 // spec is what the child is told, first.
 type spec struct {
 	Path      string
+	Search    []string
 	Argv, Env []string
 	Dir       string
 	SetMask   bool // apply SigMask: gob cannot tell a pointer to zero from nil
@@ -174,10 +183,12 @@ type spec struct {
 	Filter    []unix.SockFilter
 
 	Interruptible bool
+	Namespaces    *Namespaces
+	Trial         bool // tell how the step went, and end
 }
 
 // report is what the child says: the listener (with SCM_RIGHTS), or which step
-// failed. End of file instead says that execve has succeeded.
+// failed, and a text follows. End of file instead says that execve has succeeded.
 type report struct {
 	Step  step
 	Errno uint32
@@ -187,8 +198,9 @@ type step uint32
 
 const (
 	stepListener step = iota
-	stepSetup         // prctl, sigprocmask
-	stepFilter        // seccomp
+	stepNamespaces
+	stepSetup  // prctl, sigprocmask
+	stepFilter // seccomp
 	stepChdir
 	stepExec
 )
@@ -207,7 +219,7 @@ func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config,
 }
 
 func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible}
+	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible}
 	if cfg.SigMask != nil {
 		sp.SetMask, sp.SigMask = true, *cfg.SigMask
 	}
@@ -217,8 +229,8 @@ func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []u
 	if sp.Env == nil {
 		sp.Env = os.Environ()
 	}
-	if err := gob.NewEncoder(c).Encode(sp); err != nil {
-		return fmt.Errorf("instruct the child: %w", err)
+	if err := instruct(c, sp); err != nil {
+		return err
 	}
 	fd, err := receiveListener(c, &cfg)
 	if err != nil {
@@ -238,10 +250,18 @@ func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []u
 	case io.EOF:
 		return nil
 	case nil:
-		return parseReport(buf[:]).failure(&cfg)
+		return parseReport(buf[:]).failure(&cfg, c)
 	default:
 		return fmt.Errorf("start the program: %w", err)
 	}
+}
+
+// instruct tells the child what to do.
+func instruct(c *net.UnixConn, sp spec) error {
+	if err := gob.NewEncoder(c).Encode(sp); err != nil {
+		return fmt.Errorf("instruct the child: %w", err)
+	}
+	return nil
 }
 
 // receiveListener waits for the child's filter to be installed.
@@ -257,7 +277,7 @@ func receiveListener(c *net.UnixConn, cfg *Config) (int, error) {
 	}
 	r := parseReport(buf)
 	if r.Step != stepListener {
-		return -1, r.failure(cfg)
+		return -1, r.failure(cfg, c)
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err == nil && len(msgs) == 1 {
@@ -274,12 +294,19 @@ func parseReport(b []byte) report {
 	return report{Step: step(binary.NativeEndian.Uint32(b)), Errno: binary.NativeEndian.Uint32(b[4:])}
 }
 
-// failure is the error that a report stands for.
-func (r report) failure(cfg *Config) error {
+// maxText bounds the text of an error, in bytes.
+const maxText = 4096
+
+// failure is the error that a report stands for, whose text is still to come: the path
+// of an execve, else a sentence.
+func (r report) failure(cfg *Config, rest io.Reader) error {
 	errno := unix.Errno(r.Errno)
+	text, _ := io.ReadAll(io.LimitReader(rest, maxText))
 	switch {
+	case r.Step == stepNamespaces:
+		return &StepError{Text: string(text), Err: errno}
 	case r.Step == stepExec:
-		return &ExecError{Call: "execve", Path: cfg.Path, Err: errno}
+		return &ExecError{Call: "execve", Path: string(text), Err: errno}
 	case r.Step == stepChdir:
 		return &ExecError{Call: "chdir", Path: cfg.Dir, Err: errno}
 	case r.Step == stepFilter && errno == unix.EBUSY:
@@ -367,11 +394,11 @@ func LocalFD(fd int) bool {
 }
 
 // forkChild starts this same executable, which will find itself in ChildMain.
-func forkChild(p *fdPlan) (int, error) {
+func forkChild(p *fdPlan, ns *Namespaces) (int, error) {
 	return syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
-		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", childEnv, p.control)),
+		Env:   append(append(os.Environ(), fmt.Sprintf("%s=%d", childEnv, p.control)), ns.env()...),
 		Files: p.files,
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+		Sys:   ns.attributes(),
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/fsmod"
 	"umrun/intercept"
 )
 
@@ -66,6 +67,11 @@ type Config struct {
 	PublishAll bool      // every port that the program serves, too
 
 	Flows string // file for flows (JSON lines); empty: none
+
+	Mounts   []fsmod.Mount // what the program sees of files otherwise, as --mount says it
+	FSEngine FSEngine      // who makes them; empty: EngineAuto
+	Hosts    []HostName    // in the view's /etc/hosts, before the host's own
+	Hostname string        // what uname(2) says; empty: the host's
 
 	// Meter, if set, counts the calls that are trapped.
 	Meter *intercept.Meter

@@ -30,6 +30,7 @@ type Plan struct {
 	Backend    string        `json:"backend"` // notify
 	Wait       float64       `json:"wait_seconds"`
 	WaitAll    bool          `json:"wait_all"`
+	Files      *PlanFiles    `json:"files,omitempty"` // nil: the host's
 	Warnings   []string      `json:"warnings"`
 
 	conf   Config
@@ -117,8 +118,14 @@ func MakePlan(conf Config) (*Plan, error) {
 	if conf.Env == nil {
 		conf.Env = os.Environ()
 	}
-	if p.Path, err = lookPath(conf.Argv[0], searchPath(conf.Env), conf.Dir); err != nil {
+	if err := p.planFiles(); err != nil {
 		return nil, err
+	}
+	if p.Path, err = lookPath(conf.Argv[0], searchPath(conf.Env), conf.Dir); err != nil {
+		if p.Files == nil || conf.Argv[0] == "" {
+			return nil, err
+		}
+		p.Path = conf.Argv[0] // it may be there in the view
 	}
 	p.conf, p.Argv, p.Dir = conf, conf.Argv, conf.Dir
 	if p.Dir == "" {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/nsmount"
 	"umrun/intercept"
 	"umrun/netmod"
 	"umrun/netmod/leak"
@@ -33,7 +34,7 @@ import (
 // becomes the program is a copy of the calling one and does not come back from
 // it. Everywhere else it does nothing.
 func Init() {
-	intercept.ChildMain()
+	intercept.ChildMain(nsmount.Step())
 	kernel.ChildMain()
 }
 
@@ -48,6 +49,7 @@ type View struct {
 	st    stacks.Stack
 	mod   *netmod.Module
 	files *fsmod.Module // nil: the program sees the host's
+	kept  closers       // what holds the directories that cows write to
 	sup   *intercept.Supervisor
 	seen  *observation
 	ports closers                   // that are published
@@ -165,9 +167,14 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		OnChange:  v.changed,
 		Meter:     p.conf.Meter,
 	}
+	if p.Files != nil {
+		if err := p.mountFiles(v, &conf); err != nil {
+			return nil, err
+		}
+	}
 	s, err := intercept.Start(ctx, conf)
-	if errors.Is(err, unix.ENOEXEC) {
-		conf.Path, conf.Argv = shell, append([]string{shell, p.Path}, p.Argv[1:]...)
+	if ee := (*intercept.ExecError)(nil); errors.As(err, &ee) && ee.Err == unix.ENOEXEC {
+		conf.Path, conf.Search, conf.Argv = shell, nil, append([]string{shell, ee.Path}, p.Argv[1:]...)
 		s, err = intercept.Start(ctx, conf)
 	}
 	return s, err
@@ -301,7 +308,10 @@ func (p *Plan) netmod(st stacks.Stack, resolver netmod.Resolver) netmod.Config {
 func (p *Plan) startProblem(err error) error {
 	var un *intercept.UnsupportedError
 	var ee *intercept.ExecError
+	var failed *intercept.StepError
 	switch {
+	case errors.As(err, &failed):
+		return mountProblem(failed)
 	case errors.As(err, &un):
 		return &Problem{Code: ExitMachine, What: err.Error(), Try: []string{"umrun doctor"}, Err: err}
 	case !errors.As(err, &ee) || ee.Call != "execve":
@@ -389,6 +399,7 @@ func (v *View) close() error {
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())
 	}
+	errs = append(errs, v.kept.Close())
 	v.all.close()
 	errs = append(errs, v.ports.Close())
 	for _, o := range v.nets {

@@ -19,10 +19,6 @@ var reservedFlags = []struct {
 	name, short string
 	value       bool
 }{
-	{"mount", "m", true},
-	{"fs-engine", "", true},
-	{"hosts", "", true},
-	{"hostname", "", true},
 	{"fresh-instance", "", false},
 	{"allow", "", true},
 	{"deny", "", true},

@@ -33,6 +33,10 @@ type flags struct {
 	traps   string
 	noProc  bool
 	publish []string
+	mounts  []string
+	engine  string
+	hosts   []string
+	host    string
 	all     bool
 	pcap    string
 	flows   string
@@ -57,6 +61,10 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noProc, "no-proc", false, "leave the program the host's /proc/net and /sys/class/net, and its opens alone")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "open a port of the view on the host: `[HOSTADDR:]HOSTPORT[:PORT][/udp]`; without HOSTADDR at all its addresses")
 	fs.BoolVar(&f.all, "publish-all", false, "open every port that the program listens on")
+	fs.StringArrayVarP(&f.mounts, "mount", "m", nil, "a view of files of its own, `SPEC`: bind:SRC:DST[:ro], tmpfs:DST, cow:[UPPER]:DST, hide:PATH...; see below")
+	fs.StringVar(&f.engine, "fs-engine", "auto", "`WHO` makes the mounts: ns (the kernel), trap (umrun itself) or auto")
+	fs.StringArrayVar(&f.hosts, "hosts", nil, "`NAME=IP` in the view's /etc/hosts")
+	fs.StringVar(&f.host, "hostname", "", "`NAME` of the machine, as the program sees it")
 	fs.StringVar(&f.pcap, "pcap", "", "write the packets of all networks to `FILE` (pcapng); a network's own: the key pcap=FILE")
 	fs.StringVar(&f.flows, "flows", "", "write a line of JSON to `FILE` when a flow begins, and one when it ends")
 	fs.StringVar(&f.traps, "traps", "", "write to `FILE`, at the end, how many calls were trapped and what time they took")
@@ -96,6 +104,12 @@ Networks (-n):
                               (faster; wants user namespaces and /dev/net/tun), or what works
   and a bad network to try a program on: rate=10mbit delay=20ms jitter=5ms loss=0.5%  (each way)
   Without -n: the profile "default" if there is one, else nat.
+
+Files (-m, repeatable):
+  bind:SRC:DST[:ro]  SRC, a directory or file, at DST     tmpfs:DST      an empty directory
+  cow:[UPPER]:DST    DST, but what is written goes to UPPER (made if missing), or is thrown away
+  merge:SRC:DST      SRC's names before DST's, read-only  hide:PATH      nobody may look into it
+  file:SRC:DST       a copy of SRC, the program's own     dev:null:PATH  dev:zero:PATH
 
 Commands:
   check SPEC...  parse, and try each network: handshake, DNS, MTU

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"umrun/fsmod"
 	"umrun/view"
 )
 
@@ -136,7 +137,33 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 		}
 		ports = append(ports, p)
 	}
+	var mounts []fsmod.Mount
+	if len(f.mounts) > 0 {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return conf, fmt.Errorf("working directory: %w", err)
+		}
+		for _, s := range f.mounts {
+			m, err := view.ParseMount(s, cwd)
+			if err != nil {
+				return conf, err
+			}
+			mounts = append(mounts, m)
+		}
+	}
+	var hosts []view.HostName
+	for _, s := range f.hosts {
+		h, err := view.ParseHostName(s)
+		if err != nil {
+			return conf, err
+		}
+		hosts = append(hosts, h)
+	}
 	return view.Config{
+		Mounts:     mounts,
+		FSEngine:   view.FSEngine(f.engine),
+		Hosts:      hosts,
+		Hostname:   f.host,
 		Publish:    ports,
 		PublishAll: f.all,
 		Networks:   nets,

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nsmount makes the mounts of a view in a mount namespace of the program's own:
+// the kernel serves them, and no path call of the program is trapped.
+//
+// # How it works
+//
+// The child that becomes the program begins in new namespaces ([Plan.Namespaces]): that
+// of mounts alone if it may mount, else with a user namespace in which its own user is
+// mapped to itself and nobody else is. There [Step] runs, before the filter and the
+// program:
+//
+//	every mount is made a slave: those of the host come in, and none goes out
+//	what the sources name is opened, while the host's files are all there is
+//	the mounts are made, parents before children (fsmod.Order)
+//	what was only needed for making them is detached
+//
+// Nothing of it has a name on the host. All mounts go with the namespace, that is with
+// its last process, however that ends.
+//
+// # The pool and new roots
+//
+// What has to be in memory (copies of files, what a cow that is thrown away holds) is in
+// one tmpfs, the pool. It is mounted on the root directory, where no path leads, since a
+// path begins below what is mounted there: it is reached by its descriptor alone, as
+// /proc/self/fd/N. A new root, for a mount on "/", is put there too, and pivot_root(2)
+// makes it the one where paths begin. The old one then lies on the new one in the same
+// way until all is done.
+//
+// # Glue
+//
+// The kernel mounts only on what is there. Where a mount's place is not, the nearest
+// directory above it that is there is covered by a tmpfs with the same names, each of
+// them bound from what was covered, and the missing ones are made in that. It is
+// read-only: a name that was made there would be gone with the view, without a word.
+//
+// # Copy on write
+//
+// A cow is an overlay, with userxattr, so that an ordinary user may mount it and the
+// trap engine reads the same directories, and with metacopy, redirect_dir and index off.
+// An overlay sees one file system: each that is mounted below has an overlay of its own.
+// See cow.go for the layout of what is written, and for what an ordinary user's are
+// made of.
+package nsmount

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Plan: what the child is told to make.
+
+package nsmount
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/intercept"
+)
+
+// stepName is how the child finds Step.
+const stepName = "nsmount"
+
+// A Plan is what a view has of its own.
+type Plan struct {
+	Mounts []fsmod.Mount // in the order in which they are made, see fsmod.Order
+	Files  []Generated   // laid over everything else
+	Places []string      // where a cow is to be written to, whoever owns what is above
+	Host   string        // the host's name; empty: that of the machine
+
+	// User says that it is an ordinary user's, in a user namespace. Namespaces sets it.
+	User bool
+
+	// Trial mounts a tmpfs and nothing else.
+	Trial bool
+}
+
+// A Generated file covers another one. Where there is none it appears, unless it is
+// optional.
+type Generated struct {
+	Target   string
+	Content  []byte
+	Optional bool
+}
+
+// Supports says why a mount cannot be made by this engine; nil: it can.
+func Supports(m fsmod.Mount) error {
+	switch {
+	case m.Kind == fsmod.Image || m.Kind == fsmod.Fuse:
+		return fmt.Errorf("the kind %s in a mount namespace", m.Kind)
+	case m.Kind == fsmod.Dev && m.Source != fsmod.Null && m.Source != fsmod.Zero:
+		return fmt.Errorf("the device %s in a mount namespace", m.Source)
+	}
+	return nil
+}
+
+// Namespaces returns what a target with these mounts begins in.
+func (p *Plan) Namespaces() (*intercept.Namespaces, error) {
+	p.User = Unprivileged()
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(p); err != nil {
+		return nil, fmt.Errorf("encode the mounts: %w", err)
+	}
+	ns := &intercept.Namespaces{Flags: unix.CLONE_NEWNS, Step: stepName, Data: b.Bytes()}
+	if p.User {
+		ns.Flags |= unix.CLONE_NEWUSER
+	}
+	if p.Host != "" {
+		ns.Flags |= unix.CLONE_NEWUTS
+	}
+	return ns, nil
+}
+
+// Step is to be given to [intercept.ChildMain].
+func Step() intercept.Step { return intercept.Step{Name: stepName, Run: run} }
+
+// run makes the mounts, in the child.
+func run(data []byte) error {
+	var p Plan
+	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&p); err != nil {
+		return fmt.Errorf("decode the mounts: %w", err)
+	}
+	if p.Host != "" {
+		if err := unix.Sethostname([]byte(p.Host)); err != nil {
+			return fmt.Errorf("sethostname %s: %w", p.Host, err)
+		}
+	}
+	b := &builder{plan: &p, pool: -1}
+	return b.build()
+}

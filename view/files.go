@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Files of the view: what is mounted, what serves it, and what can be said of it
+// before anything runs.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/nsmount"
+)
+
+// An FSEngine says what makes the mounts of a view.
+type FSEngine string
+
+// The engines. The empty one is EngineAuto.
+const (
+	EngineAuto FSEngine = "auto" // EngineNS where the machine allows it, else EngineTrap
+	EngineNS   FSEngine = "ns"   // the kernel, in a mount namespace of the program's own
+	EngineTrap FSEngine = "trap" // umrun, which answers the program's path calls
+)
+
+// ParseMount is [fsmod.ParseMount] with its errors as Problems.
+func ParseMount(spec, cwd string) (fsmod.Mount, error) {
+	m, err := fsmod.ParseMount(spec, cwd)
+	var bad *fsmod.SpecError
+	if !errors.As(err, &bad) {
+		return m, err
+	}
+	p := &Problem{Code: ExitConfig, What: bad.Error(), Try: bad.Try, Err: err}
+	if bad.Known != nil {
+		p.What += didYouMean(bad.Got, bad.Known)
+	}
+	return m, p
+}
+
+// A HostName is a name that /etc/hosts of the view has, see --hosts.
+type HostName struct {
+	Name string
+	Addr netip.Addr
+}
+
+// hostNameRE is what hosts(5) and hostname(7) allow in a name.
+var hostNameRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+
+// ParseHostName reads NAME=IP.
+func ParseHostName(s string) (HostName, error) {
+	name, ip, _ := strings.Cut(s, "=")
+	a, err := netip.ParseAddr(ip)
+	switch {
+	case !hostNameRE.MatchString(name):
+		return HostName{}, &Problem{Code: ExitConfig, What: fmt.Sprintf("--hosts %s: %q is no name of a host", s, name), Try: []string{"--hosts db.example=192.0.2.7"}}
+	case err != nil:
+		return HostName{}, &Problem{Code: ExitConfig, What: fmt.Sprintf("--hosts %s: %q is no address", s, ip), Try: []string{"--hosts " + name + "=192.0.2.7"}}
+	}
+	return HostName{name, a}, nil
+}
+
+// A PlanMount is a mount that will be made.
+type PlanMount struct {
+	Kind     fsmod.Kind `json:"kind"`
+	Source   string     `json:"source,omitempty"`
+	Target   string     `json:"target"`
+	ReadOnly bool       `json:"read_only"`
+	Size     int64      `json:"size_bytes,omitempty"`
+}
+
+// PlanFiles says what of the host's files the program sees otherwise.
+type PlanFiles struct {
+	Engine   FSEngine    `json:"engine"` // ns or trap
+	Why      string      `json:"why"`    // it was taken
+	Mounts   []PlanMount `json:"mounts"` // in the order in which they are made
+	Hosts    []string    `json:"hosts,omitempty"`
+	Hostname string      `json:"hostname,omitempty"`
+}
+
+// wantsFiles reports whether the program shall see other files than the host's.
+func (c *Config) wantsFiles() bool {
+	return len(c.Mounts) > 0 || len(c.Hosts) > 0 || c.Hostname != ""
+}
+
+// planFiles decides who makes the mounts, and looks whether they can be made.
+func (p *Plan) planFiles() error {
+	c := &p.conf
+	if !slices.Contains([]FSEngine{"", EngineAuto, EngineNS, EngineTrap}, c.FSEngine) {
+		return badConfig("--fs-engine %s: it is auto, ns or trap", c.FSEngine)
+	}
+	if !c.wantsFiles() {
+		return nil
+	}
+	if c.Hostname != "" && (!hostNameRE.MatchString(c.Hostname) || len(c.Hostname) > 64) {
+		return badConfig("--hostname %q is no name of a host", c.Hostname)
+	}
+	f := &PlanFiles{Mounts: []PlanMount{}, Hostname: c.Hostname}
+	ordered := fsmod.Order(c.Mounts)
+	for i, m := range ordered {
+		warn, err := checkMount(m, ordered[:i])
+		if err != nil {
+			return err
+		}
+		if warn != "" {
+			p.Warnings = append(p.Warnings, warn)
+		}
+		f.Mounts = append(f.Mounts, PlanMount(m))
+	}
+	for _, h := range c.Hosts {
+		f.Hosts = append(f.Hosts, h.Name+"="+h.Addr.String())
+	}
+	var err error
+	if f.Engine, f.Why, err = chooseEngine(c, ordered); err != nil {
+		return err
+	}
+	p.Files = f
+	return nil
+}
+
+// chooseEngine decides who makes the mounts, and says why.
+func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
+	if c.FSEngine == EngineTrap {
+		return "", "", NotBuilt("--fs-engine trap")
+	}
+	if err := nsmount.Probe(); err != nil {
+		p := &Problem{Code: ExitMachine, What: "mounts: " + err.Error(), Try: []string{"umrun doctor"}, Err: err}
+		var un *nsmount.UnavailableError
+		if errors.As(err, &un) && un.Mend != "" {
+			p.Try = append([]string{un.Mend}, p.Try...)
+		}
+		return "", "", p
+	}
+	for _, m := range mounts {
+		if err := nsmount.Supports(m); err != nil {
+			return "", "", NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
+		}
+	}
+	why := "this machine allows a private mount namespace"
+	if c.FSEngine == EngineNS {
+		why = "it was asked for"
+	}
+	return EngineNS, why, nil
+}
+
+// checkMount tells what is wrong with a mount as the host's files are now. earlier are
+// those that are made before it: what lies in one of them cannot be judged yet.
+func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (warning string, err error) {
+	missing := func(path string, err error, try ...string) error {
+		var pe *fs.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err
+		}
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %s: %v", m, path, err), Try: try, Err: err}
+	}
+	var source fs.FileInfo
+	switch m.Kind {
+	case fsmod.Bind, fsmod.Merge, fsmod.File, fsmod.Image:
+		if source, err = os.Stat(m.Source); err != nil {
+			if m.Kind == fsmod.Bind && errors.Is(err, fs.ErrNotExist) {
+				return "", missing(m.Source, err, "mkdir -p "+m.Source)
+			}
+			return "", missing(m.Source, err)
+		}
+		switch {
+		case m.Kind == fsmod.Merge && !source.IsDir():
+			return "", missing(m.Source, unix.ENOTDIR)
+		case m.Kind == fsmod.Image && source.IsDir():
+			return "", missing(m.Source, unix.EISDIR)
+		case m.Kind == fsmod.File && !source.Mode().IsRegular():
+			return "", missing(m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
+		}
+	}
+	if slices.ContainsFunc(earlier, func(e fsmod.Mount) bool { return covers(e.Target, m.Target) }) {
+		return "", nil
+	}
+	target, err := os.Stat(m.Target)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", missing(m.Target, err)
+	}
+	if err != nil {
+		switch m.Kind {
+		case fsmod.Cow, fsmod.Merge:
+			return "", missing(m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
+		case fsmod.Hide:
+			return "", missing(m.Target, err, "leave it out: there is nothing to hide")
+		}
+		at := existing(m.Target)
+		return fmt.Sprintf("%s does not exist. It is shown by a read-only copy of the directory %s, whose entries are the real ones; mkdir %s helps", m.Target, at, m.Target), nil
+	}
+	dir := target.IsDir()
+	switch m.Kind {
+	case fsmod.Bind:
+		if dir != source.IsDir() {
+			return "", missing(m.Target, errors.New("only one of it and "+m.Source+" is a directory"))
+		}
+	case fsmod.File, fsmod.Dev:
+		if dir {
+			return "", missing(m.Target, unix.EISDIR)
+		}
+	case fsmod.Hide:
+	default:
+		if !dir {
+			return "", missing(m.Target, unix.ENOTDIR)
+		}
+	}
+	return "", nil
+}
+
+// covers reports whether path is at or below root.
+func covers(root, path string) bool {
+	return path == root || root == "/" || strings.HasPrefix(path, root+"/")
+}
+
+// existing returns the nearest directory above path that there is.
+func existing(path string) string {
+	for path != "/" {
+		path = filepath.Dir(path)
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+	}
+	return path
+}
+
+// checkMountNamespace tells what --fs-engine=auto takes, and why.
+func checkMountNamespace() Finding {
+	err := nsmount.Probe()
+	if err == nil {
+		text := "mounts (-m) are made by the kernel, in a private mount namespace"
+		if nsmount.Unprivileged() {
+			text += " with a user namespace of its own"
+		}
+		return Finding{Name: "mount-namespace", Verdict: OK, Text: text}
+	}
+	f := Finding{Name: "mount-namespace", Verdict: Note, Text: "mounts (-m) cannot be made by the kernel: " + err.Error()}
+	var un *nsmount.UnavailableError
+	if errors.As(err, &un) {
+		f.Mend = un.Mend
+	}
+	return f
+}

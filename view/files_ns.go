@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Files of the view that the kernel serves: what is made for a start.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/nsmount"
+	"umrun/intercept"
+)
+
+// mountFiles has the program begin in a namespace with the mounts of the plan.
+func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
+	np := nsmount.Plan{Mounts: fsmod.Order(p.conf.Mounts), Host: p.conf.Hostname, Places: p.places(), Files: p.hostFiles()}
+	for _, m := range np.Mounts {
+		if m.Kind != fsmod.Cow || m.Source == "" {
+			continue
+		}
+		held, err := holdUpper(m)
+		if err != nil {
+			return err
+		}
+		v.kept = append(v.kept, held)
+	}
+	var err error
+	if conf.Namespaces, err = np.Namespaces(); err != nil {
+		return err
+	}
+	// The directory is gone into anew, as something may be mounted above it, and the
+	// program is searched there.
+	conf.Dir = p.Dir
+	names := candidates(p.Argv[0], searchPath(p.conf.Env))
+	conf.Path, conf.Search = names[0], names[1:]
+	return nil
+}
+
+// candidates are the files that execvp(3) tries.
+func candidates(name, path string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	var all []string
+	for _, d := range filepath.SplitList(path) {
+		if d == "" {
+			d = "."
+		}
+		all = append(all, d+"/"+name)
+	}
+	if all == nil {
+		all = []string{name}
+	}
+	return all
+}
+
+// holdUpper makes the directory that a cow writes to, and keeps other views from it
+// until it is closed: two would undo each other's work.
+func holdUpper(m fsmod.Mount) (*os.File, error) {
+	bad := func(err error, try ...string) error {
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Try: try, Err: err}
+	}
+	if err := os.MkdirAll(m.Source, 0o700); err != nil {
+		return nil, bad(err)
+	}
+	f, err := os.Open(m.Source)
+	if err != nil {
+		return nil, bad(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, bad(errors.New("another view is writing there"), "another directory", "-m cow::"+m.Target)
+		}
+		return nil, bad(err)
+	}
+	return f, nil
+}
+
+// places are where programs of an ordinary user write, on most machines.
+func (p *Plan) places() []string {
+	home, _ := os.UserHomeDir() // none, and then it is no place
+	places := []string{p.Dir, home, os.TempDir(), "/tmp", "/var/tmp", "/dev/shm", os.Getenv("XDG_RUNTIME_DIR")}
+	for i, dir := range places {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			places[i] = real
+		}
+	}
+	slices.Sort(places)
+	return slices.DeleteFunc(slices.Compact(places), func(dir string) bool { return !filepath.IsAbs(dir) })
+}
+
+// hostFiles are the files that name hosts.
+func (p *Plan) hostFiles() (files []nsmount.Generated) {
+	if len(p.conf.Hosts) == 0 && p.conf.Hostname == "" {
+		return nil
+	}
+	var b strings.Builder
+	for _, h := range p.conf.Hosts {
+		fmt.Fprintf(&b, "%v\t%s\n", h.Addr, h.Name)
+	}
+	if name := p.conf.Hostname; name != "" {
+		fmt.Fprintf(&b, "127.0.1.1\t%s\n", name) // as Debian has it
+		files = append(files, nsmount.Generated{Target: "/etc/hostname", Content: []byte(name + "\n"), Optional: true})
+	}
+	host, _ := os.ReadFile("/etc/hosts") // hosts(5): it may be missing
+	return append(files, nsmount.Generated{Target: "/etc/hosts", Content: append([]byte(b.String()), host...)})
+}
+
+// mountProblem words why the mounts could not be made.
+func mountProblem(err *intercept.StepError) *Problem {
+	p := &Problem{Code: ExitFailed, What: err.Error(), Err: err}
+	switch err.Err {
+	case unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.ELOOP:
+		p.Code = ExitConfig
+	case unix.EPERM:
+		p.Code, p.Try = ExitMachine, []string{"umrun doctor"}
+	}
+	return p
+}
