@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Two layers of one file system.
+
+package cow
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// A branch shows two directories as one. With a work directory what changes goes to the
+// upper one; without, everything says EROFS.
+type branch struct {
+	upper, lower int    // O_PATH
+	work         int    // O_PATH of copies/, -1: read-only
+	hidden       string // UPPER, if it is below lower: not shown
+	volatile     bool   // nothing need survive the machine
+	owner        creds  // of who opened the branch
+	trusted      bool   // trusted.* can be read
+
+	mu     sync.RWMutex  // see the package's documentation
+	seq    atomic.Uint64 // of names in copies/
+	copies copies
+}
+
+func (b *branch) readOnly() bool { return b.work < 0 }
+
+func (b *branch) close() { closeAll(b.upper, b.lower, b.work) }
+
+// temp is a new name in copies/.
+func (b *branch) temp() string { return strconv.FormatUint(b.seq.Add(1), 36) }
+
+// change runs f with the place of a name, again and again until it says no more that a
+// name must be copied up first, see [copyFirst]. b.mu is held, but not while copying.
+func (b *branch) change(f func() error) error {
+	for {
+		b.mu.Lock()
+		err := f()
+		b.mu.Unlock()
+		c, ok := err.(copyFirst)
+		if !ok {
+			return err
+		}
+		if err := b.copyUp(string(c), whole); err != nil {
+			return err
+		}
+	}
+}
+
+// copyFirst is not an error: a name of the lower layer that has to be copied up before
+// what was asked for can be done.
+type copyFirst string
+
+func (c copyFirst) Error() string { return string(c) + " is not copied up yet" }
+
+// mayChange says why no name can be made, or removed, in a directory.
+func mayChange(d *node) error { return mayLower(d.top(), &d.st, unix.W_OK|unix.X_OK) }
+
+// mayRemove says why what is at p cannot be taken from its directory.
+func mayRemove(p *place) error {
+	if err := mayChange(&p.dir); err != nil {
+		return err
+	}
+	if p.dir.st.Mode&unix.S_ISVTX != 0 && int(p.dir.st.Uid) != current().uid && !owns(&p.st) {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// below reports whether the lower layer has something at p which would be shown if the
+// upper one had nothing.
+func (b *branch) below(p *place, path string) (bool, error) {
+	switch {
+	case !p.exists():
+		return p.white, nil
+	case p.up < 0 || p.low >= 0:
+		return true, nil
+	case p.dir.low < 0 || path == b.hidden && path != "":
+		return false, nil
+	}
+	var n node
+	err := b.owner.do(func() (err error) {
+		n, err = b.lookupLower(p.dir.low, p.name)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	defer b.closeNode(&n)
+	return n.exists(), nil
+}

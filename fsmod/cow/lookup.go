@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Where a name is: in which layer, or in both.
+
+package cow
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A node is what the layers have of a name. Descriptors are O_PATH, and -1 where there
+// is nothing. If both are there, they are directories that are shown as one.
+type node struct {
+	up, low int
+	st      unix.Stat_t // of what is shown
+	white   bool        // the upper layer has a whiteout here
+	opaque  bool        // up is an opaque directory
+}
+
+func (n *node) exists() bool { return n.up >= 0 || n.low >= 0 }
+func (n *node) isDir() bool  { return n.exists() && kind(&n.st) == unix.S_IFDIR }
+
+// top is the descriptor of what is shown.
+func (n *node) top() int {
+	if n.up >= 0 {
+		return n.up
+	}
+	return n.low
+}
+
+// take hands what is shown to the caller, who closes it.
+func (n *node) take() (fd int) {
+	if n.up >= 0 {
+		fd, n.up = n.up, -1
+	} else {
+		fd, n.low = n.low, -1
+	}
+	return fd
+}
+
+// A place is a name and what is there. dir is the directory that it is in.
+type place struct {
+	node
+	b    *branch
+	dir  node
+	name string // the last one; "" for the root
+}
+
+func (p *place) close() {
+	p.b.closeNode(&p.node)
+	p.b.closeNode(&p.dir)
+}
+
+// closeNode closes the descriptors of a node, but not those of the roots.
+func (b *branch) closeNode(n *node) {
+	if n.up >= 0 && n.up != b.upper {
+		_ = unix.Close(n.up)
+	}
+	if n.low >= 0 && n.low != b.lower {
+		_ = unix.Close(n.low)
+	}
+	n.up, n.low = -1, -1
+}
+
+// root is the root as a node, whose descriptors are not closed by closeNode.
+func (b *branch) root() (node, error) {
+	n := node{up: b.upper, low: b.lower}
+	err := unix.Fstat(n.top(), &n.st)
+	return n, err
+}
+
+// walk finds a name. What it returns holds descriptors: close it. With parent, the
+// directory that it is in is found too; a name that is not there has one in any case.
+// b.mu is held, at least for reading.
+func (b *branch) walk(name string, parent bool) (*place, error) {
+	p := &place{b: b, node: node{up: -1, low: -1}, dir: node{up: -1, low: -1}}
+	d, err := b.root()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		// The caller may take the descriptors.
+		if d.up, err = dup(d.up); err == nil && d.low >= 0 {
+			d.low, err = dup(d.low)
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.node = d
+		return p, nil
+	}
+	at := 0 // where in name the next one begins
+	for {
+		comp, rest, more := strings.Cut(name[at:], "/")
+		if d.up < 0 && !b.hides(name) {
+			// Only the lower layer is left, and the kernel can go the rest at once.
+			return b.walkLower(p, d, name[at:], parent)
+		}
+		n, err := b.lookup(&d, comp, name[:at+len(comp)])
+		if err != nil {
+			b.closeNode(&d)
+			return nil, err
+		}
+		if !more {
+			p.dir, p.node, p.name = d, n, comp
+			return p, nil
+		}
+		b.closeNode(&d)
+		if err := n.enter(); err != nil {
+			b.closeNode(&n)
+			return nil, err
+		}
+		d, at = n, len(name)-len(rest)
+	}
+}
+
+// enter tells why a node is no directory to go on from.
+func (n *node) enter() error {
+	switch {
+	case !n.exists():
+		return unix.ENOENT
+	case kind(&n.st) == unix.S_IFLNK:
+		return unix.ELOOP
+	case !n.isDir():
+		return unix.ENOTDIR
+	}
+	return nil
+}
+
+// walkLower ends a walk in a directory that only the lower layer has.
+func (b *branch) walkLower(p *place, d node, rest string, parent bool) (*place, error) {
+	i := strings.LastIndexByte(rest, '/')
+	p.name = rest[i+1:]
+	fail := func(err error) (*place, error) {
+		b.closeNode(&d)
+		p.close()
+		return nil, err
+	}
+	if i >= 0 && parent {
+		fd, err := openDir(d.low, rest[:i], &d.st)
+		if err != nil {
+			return fail(err)
+		}
+		b.closeNode(&d)
+		d.low = fd
+		rest = p.name
+	}
+	n, err := b.lookupLower(d.low, rest)
+	if err != nil {
+		return fail(err)
+	}
+	p.dir, p.node = d, n
+	return p, nil
+}
+
+// lookup finds one name in a directory. path is the whole name, for what is hidden.
+func (b *branch) lookup(d *node, name, path string) (node, error) {
+	n := node{up: -1, low: -1}
+	if d.up >= 0 {
+		fd, err := openBelow(d.up, name, unix.O_PATH, 0)
+		if err != nil && err != unix.ENOENT {
+			return n, err
+		}
+		if err == nil {
+			if err := unix.Fstat(fd, &n.st); err != nil {
+				closeAll(fd)
+				return n, err
+			}
+			if whiteout(&n.st) {
+				closeAll(fd)
+				n.white = true
+				return n, nil
+			}
+			n.up = fd
+			if n.opaque = n.isDir() && opaque(fd, b.trusted); n.opaque || !n.isDir() {
+				return n, b.whole(&n)
+			}
+		}
+	}
+	if d.low < 0 || b.hidden != "" && path == b.hidden {
+		return n, nil
+	}
+	var l node
+	find := func() (err error) {
+		l, err = b.lookupLower(d.low, name)
+		return err
+	}
+	var err error
+	if d.up >= 0 { // whom that lets in may not be let in by the lower one
+		err = b.owner.do(find)
+	} else {
+		err = find()
+	}
+	switch {
+	case err != nil:
+		b.closeNode(&n)
+		return n, err
+	case n.up < 0:
+		return l, nil
+	case l.isDir():
+		n.low = l.low
+	default: // no part of the directory
+		closeAll(l.low)
+	}
+	return n, nil
+}
+
+// lookupLower finds a name, which may be several, in a directory of the lower layer.
+func (b *branch) lookupLower(dir int, name string) (node, error) {
+	n := node{up: -1, low: -1}
+	fd, err := openBelow(dir, name, unix.O_PATH, 0)
+	if err == unix.ENOENT && strings.Contains(name, "/") {
+		// The caller wants to know of the last name that it is not there.
+		i := strings.LastIndexByte(name, '/')
+		d, err := openDir(dir, name[:i], &unix.Stat_t{})
+		closeAll(d)
+		return n, err
+	}
+	if err == unix.ENOENT {
+		return n, nil
+	}
+	if err != nil {
+		return n, err
+	}
+	if err := unix.Fstat(fd, &n.st); err != nil {
+		closeAll(fd)
+		return n, err
+	}
+	if whiteout(&n.st) {
+		closeAll(fd)
+		return node{up: -1, low: -1}, nil
+	}
+	n.low = fd
+	return n, nil
+}
+
+// whole refuses a file whose data an overlayfs with metacopy=on has left in the lower
+// layer: to show it empty would be wrong.
+func (b *branch) whole(n *node) error {
+	if !b.trusted || kind(&n.st) != unix.S_IFREG {
+		return nil
+	}
+	if _, err := unix.Getxattr(fdPath(n.up), trustedPrefix+metacopyName, nil); err == nil {
+		b.closeNode(n)
+		return unix.EIO
+	}
+	return nil
+}
+
+// hides reports whether a name is on the way to the one that the lower layer is not to
+// show, or below it.
+func (b *branch) hides(name string) bool {
+	return b.hidden != "" && (name == b.hidden || strings.HasPrefix(name, b.hidden+"/"))
+}

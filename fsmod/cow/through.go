@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// File systems that are not covered.
+
+package cow
+
+import (
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+)
+
+// through passes a file system, or a single file that is mounted, through as it is.
+type through struct{ root int } // O_PATH
+
+func newThrough(path string) (*through, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &through{fd}, nil
+}
+
+func (t *through) close() { closeAll(t.root) }
+
+// Open is as [fsmod.FS] has it.
+func (t *through) Open(name string, flags int, mode uint32) (int, error) {
+	if name == "" {
+		switch {
+		case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+			return -1, unix.EEXIST
+		case flags&unix.O_PATH != 0 && flags&unix.O_DIRECTORY == 0:
+			return dup(t.root)
+		}
+		return reopenMode(t.root, flags&^(unix.O_CREAT|unix.O_EXCL), mode)
+	}
+	return openBelow(t.root, name, flags, mode&0o7777)
+}
+
+// Own is as [fsmod.FS] has it: nothing is copied.
+func (t *through) Own(name string) (int, error) { return t.Open(name, unix.O_PATH, 0) }
+
+// in calls f with the directory of a name, and the last name.
+func (t *through) in(name string, f func(dir int, name string) error) error {
+	dir := t.root
+	if up := above(name); up != "" {
+		fd, err := openDir(t.root, up, &unix.Stat_t{})
+		if err != nil {
+			return err
+		}
+		defer closeAll(fd)
+		dir = fd
+	}
+	return f(dir, lastName(name))
+}
+
+// make is in for a name that is to be new.
+func (t *through) make(name string, f func(dir int, name string) error) error {
+	if name == "" {
+		return unix.EEXIST
+	}
+	return t.in(name, f)
+}
+
+// Mkdir is as [fsmod.FS] has it.
+func (t *through) Mkdir(name string, mode uint32) error {
+	return t.make(name, func(dir int, name string) error { return unix.Mkdirat(dir, name, mode&0o7777) })
+}
+
+// Mknod is as [fsmod.FS] has it.
+func (t *through) Mknod(name string, mode uint32, dev uint64) error {
+	return t.make(name, func(dir int, name string) error { return unix.Mknodat(dir, name, mode, int(dev)) })
+}
+
+// Symlink is as [fsmod.FS] has it.
+func (t *through) Symlink(target, name string) error {
+	return t.make(name, func(dir int, name string) error { return unix.Symlinkat(target, dir, name) })
+}
+
+// Link is as [fsmod.FS] has it.
+func (t *through) Link(from, to string) error {
+	return t.both(from, to, func(fdir int, from string, tdir int, to string) error {
+		return unix.Linkat(fdir, from, tdir, to, 0)
+	})
+}
+
+// LinkFile is as for [FS].
+func (t *through) LinkFile(fd int, to string) error {
+	return t.make(to, func(dir int, name string) error {
+		return unix.Linkat(unix.AT_FDCWD, fdPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+// Rename is as [fsmod.FS] has it.
+func (t *through) Rename(from, to string, flags uint) error {
+	return t.both(from, to, func(fdir int, from string, tdir int, to string) error {
+		return unix.Renameat2(fdir, from, tdir, to, flags)
+	})
+}
+
+func (t *through) both(from, to string, f func(fdir int, from string, tdir int, to string) error) error {
+	if from == "" || to == "" {
+		return unix.EBUSY
+	}
+	return t.in(from, func(fdir int, from string) error {
+		return t.in(to, func(tdir int, to string) error { return f(fdir, from, tdir, to) })
+	})
+}
+
+// Remove is as [fsmod.FS] has it.
+func (t *through) Remove(name string, dir bool) error {
+	if name == "" {
+		return unix.EBUSY
+	}
+	flags := 0
+	if dir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return t.in(name, func(dir int, name string) error { return unix.Unlinkat(dir, name, flags) })
+}
+
+// List is as [fsmod.FS] has it: what the descriptor lists is right.
+func (t *through) List(string) ([]fsmod.Dirent, bool, error) { return nil, false, nil }
