@@ -57,8 +57,21 @@ type copyFirst string
 
 func (c copyFirst) Error() string { return string(c) + " is not copied up yet" }
 
-// mayChange says why no name can be made, or removed, in a directory.
-func mayChange(d *node) error { return mayLower(d.top(), &d.st, unix.W_OK|unix.X_OK) }
+// mayChange says why no name can be made, or removed, in a directory. That of somebody
+// else, whose copy has become ours, is judged too.
+func mayChange(d *node) error {
+	if err := mayLower(d.top(), &d.st, unix.W_OK|unix.X_OK); err != nil {
+		return err
+	}
+	if d.up < 0 || d.low < 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(d.low, &st); err != nil || st.Uid == d.st.Uid || int(d.st.Uid) != current().uid || capable(unix.CAP_CHOWN) {
+		return err
+	}
+	return mayLower(d.low, &st, unix.W_OK)
+}
 
 // mayRemove says why what is at p cannot be taken from its directory.
 func mayRemove(p *place) error {

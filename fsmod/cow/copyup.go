@@ -114,11 +114,31 @@ func (b *branch) putCopy(name, tmp string, of *unix.Stat_t) (again bool, err err
 	if p.up >= 0 || p.low < 0 || p.dir.up < 0 || !same(&p.st, of) || p.st.Mtim != of.Mtim || p.st.Size != of.Size {
 		return true, nil
 	}
-	err = unix.Renameat2(b.work, tmp, p.dir.up, p.name, unix.RENAME_NOREPLACE)
-	if err == nil { // nothing has changed in the directory that the view shows
-		setTimes(p.dir.up, &p.dir.st)
+	put := func() error { return unix.Renameat2(b.work, tmp, p.dir.up, p.name, unix.RENAME_NOREPLACE) }
+	if err = put(); err == unix.EACCES {
+		// The user may not make names there, but may have those that there are copied.
+		err = writable(p.dir.up, &p.dir.st, put)
+	}
+	if err != nil {
+		return false, err
+	}
+	setTimes(p.dir.up, &p.dir.st) // nothing has changed in the directory that the view shows
+	if kind(of) == unix.S_IFDIR && of.Mode&0o200 == 0 && !capable(unix.CAP_DAC_OVERRIDE) {
+		err = unix.Fchmodat(p.dir.up, p.name, of.Mode&0o7777, 0)
 	}
 	return false, err
+}
+
+// writable does what needs a directory of ours to be writable.
+func writable(fd int, st *unix.Stat_t, f func() error) error {
+	if err := unix.Chmod(fdPath(fd), st.Mode&0o7777|0o700); err != nil {
+		return unix.EACCES
+	}
+	err := f()
+	if e := unix.Chmod(fdPath(fd), st.Mode&0o7777); err == nil {
+		err = e
+	}
+	return err
 }
 
 // above is the name of the directory that name is in.
@@ -183,6 +203,9 @@ func copyAttributes(to, low int, st *unix.Stat_t) error {
 	}
 	if err == nil {
 		err = copyXattrs(to, low)
+	}
+	if kind(st) == unix.S_IFDIR && !capable(unix.CAP_DAC_OVERRIDE) {
+		mode |= 0o200 // or it cannot be renamed to its place
 	}
 	if err == nil && kind(st) != unix.S_IFLNK {
 		err = unix.Chmod(fdPath(to), mode)

@@ -25,13 +25,14 @@ type Config struct {
 	Volatile bool
 }
 
-// An FS is a tree with copy on write, or the union of two: an [fsmod.FS]. The process
-// that serves it has the umask 0.
+// An FS is a tree with copy on write, or the union of two: an [fsmod.FS]. While names are
+// made the process has the caller's umask, or 0.
 type FS struct {
 	root   tree
 	mounts []mounted // what is mounted below, longest names first
 	uppers []*Upper
 	owner  creds
+	names  []named // set once
 }
 
 // tree is one file system's part of an FS.
@@ -56,14 +57,21 @@ type mounted struct {
 }
 
 // New opens a tree with copy on write. What is mounted below Lower is covered too, file
-// system by file system, each with a part of Upper; what is no storage of files, as proc
-// and devices, and single files are passed through. A file system that is mounted later is
-// not shown: its directory says EXDEV.
+// system by file system, each with a part of Upper. File systems of the kernel's own
+// state, as proc, are passed through as they are; of a single file there is a copy that
+// goes with the tree, or if it is large, the file to be read. A file system that is mounted
+// later is not shown: its directory says EXDEV.
 func New(conf Config) (*FS, error) {
 	f := &FS{owner: current()}
-	if err := f.open(conf); err != nil {
+	lower, err := filepath.EvalSymlinks(conf.Lower)
+	if err == nil {
+		conf.Lower = lower // as the kernel names what is mounted below it
+		err = f.open(conf)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	f.name()
 	return f, nil
 }
 
@@ -92,12 +100,12 @@ func (f *FS) open(conf Config) error {
 
 // mount covers, or passes through, what is mounted below the root.
 func (f *FS) mount(conf Config, m Submount) error {
-	if m.Through {
-		t, err := newThrough(m.Path)
-		if err != nil {
-			return nil // not for us to see, now as before
-		}
-		f.mounts = append(f.mounts, mounted{m.Name, t})
+	switch devices := m.Type == "devtmpfs" && !capable(unix.CAP_MKNOD); {
+	case !m.Dir:
+		f.file(m)
+		return nil
+	case m.Pseudo, devices: // no copy of a device could be made
+		f.pass(m, m.Path, false)
 		return nil
 	}
 	sub, err := OpenUpper(filepath.Join(conf.Upper, "sub", Escape(m.Name)), m.Path)
@@ -112,8 +120,42 @@ func (f *FS) mount(conf Config, m Submount) error {
 	if err != nil {
 		return err
 	}
-	f.mounts = append(f.mounts, mounted{m.Name, b})
+	f.add(m, b)
 	return nil
+}
+
+// add adds a part. Those that are mounted in others come before them.
+func (f *FS) add(m Submount, t tree) {
+	f.mounts = append([]mounted{{m.Name, t}}, f.mounts...)
+}
+
+// pass adds a part that is not covered. What cannot be opened is not for us to see, now
+// as before.
+func (f *FS) pass(m Submount, path string, readOnly bool) {
+	if t, err := newThrough(path, readOnly); err == nil {
+		f.add(m, t)
+	}
+}
+
+// mostFile is how large a mounted single file may be to be copied, in bytes.
+const mostFile = 16 << 20
+
+// file adds a mounted single file: a copy, or the file to be read; a device as it is.
+func (f *FS) file(m Submount) {
+	b, ok := f.root.(*branch)
+	fd, err := unix.Open(m.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer closeAll(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && kind(&st) == unix.S_IFREG && st.Size <= mostFile && ok && !b.readOnly() {
+		if tmp, err := b.makeCopy(fd, &st, whole); err == nil {
+			f.pass(m, fdPath(b.work)+"/"+tmp, false)
+			return
+		}
+	}
+	f.pass(m, m.Path, true)
 }
 
 // newBranch opens the layers of one file system. hide is a path that is not to be seen in
@@ -162,8 +204,8 @@ func within(dir, path string) string {
 }
 
 // NewMerge opens the union of two directories, of which src has the first word. Nothing
-// in it can be changed. What is mounted below either is not shown, and its directory says
-// EXDEV.
+// in it can be changed, nor in what is mounted below dst. What is mounted below src is not
+// shown, and its directory says EXDEV.
 func NewMerge(src, dst string) (*FS, error) {
 	b := &branch{upper: -1, lower: -1, work: -1, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
 	if err := b.openLayers(dst, src); err != nil {
@@ -171,7 +213,20 @@ func NewMerge(src, dst string) (*FS, error) {
 		return nil, err
 	}
 	b.hidden = within(dst, src)
-	return &FS{root: b, owner: b.owner}, nil
+	f := &FS{root: b, owner: b.owner}
+	below, err := Submounts(dst)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	for _, m := range below {
+		// A name of src's covers it.
+		var st unix.Stat_t
+		if unix.Lstat(filepath.Join(src, m.Name), &st) != nil {
+			f.pass(m, m.Path, true)
+		}
+	}
+	f.name()
+	return f, nil
 }
 
 // Close ends the tree and lets go of UPPER. Files that were opened stay open. Twice is fine.

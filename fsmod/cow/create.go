@@ -110,7 +110,14 @@ func (b *branch) adopt(dir int, tmp string, p *place, isDir bool, me creds) erro
 			return err
 		}
 	}
-	return b.place(dir, tmp, p, isDir)
+	put := func() error { return b.place(dir, tmp, p, isDir) }
+	if err = put(); err == unix.EACCES && isDir { // that moves has a new "..", which it must let be written
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil {
+			err = writable(fd, &st, put)
+		}
+	}
+	return err
 }
 
 // place renames what is at tmp to p, where nothing is shown.

@@ -10,15 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// creds are those that file systems judge by.
-type creds struct{ uid, gid int }
+// creds are those that file systems judge by, but for the supplementary groups, which
+// go with the user.
+type creds struct {
+	uid, gid int
+	caps     uint32 // effective ones, the first 32, among which are those that matter
+}
 
 // current returns the calling thread's.
 func current() creds {
 	// setfsuid(2) of an invalid ID changes nothing and tells the present one.
 	uid, _ := unix.SetfsuidRetUid(-1)
 	gid, _ := unix.SetfsgidRetGid(-1)
-	return creds{uid, gid}
+	return creds{uid, gid, capabilities()[0].Effective}
 }
 
 // do runs f with the credentials c, which some other threads of the process have: those
@@ -33,13 +37,13 @@ func (c creds) do(f func() error) error {
 }
 
 // capable reports whether the calling thread has an effective capability.
-func capable(what int) bool {
+func capable(what int) bool { return capabilities()[what/32].Effective&(1<<(what%32)) != 0 }
+
+// capabilities are those of the calling thread.
+func capabilities() (data [2]unix.CapUserData) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&hdr, &data[0]) != nil {
-		return false
-	}
-	return data[what/32].Effective&(1<<(what%32)) != 0
+	_ = unix.Capget(&hdr, &data[0]) // it does not fail
+	return data
 }
 
 // member reports whether the calling thread has a supplementary group.

@@ -141,7 +141,7 @@ func (b *branch) walkLower(p *place, d node, rest string, parent bool) (*place, 
 	if i >= 0 && parent {
 		fd, err := openDir(d.low, rest[:i], &d.st)
 		if err != nil {
-			return fail(err)
+			return fail(blocked(d.low, rest[:i], err))
 		}
 		b.closeNode(&d)
 		d.low = fd
@@ -211,6 +211,10 @@ func (b *branch) lookup(d *node, name, path string) (node, error) {
 func (b *branch) lookupLower(dir int, name string) (node, error) {
 	n := node{up: -1, low: -1}
 	fd, err := openBelow(dir, name, unix.O_PATH, 0)
+	if err == unix.ENOTDIR {
+		err = blocked(dir, name, err)
+		return n, err
+	}
 	if err == unix.ENOENT && strings.Contains(name, "/") {
 		// The caller wants to know of the last name that it is not there.
 		i := strings.LastIndexByte(name, '/')
@@ -234,6 +238,29 @@ func (b *branch) lookupLower(dir int, name string) (node, error) {
 	}
 	n.low = fd
 	return n, nil
+}
+
+// blocked makes ENOTDIR of what a whiteout is on the way of ENOENT.
+func blocked(dir int, name string, err error) error {
+	if err != unix.ENOTDIR {
+		return err
+	}
+	for i := 0; i < len(name); i++ {
+		if name[i] != '/' && i < len(name)-1 {
+			continue
+		}
+		var st unix.Stat_t
+		fd, e := openBelow(dir, strings.TrimSuffix(name[:i+1], "/"), unix.O_PATH, 0)
+		if e != nil {
+			return err
+		}
+		e = unix.Fstat(fd, &st)
+		closeAll(fd)
+		if e == nil && whiteout(&st) {
+			return unix.ENOENT
+		}
+	}
+	return err
 }
 
 // whole refuses a file whose data an overlayfs with metacopy=on has left in the lower

@@ -5,24 +5,20 @@
 package cow
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Submount is a file system, or single file, that is mounted below a directory.
 type Submount struct {
-	Path string // where
-	Name string // relative to the directory
-	Type string // of the file system, as in /proc/self/mountinfo
-	// Through says that it is not covered: no storage of files, or a single file. What
-	// is written there is written.
-	Through bool
+	Path   string // where
+	Name   string // relative to the directory
+	Type   string // of the file system, as in /proc/self/mountinfo
+	Pseudo bool   // of the kernel's own state, which has no copy
+	Dir    bool   // no single file
 }
 
 // Submounts lists what is mounted below dir, in the order of mounting, one for each place.
@@ -59,7 +55,7 @@ func submounts(dir, info string, isDir func(string) bool) []Submount {
 			continue
 		}
 		all = slices.DeleteFunc(all, func(m Submount) bool { return m.Name == name || strings.HasPrefix(m.Name, name+"/") })
-		all = append(all, Submount{Path: path, Name: name, Type: kind, Through: pseudo(kind) || !isDir(path)})
+		all = append(all, Submount{Path: path, Name: name, Type: kind, Pseudo: pseudo(kind), Dir: isDir(path)})
 	}
 	return all
 }
@@ -68,7 +64,7 @@ func submounts(dir, info string, isDir func(string) bool) []Submount {
 func pseudo(kind string) bool {
 	switch kind {
 	case "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs",
-		"devpts", "devtmpfs", "efivarfs", "functionfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc",
+		"devpts", "efivarfs", "functionfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc",
 		"pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs":
 		return true
 	}
@@ -95,13 +91,5 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// Escape writes a relative path as the name of a directory in UPPER/sub: "%" as "%25"
-// and "/" as "%2F"; what is too long for a name ends in a hash of all of it.
-func Escape(name string) string {
-	s := strings.NewReplacer("%", "%25", "/", "%2F").Replace(name)
-	if len(s) <= unix.NAME_MAX {
-		return s
-	}
-	sum := sha256.Sum256([]byte(name))
-	return s[:128] + "%" + hex.EncodeToString(sum[:16])
-}
+// Escape writes a relative path as the name of a directory in UPPER/sub, with "/" as "%2F".
+func Escape(name string) string { return url.PathEscape(name) }

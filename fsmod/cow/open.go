@@ -5,6 +5,10 @@
 package cow
 
 import (
+	"os"
+	"strconv"
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -52,19 +56,45 @@ func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 		return -1, unix.ENOTDIR
 	case flags&unix.O_PATH != 0:
 		return p.take(), nil
+	case k != unix.S_IFDIR && flags&unix.O_CREAT != 0 && !b.mayReuse(p):
+		return -1, unix.EACCES
 	case k == unix.S_IFLNK:
 		return -1, unix.ELOOP
 	case k == unix.S_IFDIR && (write || flags&unix.O_CREAT != 0):
 		return -1, unix.EISDIR
 	case k == unix.S_IFREG && write && b.readOnly():
 		return -1, unix.EROFS
-	case k == unix.S_IFREG && write && p.up < 0:
+	case k == unix.S_IFREG && write && p.up < 0, k == unix.S_IFIFO && p.up < 0 && !b.readOnly():
+		// A FIFO of the view is not the host's: who writes to that, changes its times.
 		return b.openCopy(name, p, flags)
 	}
 	return reopen(p.top(), flags)
 }
 
-// openCopy opens a regular file of the lower layer for writing.
+// mayReuse reports whether O_CREAT may open what another has put into a directory that
+// many can write: proc_sys_fs(5), protected_regular and protected_fifos.
+func (b *branch) mayReuse(p *place) bool {
+	dir := &p.dir.st
+	if dir.Mode&unix.S_ISVTX == 0 || p.st.Uid == dir.Uid || int(p.st.Uid) == current().uid {
+		return true
+	}
+	level := 2
+	switch kind(&p.st) {
+	case unix.S_IFREG:
+		level = protected("regular")
+	case unix.S_IFIFO:
+		level = protected("fifos")
+	}
+	return level == 0 || dir.Mode&0o002 == 0 && (level < 2 || dir.Mode&0o020 == 0)
+}
+
+func protected(what string) int {
+	b, _ := os.ReadFile("/proc/sys/fs/protected_" + what)
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+}
+
+// openCopy opens a file of the lower layer after copying it up.
 func (b *branch) openCopy(name string, p *place, flags int) (int, error) {
 	if err := mayLower(p.low, &p.st, access(flags)); err != nil {
 		return -1, err

@@ -78,7 +78,7 @@ func mountOverlay(t *testing.T, lower, upper string) *through {
 		t.Fatalf("mount overlay %s: %v", opts, err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
-	fs, err := newThrough(at)
+	fs, err := newThrough(at, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,9 +109,9 @@ func open(t *testing.T, lower, upper string) *FS {
 }
 
 // keptSeeds are those that have found something.
-var keptSeeds = []uint64{1, 2, 3}
+var keptSeeds = []uint64{1, 158338196, 236588193, 236588199, 423085067, 729363116, 131658370}
 
-// TestOverlayfs runs LAB_COW_SEEDS seeds (12), or the one LAB_COW_SEED, of LAB_COW_OPS
+// TestOverlayfs runs LAB_COW_SEEDS seeds (8), or the one LAB_COW_SEED, of LAB_COW_OPS
 // operations (300) each.
 func TestOverlayfs(t *testing.T) {
 	if !inNamespace(t) {
@@ -132,7 +132,7 @@ func TestOverlayfs(t *testing.T) {
 		againstOverlayfs(t, seed, ops)
 	}
 	first := uint64(time.Now().UnixNano() % 1_000_000 * 1000)
-	for i := range number("LAB_COW_SEEDS", 12) {
+	for i := range number("LAB_COW_SEEDS", 8) {
 		againstOverlayfs(t, first+uint64(i), ops)
 	}
 }
@@ -140,6 +140,9 @@ func TestOverlayfs(t *testing.T) {
 func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 	t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 		dir := t.TempDir()
+		if seed%64 != 0 { // on a disk overlayfs syncs each copy
+			onTmpfs(t, dir, "")
+		}
 		lower := [2]string{dir + "/lower0", dir + "/lower1"}
 		upper := [2]string{dir + "/upper0", dir + "/upper1"}
 		var before [2]string
@@ -158,7 +161,7 @@ func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 				op := randomOp(r)
 				want, got := op.apply(real), op.apply(ours)
 				log = append(log, fmt.Sprintf("%s = %s", op, want))
-				if want != got {
+				if want != got && want != "ESTALE" { // overlayfs has its own troubles; the trees must agree all the same
 					t.Fatalf("%s\noverlayfs: %s\n     ours: %s", tail(log), want, got)
 				}
 				if i%20 == 19 || testing.Verbose() && os.Getenv("LAB_COW_SEED") != "" {
@@ -178,6 +181,19 @@ func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 			if after := dumpReal(t, l); after != before[i] {
 				t.Errorf("lower layer %d changed:\n%s", i, diff(before[i], after))
 			}
+		}
+	})
+}
+
+// onTmpfs mounts a tmpfs on dir until the end of the test.
+func onTmpfs(t *testing.T, dir, opts string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
 		}
 	})
 }

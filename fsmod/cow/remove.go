@@ -89,8 +89,18 @@ func (b *branch) remove(name string, p *place) error {
 		return err
 	}
 	// A directory may have whiteouts in it, and is only then to be emptied.
-	err = unix.Renameat2(b.work, tmp, p.dir.up, p.name, unix.RENAME_EXCHANGE)
+	err = b.swap(tmp, &p.dir, p.name, &p.node)
 	b.discard(tmp)
+	return err
+}
+
+// swap lets what is at tmp change places with n.
+func (b *branch) swap(tmp string, dir *node, name string, n *node) error {
+	err := unix.Renameat2(b.work, tmp, dir.up, name, unix.RENAME_EXCHANGE)
+	if err == unix.EACCES && n.isDir() && unix.Chmod(fdPath(n.up), n.st.Mode&0o7777|0o700) == nil {
+		// It has no more use for its mode, and moves only if it can be written.
+		err = unix.Renameat2(b.work, tmp, dir.up, name, unix.RENAME_EXCHANGE)
+	}
 	return err
 }
 

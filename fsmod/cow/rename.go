@@ -200,7 +200,7 @@ func (r *renaming) clear() error {
 		closeAll(fd)
 	}
 	if err == nil {
-		err = unix.Renameat2(b.work, tmp, t.dir.up, t.name, unix.RENAME_EXCHANGE)
+		err = b.swap(tmp, &t.dir, t.name, &t.node)
 	}
 	b.discard(tmp)
 	return err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// File systems that are not covered.
+// What is mounted below a tree and not covered by copy on write.
 
 package cow
 
@@ -10,38 +10,90 @@ import (
 	"umrun/fsmod"
 )
 
-// through passes a file system, or a single file that is mounted, through as it is.
-type through struct{ root int } // O_PATH
+// through passes a file system, or a single file, through as it is.
+type through struct {
+	root     int  // O_PATH
+	readOnly bool // but for devices and the like, as in a file system that is mounted so
+}
 
-func newThrough(path string) (*through, error) {
+func newThrough(path string, readOnly bool) (*through, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &through{fd}, nil
+	return &through{fd, readOnly}, nil
 }
 
 func (t *through) close() { closeAll(t.root) }
 
 // Open is as [fsmod.FS] has it.
 func (t *through) Open(name string, flags int, mode uint32) (int, error) {
+	if t.readOnly && flags&unix.O_PATH == 0 {
+		if err := t.readable(name, flags); err != nil {
+			return -1, err
+		}
+		flags &^= unix.O_CREAT
+	}
 	if name == "" {
 		switch {
 		case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
 			return -1, unix.EEXIST
 		case flags&unix.O_PATH != 0 && flags&unix.O_DIRECTORY == 0:
 			return dup(t.root)
+		case flags&unix.O_CREAT != 0:
+			var st unix.Stat_t
+			if err := unix.Fstat(t.root, &st); err == nil && kind(&st) == unix.S_IFDIR {
+				return -1, unix.EISDIR
+			}
 		}
 		return reopenMode(t.root, flags&^(unix.O_CREAT|unix.O_EXCL), mode)
 	}
 	return openBelow(t.root, name, flags, mode&0o7777)
 }
 
+// readable says why a file cannot be opened so where nothing can be changed.
+func (t *through) readable(name string, flags int) error {
+	if flags&unix.O_TMPFILE == unix.O_TMPFILE {
+		return unix.EROFS
+	}
+	fd, err := t.Open(name, unix.O_PATH, 0)
+	if err == unix.ENOENT && flags&unix.O_CREAT != 0 {
+		return unix.EROFS
+	}
+	if err != nil {
+		return err
+	}
+	defer closeAll(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	switch exists := kind(&st) == unix.S_IFREG && access(flags)&unix.W_OK != 0; {
+	case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+		return unix.EEXIST
+	case exists:
+		return unix.EROFS
+	case flags&unix.O_CREAT != 0 && kind(&st) == unix.S_IFDIR:
+		return unix.EISDIR
+	}
+	return nil
+}
+
 // Own is as [fsmod.FS] has it: nothing is copied.
-func (t *through) Own(name string) (int, error) { return t.Open(name, unix.O_PATH, 0) }
+func (t *through) Own(name string) (int, error) {
+	fd, err := t.Open(name, unix.O_PATH, 0)
+	if err == nil && t.readOnly {
+		closeAll(fd)
+		return -1, unix.EROFS
+	}
+	return fd, err
+}
 
 // in calls f with the directory of a name, and the last name.
 func (t *through) in(name string, f func(dir int, name string) error) error {
+	if t.readOnly {
+		return unix.EROFS
+	}
 	dir := t.root
 	if up := above(name); up != "" {
 		fd, err := openDir(t.root, up, &unix.Stat_t{})
@@ -79,6 +131,11 @@ func (t *through) Symlink(target, name string) error {
 
 // Link is as [fsmod.FS] has it.
 func (t *through) Link(from, to string) error {
+	fd, err := openBelow(t.root, from, unix.O_PATH, 0)
+	if err != nil {
+		return err // before anything is said of to, as the kernel does
+	}
+	defer closeAll(fd)
 	return t.both(from, to, func(fdir int, from string, tdir int, to string) error {
 		return unix.Linkat(fdir, from, tdir, to, 0)
 	})
@@ -109,12 +166,15 @@ func (t *through) both(from, to string, f func(fdir int, from string, tdir int, 
 
 // Remove is as [fsmod.FS] has it.
 func (t *through) Remove(name string, dir bool) error {
-	if name == "" {
-		return unix.EBUSY
-	}
 	flags := 0
 	if dir {
 		flags = unix.AT_REMOVEDIR
+	}
+	if name == "" {
+		if dir {
+			return unix.EBUSY
+		}
+		return unix.EISDIR
 	}
 	return t.in(name, func(dir int, name string) error { return unix.Unlinkat(dir, name, flags) })
 }
