@@ -82,6 +82,7 @@ var rules = []rule{
 	{to: "umrun/cmd", only: []string{"umrun/cmd"}},
 	{to: "umrun/view", only: []string{"umrun/cmd", "umrun/view"}},
 	{to: "umrun/netmod", only: []string{"umrun/cmd", "umrun/view", "umrun/netmod"}},
+	{to: "github.com/hanwen/go-fuse", only: []string{"umrun/fsmod/imagemount"}},
 	{to: "umrun/fsmod", only: []string{"umrun/cmd", "umrun/view", "umrun/fsmod"}},
 	{to: "umrun/stacks/netstack", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks"}, deps: true},
 	{to: "umrun/stacks/wg", only: []string{"umrun/cmd", "umrun/view", "umrun/stacks/wg"}, deps: true},

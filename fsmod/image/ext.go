@@ -8,7 +8,6 @@ package image
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -227,16 +226,11 @@ func (e *ext) Readlink(id ID) (string, error) {
 		return "", corrupt("symbolic link of %d bytes", in.size)
 	}
 	if in.flags&(extExtents|extInline) == 0 && in.size < 60 {
-		return untilNUL(in.raw[40 : 40+in.size]), nil
+		return symlink(in.raw[40 : 40+in.size])
 	}
 	b := make([]byte, in.size)
 	if err := readFull(&extFile{e: e, in: in}, b, 0); err != nil {
 		return "", err
 	}
-	return untilNUL(b), nil
-}
-
-func untilNUL(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
+	return symlink(b)
 }

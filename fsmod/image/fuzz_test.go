@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Images that are wrong: fuzzing, and what is cut or damaged.
+
 package image
 
 import (

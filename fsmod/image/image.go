@@ -172,6 +172,17 @@ func validName(name string) bool {
 	return true
 }
 
+// symlink is the target of a symbolic link, up to a NUL.
+func symlink(b []byte) (string, error) {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	if len(b) == 0 || len(b) > maxTarget {
+		return "", corrupt("symbolic link of %d bytes", len(b))
+	}
+	return string(b), nil
+}
+
 // A listing collects the entries of a directory: names that are none, and second ones, are
 // left out.
 type listing struct {

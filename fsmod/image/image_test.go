@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Images as the tools make them, beside what they were made from and the kernel.
+
 package image
 
 import (
@@ -35,11 +37,11 @@ var made = []struct {
 	{"tar sparse", "tar", `tar -S --format=gnu -cf %s .`, "xattr"},
 	{"tar v7", "tar", `tar --format=v7 --exclude fifo --exclude 'null' --exclude 'sparse' --exclude 'a-*' --exclude longlink -cf %s .; rm dir/longlink; touch -d @1614834367 dir`, "xattr special sparse long"},
 	{"zip", "zip", `rm -f fifo null; zip -qry %[1]s.zip . && mv %[1]s.zip %[1]s`, "xattr special hardlink fifo rootmode"},
-	{"squashfs gzip", "mksquashfs", `mksquashfs . %s -quiet -no-progress`, ""},
-	{"squashfs zstd", "mksquashfs", `mksquashfs . %s -quiet -no-progress -comp zstd -b 4096`, ""},
-	{"squashfs xz", "mksquashfs", `mksquashfs . %s -quiet -no-progress -comp xz -b 1M -no-fragments`, ""},
-	{"squashfs lz4", "mksquashfs", `mksquashfs . %s -quiet -no-progress -comp lz4`, ""},
-	{"squashfs plain", "mksquashfs", `mksquashfs . %s -quiet -no-progress -noI -noD -noF -noX`, ""},
+	{"squashfs gzip", "mksquashfs", `mksquashfs . %s -quiet -no-progress -processors 1`, ""},
+	{"squashfs zstd", "mksquashfs", `mksquashfs . %s -quiet -no-progress -processors 1 -comp zstd -b 4096`, ""},
+	{"squashfs xz", "mksquashfs", `mksquashfs . %s -quiet -no-progress -processors 1 -comp xz -b 1M -no-fragments`, ""},
+	{"squashfs lz4", "mksquashfs", `mksquashfs . %s -quiet -no-progress -processors 1 -comp lz4`, ""},
+	{"squashfs plain", "mksquashfs", `mksquashfs . %s -quiet -no-progress -processors 1 -noI -noD -noF -noX`, ""},
 	{"ext4", "mke2fs", `mke2fs -q -t ext4 -d . %s 64M`, ""},
 	{"ext4 4k meta_bg inline", "mke2fs", `mke2fs -q -t ext4 -b 4096 -O inline_data,meta_bg,^resize_inode -I 512 -d . %s 64M`, "sparse"},
 	{"ext2", "mke2fs", `mke2fs -q -t ext2 -b 1024 -d . %s 64M`, ""},

@@ -180,10 +180,7 @@ func (i *iso) Readlink(id ID) (string, error) {
 	if rec.rock.mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", unix.EINVAL
 	}
-	if rec.rock.target == "" || len(rec.rock.target) > maxTarget {
-		return "", corrupt("symbolic link of %d bytes", len(rec.rock.target))
-	}
-	return rec.rock.target, nil
+	return symlink([]byte(rec.rock.target))
 }
 
 func (i *iso) ReadDir(id ID) ([]Entry, error) {

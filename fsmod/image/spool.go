@@ -76,13 +76,12 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	if s.have < end {
 		return 0, s.err
 	}
-	var n int
 	p = p[:end-off]
 	if s.file == nil {
-		n = copy(p, s.memory[off:])
+		copy(p, s.memory[off:])
 	} else {
-		var err error
-		if n, err = s.file.ReadAt(p, off); err != nil && !errors.Is(err, io.EOF) {
+		n, err := s.file.ReadAt(p, off)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return n, err
 		}
 		clear(p[n:]) // the zeros at the end, which were not written

@@ -334,7 +334,7 @@ func (s *squash) Readlink(id ID) (string, error) {
 	if in.attr.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", unix.EINVAL
 	}
-	return in.target, nil
+	return symlink([]byte(in.target))
 }
 
 func (s *squash) ReadDir(id ID) ([]Entry, error) {

@@ -180,7 +180,7 @@ func (f *squashOpen) block(i int64) ([]byte, error) {
 	if int64(f.in.offset)+tail > int64(len(data)) {
 		return nil, corrupt("the end of a file beyond its fragment")
 	}
-	return data[f.in.offset:int64(f.in.offset)+tail], nil
+	return data[f.in.offset : int64(f.in.offset)+tail], nil
 }
 
 // dataAt reads a block of data.

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The child's part: the mount, and the way of its descriptor to the supervisor.
+
+package imagemount
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Connect opens /dev/fuse and makes a detached mount that waits for its server. Type is
+// shown behind "fuse." in /proc/mounts, and source as what is mounted.
+func Connect(typ, source string) (tree int, dev *os.File, err error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, nil, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	if tree, err = mount(fd, typ, source); err != nil {
+		unix.Close(fd)
+		return -1, nil, fmt.Errorf("mount fuse.%s: %w", typ, err)
+	}
+	return tree, os.NewFile(uintptr(fd), "/dev/fuse"), nil
+}
+
+// mount makes the detached mount of dev.
+func mount(dev int, typ, source string) (int, error) {
+	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	for _, o := range [][2]string{
+		{"source", strings.ReplaceAll(source, "\n", " ")}, {"subtype", typ}, {"fd", fmt.Sprint(dev)}, {"rootmode", "40000"},
+		{"user_id", fmt.Sprint(os.Geteuid())}, {"group_id", fmt.Sprint(os.Getegid())},
+	} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return -1, fmt.Errorf("%s=%s: %w", o[0], o[1], err)
+		}
+	}
+	flags := []string{"ro"}
+	if os.Geteuid() == 0 {
+		flags = append(flags, "allow_other", "default_permissions")
+	}
+	for _, f := range flags {
+		if err := unix.FsconfigSetFlag(fs, f); err != nil {
+			return -1, fmt.Errorf("%s: %w", f, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+}
+
+// maxAnswer bounds the text of an error, in bytes.
+const maxAnswer = 4096
+
+// Send gives dev to the supervisor at the other end of c, as that of image number n, and
+// waits until it is served. c is a SOCK_SEQPACKET.
+func Send(c *net.UnixConn, n uint8, dev *os.File) error {
+	_, _, err := c.WriteMsgUnix([]byte{n}, unix.UnixRights(int(dev.Fd())), nil)
+	if err != nil {
+		return fmt.Errorf("give /dev/fuse away: %w", err)
+	}
+	answer := make([]byte, maxAnswer)
+	switch got, err := c.Read(answer); {
+	case err != nil || got == 0:
+		return fmt.Errorf("nobody serves: %w", errors.Join(err, unix.EIO))
+	case answer[0] != 0:
+		return fmt.Errorf("%s: %w", answer[1:got], unix.EIO)
+	}
+	return nil
+}
+
+// Receive takes the descriptors that Send gives, and answers each with what serve says,
+// until the other end is closed.
+func Receive(c *net.UnixConn, serve func(n uint8, dev *os.File) error) error {
+	for {
+		b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+		got, oobn, _, _, err := c.ReadMsgUnix(b, oob)
+		if err != nil || got == 0 {
+			return err
+		}
+		dev, err := descriptor(oob[:oobn])
+		if err == nil {
+			err = serve(b[0], dev)
+		}
+		answer := []byte{0}
+		if err != nil {
+			answer = append([]byte{1}, err.Error()[:min(len(err.Error()), maxAnswer-1)]...)
+		}
+		if _, err := c.Write(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// descriptor takes the one out of a control message.
+func descriptor(oob []byte) (*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
+	}
+	unix.CloseOnExec(fds[0])
+	return os.NewFile(uintptr(fds[0]), "/dev/fuse"), nil
+}
