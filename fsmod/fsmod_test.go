@@ -56,7 +56,10 @@ func (tree) Open(path string) (fsmod.Node, error) {
 // run runs a program under the module and returns what it printed.
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
-	m := fsmod.New(fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}, "/sys/class/net": tree{}}, Log: slog.New(slog.DiscardHandler)})
+	m, err := fsmod.New(fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}, "/sys/class/net": tree{}}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		t.Skip(err)

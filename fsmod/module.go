@@ -6,10 +6,12 @@ package fsmod
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -43,16 +45,24 @@ type Entry struct {
 }
 
 // Config says which trees there are, by the paths that they cover, without symbolic
-// links: "/proc/net" stands for the network directory of every process.
+// links: "/proc/net" stands for the network directory of every process; and which mounts.
 type Config struct {
-	Trees map[string]Tree
-	Log   *slog.Logger
+	Trees  map[string]Tree
+	Mounts []Mounted // a later one covers what an earlier one shows; they are the module's to close
+	Log    *slog.Logger
 }
 
 // A Module serves the path calls of one target.
 type Module struct {
 	trees map[string]Tree
+	table *table // nil: no mounts
 	log   *slog.Logger
+
+	pid     int            // our own
+	creds   credentials    // our own
+	mixed   atomic.Bool    // some task may have other credentials
+	umasked atomic.Bool    // some task may have another umask
+	waits   sync.WaitGroup // opens that wait
 
 	mu      sync.Mutex
 	private string   // the directory of directories; "": not made yet. Guarded by mu
@@ -61,7 +71,20 @@ type Module struct {
 }
 
 // New makes a module. Close ends it.
-func New(conf Config) *Module { return &Module{trees: conf.Trees, log: conf.Log} }
+func New(conf Config) (*Module, error) {
+	m := &Module{trees: conf.Trees, log: conf.Log, pid: os.Getpid()}
+	if len(conf.Mounts) == 0 {
+		return m, nil
+	}
+	var err error
+	if m.creds, err = taskCredentials("self"); err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	if m.table, err = newTable(conf.Mounts); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
 
 // Numbers of the i386 entry (arch/x86/entry/syscalls/syscall_32.tbl).
 const (
@@ -70,9 +93,16 @@ const (
 	i386Openat2 = 437
 )
 
-// Rules declares what the module must see: opens that can read.
+// Rules declares what the module must see: with mounts every path call, else the opens
+// that can read, of which there are none without trees.
 func (m *Module) Rules() intercept.Rules {
 	var rules intercept.Rules
+	switch {
+	case m.table != nil:
+		return m.mountRules()
+	case len(m.trees) == 0:
+		return nil
+	}
 	add := func(arch intercept.Arch, nr int, f intercept.HandlerFunc, args ...intercept.Arg) {
 		rules = append(rules, intercept.Rule{Arch: arch, NR: nr, Args: args, Do: intercept.Notify, Handler: f})
 	}
@@ -92,17 +122,22 @@ func (m *Module) Rules() intercept.Rules {
 	return rules
 }
 
-// Close removes what the module made. Twice is fine.
+// Close removes what the module made, once the supervisor is closed. Twice is fine.
 func (m *Module) Close() error {
+	m.waits.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.closed = true
-	if m.private == "" {
-		return nil
+	var errs []error
+	if m.table != nil && !m.closed {
+		errs = append(errs, m.table.close())
 	}
-	dir := m.private
-	m.private = ""
-	return errors.Join(os.RemoveAll(dir), m.lock.Close())
+	m.closed = true
+	if m.private != "" {
+		dir := m.private
+		m.private = ""
+		errs = append(errs, os.RemoveAll(dir), m.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // has reports whether the last name of path occurs in a tree.

@@ -48,23 +48,48 @@ func (m *Module) open(c *intercept.Call, dir int, at intercept.Addr, flags uint6
 	if err != nil || path == "" || !m.has(path) {
 		return intercept.Next()
 	}
+	if a, ok := m.generated(c, dir, path, flags); ok {
+		return a
+	}
+	return intercept.Next()
+}
+
+// generated answers an open for reading if the path leads into a tree.
+func (m *Module) generated(c *intercept.Call, dir int, path string, flags uint64) (intercept.Action, bool) {
 	tree, rest, ok := m.resolve(c, dir, path)
 	if !ok {
-		return intercept.Next()
+		return intercept.Action{}, false
 	}
+	return m.openNode(c, tree, rest, flags)
+}
+
+// generatedAt is generated for a path without symbolic links.
+func (m *Module) generatedAt(c *intercept.Call, path string, flags uint64) (intercept.Action, bool) {
+	if !m.has(path) {
+		return intercept.Action{}, false
+	}
+	tree, rest, ok := m.treeOf(canonical(path))
+	if !ok {
+		return intercept.Action{}, false
+	}
+	return m.openNode(c, tree, rest, flags)
+}
+
+// openNode opens a node of a tree, unless it is the host's.
+func (m *Module) openNode(c *intercept.Call, tree, rest string, flags uint64) (intercept.Action, bool) {
 	node, err := m.trees[tree].Open(rest)
 	switch {
 	case errors.Is(err, ErrHost):
-		return intercept.Next()
+		return intercept.Action{}, false
 	case err != nil && flags&unix.O_CREAT != 0 && errors.Is(err, unix.ENOENT):
-		return intercept.Fail(unix.EACCES) // as from procfs, nobody makes files there
+		return intercept.Fail(unix.EACCES), true // as from procfs, nobody makes files there
 	case err != nil:
-		return intercept.Fail(intercept.Errno(err))
+		return intercept.Fail(intercept.Errno(err)), true
 	}
 	c.About("generated")
 	fd, err := m.deliver(tree, rest, node, flags)
 	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
+		return intercept.Fail(intercept.Errno(err)), true
 	}
-	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
+	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0), true
 }

@@ -35,7 +35,11 @@ func (m *Module) resolve(c *intercept.Call, dir int, name string) (tree, rest st
 	} else if root, err := link(c, "root"); err == nil && root != "/" {
 		name = root + name
 	}
-	name = canonical(path.Clean(name))
+	return m.treeOf(canonical(path.Clean(name)))
+}
+
+// treeOf finds the tree that a canonical path is in.
+func (m *Module) treeOf(name string) (tree, rest string, ok bool) {
 	for tree := range m.trees {
 		if name == tree {
 			return tree, "", true

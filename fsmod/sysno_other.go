@@ -6,5 +6,12 @@
 
 package fsmod
 
-// sysOpen is negative where open(2) is openat(2).
-const sysOpen = -1
+import "golang.org/x/sys/unix"
+
+const (
+	sysOpen    = -1 // open(2) is openat(2)
+	sysFstatat = unix.SYS_FSTATAT
+)
+
+// legacyCalls are those without a directory descriptor.
+var legacyCalls []pathCall

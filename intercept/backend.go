@@ -29,6 +29,13 @@ type Backend interface {
 	// thread still waits for its answer. Errors: EBADF, ErrGone.
 	ReplaceFD(c *Call, at, fd int) error
 
+	// AddFD gives the calling thread a duplicate of fd while it waits, and returns its
+	// number there. Errors: EMFILE, ErrGone.
+	AddFD(c *Call, fd int, cloexec bool) (int, error)
+
+	// Inject answers the call with what the thread is made to do.
+	Inject(c *Call, in Injection) Action
+
 	// Valid reports whether the thread still waits for its answer.
 	Valid(c *Call) bool
 

@@ -80,7 +80,15 @@ func newFamily(onChange func(unix.WaitStatus), fork func() (int, error)) (*famil
 }
 
 // serve tells the family by which listener it can see its end.
-func (f *family) serve(n *notifier) { f.serving <- n }
+func (f *family) serve(n *notifier) {
+	n.nudge = func() {
+		select {
+		case f.sigchld <- unix.SIGCHLD:
+		default: // it will look anyway
+		}
+	}
+	f.serving <- n
+}
 
 // parent is the family's goroutine.
 func (f *family) parent(fork func() (int, error), forked chan<- error) {
@@ -145,7 +153,7 @@ func (f *family) reapFirst() {
 	for !f.hasExited() {
 		var ws unix.WaitStatus
 		f.mu.Lock()
-		pid, err := unix.Wait4(f.pid, &ws, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+		pid, _, err := wait4(f.pid, &ws, unix.WUNTRACED|unix.WCONTINUED)
 		ended := pid == f.pid && (ws.Exited() || ws.Signaled())
 		if errors.Is(err, unix.EINTR) {
 			f.mu.Unlock()
@@ -183,8 +191,8 @@ func (f *family) reapOrphans() (dying bool) {
 		}
 		firstborn.Lock()
 		if !firstborn.pids[pid] {
-			got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
-			dying = dying || err == nil && got == 0 && exiting(pid)
+			got, busy, err := wait4(pid, nil, 0)
+			dying = dying || err == nil && got == 0 && (busy || exiting(pid))
 		}
 		firstborn.Unlock()
 	}

@@ -22,7 +22,10 @@ import (
 // of which each one hands what it allows to the next. Deny comes first, which is
 // the precedence that [Rules] documents. There are two layers at most times.
 func compileFilter(rules Rules) ([]unix.SockFilter, error) {
-	var prog []unix.SockFilter
+	prog, rules, err := unnamed(rules)
+	if err != nil {
+		return nil, fmt.Errorf("compile the filter: %w", err)
+	}
 	layers := layer(rules)
 	for i, rs := range layers {
 		p, err := compileLayer(rs)
@@ -39,6 +42,43 @@ func compileFilter(rules Rules) ([]unix.SockFilter, error) {
 		return nil, fmt.Errorf("the filter has %d instructions, more than %d: %w", len(prog), maxInsns, unix.E2BIG)
 	}
 	return prog, nil
+}
+
+// unnamed compiles the rules of the i386 entry for calls that are newer than libseccomp,
+// which finds them by their names, and returns the others.
+func unnamed(rules Rules) (prog []unix.SockFilter, rest Rules, err error) {
+	for _, r := range rules {
+		if r.Arch == I386 {
+			if _, e := seccomp.ScmpSyscall(r.NR).GetNameByArch(seccomp.ArchX86); e != nil {
+				if len(r.Args) > 0 {
+					return nil, nil, fmt.Errorf("i386 call %d with conditions: %w", r.NR, e)
+				}
+				do := uint32(unix.SECCOMP_RET_USER_NOTIF)
+				if r.Do.deny {
+					do = unix.SECCOMP_RET_ERRNO | uint32(r.Do.errno)
+				}
+				prog = append(prog,
+					unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(r.NR)},
+					unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: do})
+				continue
+			}
+		}
+		rest = append(rest, r)
+	}
+	native, err := seccomp.GetNativeArch()
+	if err != nil || len(prog) == 0 || native != seccomp.ArchAMD64 {
+		return nil, rest, err
+	}
+	if len(prog) > 200 {
+		return nil, nil, fmt.Errorf("%d calls that libseccomp does not know: %w", len(prog)/2, unix.E2BIG)
+	}
+	const nr, arch = 0, 4 // in struct seccomp_data
+	head := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: arch},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(len(prog) + 1), K: auditI386},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: nr},
+	}
+	return append(head, prog...), rest, nil
 }
 
 // layer distributes the rules so that in each layer every call has one verdict.

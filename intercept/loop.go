@@ -24,6 +24,8 @@ type notifier struct {
 	rules table
 	tasks *taskCache
 	watch *watcher
+	trace *tracer
+	nudge func() // has the family look again; set by serve
 	sync  error // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
@@ -47,6 +49,8 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 		meter:   meter,
 		rules:   newTable(rules),
 		tasks:   tasks,
+		trace:   newTracer(),
+		nudge:   func() {},
 		current: new(notification),
 		ended:   make(chan struct{}),
 	}
@@ -74,7 +78,8 @@ func (n *notifier) close() {
 	n.wake()
 	n.wg.Wait()
 	n.tasks.close()
-	n.l.close()
+	n.l.close() // the tracer's threads too get an answer
+	n.trace.stop()
 }
 
 // wake brings the receiver out of its wait, for good, and out of its ioctl: a call
@@ -153,7 +158,11 @@ func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handl
 	if nt.arch == auditI386 {
 		arch = I386
 	}
-	hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
+	if n.trace.injected(tid, int(nt.nr), &nt.args) {
+		hs = append(hs, HandlerFunc(func(*Call) Action { return Continue() }))
+	} else {
+		hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
+	}
 	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
 	c := NewCall(n, id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip

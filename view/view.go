@@ -108,7 +108,9 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		}
 	}
 	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
-		v.files = fsmod.New(fsmod.Config{Trees: netTrees(v.mod), Log: p.conf.Log})
+		if v.files, err = fsmod.New(fsmod.Config{Trees: netTrees(v.mod), Log: p.conf.Log}); err != nil {
+			return nil, err
+		}
 	}
 	if v.sup, err = p.launch(ctx, v); err != nil {
 		return nil, p.startProblem(err)

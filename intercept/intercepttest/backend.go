@@ -74,6 +74,40 @@ func (b *backend) ReplaceFD(c *intercept.Call, at, fd int) error {
 	return nil
 }
 
+// AddFD implements intercept.Backend.
+func (b *backend) AddFD(c *intercept.Call, fd int, cloexec bool) (int, error) {
+	if !b.Valid(c) {
+		return -1, intercept.ErrGone
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.addLocked(fd, cloexec)
+}
+
+// addLocked puts a duplicate of fd under the lowest free number.
+func (b *backend) addLocked(fd int, cloexec bool) (int, error) {
+	for n := 0; n < b.MaxFD; n++ {
+		if _, used := b.fds[n]; used {
+			continue
+		}
+		host, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		b.fds[n], b.cloexec[n] = host, cloexec
+		return n, nil
+	}
+	return -1, unix.EMFILE
+}
+
+// Inject implements intercept.Backend: there is no thread that could do anything.
+func (b *backend) Inject(_ *intercept.Call, in intercept.Injection) intercept.Action {
+	if in.Done != nil {
+		in.Done()
+	}
+	return intercept.Fail(unix.ENOSYS)
+}
+
 // Valid implements intercept.Backend.
 func (b *backend) Valid(c *intercept.Call) bool {
 	b.mu.Lock()
@@ -94,19 +128,10 @@ func (b *backend) Reply(c *intercept.Call, r intercept.Reply) (int, error) {
 	fd := -1
 	call.result = Result{Kind: r.Kind, Val: r.Val, Errno: r.Errno}
 	if r.Kind == intercept.ReplyInstall {
-		for fd = 0; ; fd++ {
-			if fd >= b.MaxFD {
-				return -1, unix.EMFILE
-			}
-			if _, used := b.fds[fd]; !used {
-				break
-			}
-		}
-		host, err := unix.FcntlInt(uintptr(r.FD), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
+		var err error
+		if fd, err = b.addLocked(r.FD, r.CloseOnExec); err != nil {
 			return -1, err
 		}
-		b.fds[fd], b.cloexec[fd] = host, r.CloseOnExec
 		call.result = Result{Kind: r.Kind, Val: int64(fd)}
 	}
 	delete(b.calls, c.ID())

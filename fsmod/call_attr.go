@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The calls that change what a file is like: mode, owner, times, size, and the extended
+// attributes.
+
+package fsmod
+
+import (
+	"encoding/binary"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// change resolves a path, or a descriptor, and calls f with a descriptor of the file whose
+// attributes may be changed.
+func (m *Module) change(c *intercept.Call, dir int, path intercept.Addr, flags int, f func(o *object, fd int) error) intercept.Action {
+	o, err := m.find(c, dir, path, flags)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	return result(m.changeObject(&o, f))
+}
+
+// changeFD is change of a descriptor.
+func (m *Module) changeFD(c *intercept.Call, fd int, f func(o *object, fd int) error) intercept.Action {
+	o, err := m.findFD(c, fd)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	if flags, err := unix.FcntlInt(uintptr(o.fd), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
+		return intercept.Fail(unix.EBADF)
+	}
+	return result(m.changeObject(&o, f))
+}
+
+func (m *Module) changeObject(o *object, f func(o *object, fd int) error) error {
+	switch {
+	case o.readOnly():
+		return unix.EROFS
+	case o.m == nil, o.m.dir != nil:
+		return f(o, o.fd)
+	}
+	name := o.name
+	if o.view == "" && name == "" { // a descriptor
+		if o.m.namer == nil {
+			return unix.EOPNOTSUPP
+		}
+		host, err := readlink(procFD(o.fd))
+		if err != nil {
+			return err
+		}
+		if o.st.Nlink == 0 && strings.HasSuffix(host, deleted) {
+			return f(o, o.fd) // no name leads to it
+		}
+		var ok bool
+		if name, ok = o.m.namer.Name(host); !ok {
+			return unix.EIO
+		}
+	}
+	fd, err := o.m.fs.Own(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(o, fd)
+}
+
+func (m *Module) doChmod(c *intercept.Call) intercept.Action {
+	return m.chmod(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), uint32(c.Args[1]), 0)
+}
+
+func (m *Module) doFchmodat(c *intercept.Call) intercept.Action {
+	return m.chmod(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), uint32(c.Args[2]), 0)
+}
+
+func (m *Module) doFchmodat2(c *intercept.Call) intercept.Action {
+	flags := int(uint32(c.Args[3]))
+	if flags&^(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return m.chmod(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), uint32(c.Args[2]), flags)
+}
+
+func (m *Module) chmod(c *intercept.Call, dir int, path intercept.Addr, mode uint32, flags int) intercept.Action {
+	return m.change(c, dir, path, flags, func(o *object, fd int) error {
+		if o.typ() == unix.S_IFLNK {
+			return unix.EOPNOTSUPP
+		}
+		return unix.Fchmodat(unix.AT_FDCWD, procFD(fd), mode&0o7777, 0)
+	})
+}
+
+func (m *Module) doFchmod(c *intercept.Call) intercept.Action {
+	mode := uint32(c.Args[1]) & 0o7777
+	return m.changeFD(c, int(int32(c.Args[0])), func(o *object, fd int) error {
+		if fd == o.fd {
+			return unix.Fchmod(fd, mode)
+		}
+		return unix.Fchmodat(unix.AT_FDCWD, procFD(fd), mode, 0)
+	})
+}
+
+func (m *Module) doChown(c *intercept.Call) intercept.Action {
+	return m.chown(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), id(c.Args[1]), id(c.Args[2]), 0)
+}
+
+func (m *Module) doLchown(c *intercept.Call) intercept.Action {
+	return m.chown(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), id(c.Args[1]), id(c.Args[2]), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// doChown16 and doLchown16 are those of the i386 entry with the users of Linux 2.0.
+func (m *Module) doChown16(c *intercept.Call) intercept.Action {
+	return m.chown(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), id16(c.Args[1]), id16(c.Args[2]), 0)
+}
+
+func (m *Module) doLchown16(c *intercept.Call) intercept.Action {
+	return m.chown(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), id16(c.Args[1]), id16(c.Args[2]), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (m *Module) doFchownat(c *intercept.Call) intercept.Action {
+	flags := int(uint32(c.Args[4]))
+	if flags&^(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return m.chown(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), id(c.Args[2]), id(c.Args[3]), flags)
+}
+
+// id is a user or group argument: -1 leaves the one that is there.
+func id(arg uint64) int { return int(int32(uint32(arg))) }
+
+func id16(arg uint64) int {
+	if uint16(arg) == 0xffff {
+		return -1
+	}
+	return int(uint16(arg))
+}
+
+func (m *Module) chown(c *intercept.Call, dir int, path intercept.Addr, uid, gid, flags int) intercept.Action {
+	return m.change(c, dir, path, flags, func(_ *object, fd int) error {
+		return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+	})
+}
+
+func (m *Module) doFchown(c *intercept.Call) intercept.Action {
+	return m.changeFD(c, int(int32(c.Args[0])), func(_ *object, fd int) error {
+		return unix.Fchownat(fd, "", id(c.Args[1]), id(c.Args[2]), unix.AT_EMPTY_PATH)
+	})
+}
+
+// times sets those of a file; nil: now.
+func (m *Module) times(c *intercept.Call, dir int, path intercept.Addr, flags int, ts *[2]unix.Timespec) intercept.Action {
+	const omit = 0x3ffffffe // UTIME_OMIT
+	if ts != nil {
+		for _, t := range ts {
+			if t.Nsec != omit && t.Nsec != omit+1 && (t.Nsec < 0 || t.Nsec > 999999999) {
+				return intercept.Fail(unix.EINVAL)
+			}
+		}
+		if ts[0].Nsec == omit && ts[1].Nsec == omit && path != 0 {
+			o, err := m.find(c, dir, path, flags)
+			o.close()
+			return result(err)
+		}
+	}
+	set := func(_ *object, fd int) error {
+		var p unsafe.Pointer
+		if ts != nil {
+			p = unsafe.Pointer(ts)
+		}
+		var empty byte
+		_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), uintptr(unsafe.Pointer(&empty)), uintptr(p), unix.AT_EMPTY_PATH, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	if path == 0 && dir != unix.AT_FDCWD {
+		return m.changeFD(c, dir, set)
+	}
+	return m.change(c, dir, path, flags, set)
+}
+
+// timespecs reads two struct timespec, of the i386 entry in two sizes.
+func timespecs(c *intercept.Call, at intercept.Addr, short bool) (*[2]unix.Timespec, error) {
+	if at == 0 {
+		return nil, nil
+	}
+	var b [32]byte
+	n := 32
+	if short {
+		n = 16
+	}
+	if err := c.ReadMem(at, b[:n]); err != nil {
+		return nil, err
+	}
+	ts := new([2]unix.Timespec)
+	for i := range ts {
+		if short {
+			ts[i].Sec = int64(int32(binary.LittleEndian.Uint32(b[8*i:])))
+			ts[i].Nsec = int64(int32(binary.LittleEndian.Uint32(b[8*i+4:])))
+		} else {
+			ts[i].Sec = int64(binary.NativeEndian.Uint64(b[16*i:]))
+			ts[i].Nsec = int64(binary.NativeEndian.Uint64(b[16*i+8:]))
+			if c.Arch == intercept.I386 {
+				ts[i].Nsec = int64(int32(ts[i].Nsec))
+			}
+		}
+	}
+	return ts, nil
+}
+
+func (m *Module) doUtimensat(c *intercept.Call) intercept.Action {
+	return m.utimensat(c, c.Arch == intercept.I386)
+}
+
+// doUtimensat64 is the one of the i386 entry whose seconds have 64 bits.
+func (m *Module) doUtimensat64(c *intercept.Call) intercept.Action { return m.utimensat(c, false) }
+
+func (m *Module) utimensat(c *intercept.Call, short bool) intercept.Action {
+	flags := int(uint32(c.Args[3]))
+	if flags&^(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	ts, err := timespecs(c, intercept.Addr(c.Args[2]), short)
+	if err != nil {
+		return fail(err)
+	}
+	if c.Args[1] == 0 && flags&unix.AT_EMPTY_PATH == 0 {
+		if int32(c.Args[0]) == unix.AT_FDCWD {
+			return intercept.Fail(unix.EFAULT)
+		}
+		if flags != 0 {
+			return intercept.Fail(unix.EINVAL)
+		}
+	}
+	return m.times(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags, ts)
+}
+
+func (m *Module) doUtime(c *intercept.Call) intercept.Action {
+	var ts *[2]unix.Timespec
+	if at := intercept.Addr(c.Args[1]); at != 0 {
+		ts = new([2]unix.Timespec)
+		var b [16]byte
+		if c.Arch == intercept.I386 {
+			if err := c.ReadMem(at, b[:8]); err != nil {
+				return fail(err)
+			}
+			for i := range ts {
+				ts[i].Sec = int64(int32(binary.LittleEndian.Uint32(b[4*i:])))
+			}
+		} else {
+			if err := c.ReadMem(at, b[:]); err != nil {
+				return fail(err)
+			}
+			for i := range ts {
+				ts[i].Sec = int64(binary.NativeEndian.Uint64(b[8*i:]))
+			}
+		}
+	}
+	return m.times(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), 0, ts)
+}
+
+func (m *Module) doUtimes(c *intercept.Call) intercept.Action {
+	return m.utimes(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), intercept.Addr(c.Args[1]))
+}
+
+func (m *Module) doFutimesat(c *intercept.Call) intercept.Action {
+	return m.utimes(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), intercept.Addr(c.Args[2]))
+}
+
+// utimes takes microseconds.
+func (m *Module) utimes(c *intercept.Call, dir int, path, at intercept.Addr) intercept.Action {
+	ts, err := timespecs(c, at, c.Arch == intercept.I386)
+	if err != nil {
+		return fail(err)
+	}
+	if ts != nil {
+		for i := range ts {
+			if ts[i].Nsec < 0 || ts[i].Nsec >= 1000000 {
+				return intercept.Fail(unix.EINVAL)
+			}
+			ts[i].Nsec *= 1000
+		}
+	}
+	return m.times(c, dir, path, 0, ts)
+}
+
+func (m *Module) doTruncate(c *intercept.Call) intercept.Action {
+	size := int64(c.Args[1])
+	if c.Arch == intercept.I386 {
+		size = int64(int32(c.Args[1]))
+	}
+	return m.truncate(c, size)
+}
+
+// doTruncate64 is the one of the i386 entry: the size is in two registers.
+func (m *Module) doTruncate64(c *intercept.Call) intercept.Action {
+	return m.truncate(c, int64(c.Args[1]&0xffffffff|c.Args[2]<<32))
+}
+
+func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
+	if size < 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	switch {
+	case o.typ() == unix.S_IFDIR:
+		return intercept.Fail(unix.EISDIR)
+	case o.typ() != unix.S_IFREG:
+		return intercept.Fail(unix.EINVAL)
+	case o.readOnly():
+		return intercept.Fail(unix.EROFS)
+	case o.m == nil:
+		return intercept.Fail(unix.EACCES)
+	case o.m.dir != nil:
+		return result(unix.Truncate(procFD(o.fd), size))
+	}
+	fd, err := o.m.fs.Open(o.name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	return result(unix.Ftruncate(fd, size))
+}
+
+// Extended attributes, xattr(7).
+
+// xattrMax is XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h, nameMax XATTR_NAME_MAX.
+const (
+	xattrMax     = 65536
+	xattrNameMax = 255
+)
+
+// xattrName reads the name of an attribute.
+func xattrName(c *intercept.Call, at intercept.Addr) (string, error) {
+	name, err := c.ReadString(at, xattrNameMax+1)
+	if err == unix.ENAMETOOLONG || err == nil && name == "" {
+		err = unix.ERANGE
+	}
+	return name, err
+}
+
+func (m *Module) doSetxattr(c *intercept.Call) intercept.Action { return m.setxattr(c, 0) }
+func (m *Module) doLsetxattr(c *intercept.Call) intercept.Action {
+	return m.setxattr(c, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (m *Module) setxattr(c *intercept.Call, flags int) intercept.Action {
+	f, err := m.xattrSetter(c)
+	if err != nil {
+		return fail(err)
+	}
+	return m.change(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags, f)
+}
+
+func (m *Module) doFsetxattr(c *intercept.Call) intercept.Action {
+	f, err := m.xattrSetter(c)
+	if err != nil {
+		return fail(err)
+	}
+	return m.changeFD(c, int(int32(c.Args[0])), f)
+}
+
+// xattrSetter reads the arguments but the first of setxattr(2).
+func (m *Module) xattrSetter(c *intercept.Call) (func(*object, int) error, error) {
+	if c.Args[4]&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0 {
+		return nil, unix.EINVAL
+	}
+	name, err := xattrName(c, intercept.Addr(c.Args[1]))
+	if err != nil {
+		return nil, err
+	}
+	if c.Args[3] > xattrMax {
+		return nil, unix.E2BIG
+	}
+	value := make([]byte, c.Args[3])
+	if err := c.ReadMem(intercept.Addr(c.Args[2]), value); err != nil {
+		return nil, err
+	}
+	return func(_ *object, fd int) error { return unix.Setxattr(procFD(fd), name, value, int(c.Args[4])) }, nil
+}
+
+func (m *Module) doGetxattr(c *intercept.Call) intercept.Action { return m.getxattr(c, 0) }
+func (m *Module) doLgetxattr(c *intercept.Call) intercept.Action {
+	return m.getxattr(c, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (m *Module) getxattr(c *intercept.Call, flags int) intercept.Action {
+	name, err := xattrName(c, intercept.Addr(c.Args[1]))
+	if err != nil {
+		return fail(err)
+	}
+	return m.xattrValue(c, flags, func(path string, buf []byte) (int, error) { return unix.Getxattr(path, name, buf) }, 2)
+}
+
+func (m *Module) doListxattr(c *intercept.Call) intercept.Action {
+	return m.xattrValue(c, 0, unix.Listxattr, 1)
+}
+
+func (m *Module) doLlistxattr(c *intercept.Call) intercept.Action {
+	return m.xattrValue(c, unix.AT_SYMLINK_NOFOLLOW, unix.Listxattr, 1)
+}
+
+// xattrValue answers with what get has to say, to the buffer and size in the arguments
+// from arg on.
+func (m *Module) xattrValue(c *intercept.Call, flags int, get func(string, []byte) (int, error), arg int) intercept.Action {
+	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	buf := make([]byte, min(c.Args[arg+1], xattrMax))
+	n, err := get(procFD(o.fd), buf)
+	if err != nil {
+		return fail(err)
+	}
+	if len(buf) > 0 {
+		if err := c.WriteMem(intercept.Addr(c.Args[arg]), buf[:n]); err != nil {
+			return fail(err)
+		}
+	}
+	return intercept.Return(int64(n))
+}
+
+func (m *Module) doRemovexattr(c *intercept.Call) intercept.Action { return m.removexattr(c, 0) }
+func (m *Module) doLremovexattr(c *intercept.Call) intercept.Action {
+	return m.removexattr(c, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (m *Module) removexattr(c *intercept.Call, flags int) intercept.Action {
+	name, err := xattrName(c, intercept.Addr(c.Args[1]))
+	if err != nil {
+		return fail(err)
+	}
+	return m.change(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags, func(_ *object, fd int) error {
+		return unix.Removexattr(procFD(fd), name)
+	})
+}
+
+func (m *Module) doFremovexattr(c *intercept.Call) intercept.Action {
+	name, err := xattrName(c, intercept.Addr(c.Args[1]))
+	if err != nil {
+		return fail(err)
+	}
+	return m.changeFD(c, int(int32(c.Args[0])), func(_ *object, fd int) error {
+		return unix.Removexattr(procFD(fd), name)
+	})
+}
+
+// doSetFlags answers FS_IOC_SETFLAGS (ioctl_iflags(2)), which needs no file that is open
+// for writing.
+func (m *Module) doSetFlags(c *intercept.Call) intercept.Action {
+	o, err := m.findFD(c, int(int32(c.Args[0])))
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	switch {
+	case o.readOnly():
+		return intercept.Fail(unix.EROFS)
+	case o.m != nil && o.m.dir == nil:
+		return intercept.Fail(unix.EOPNOTSUPP)
+	}
+	var flags [8]byte
+	if err := c.ReadMem(intercept.Addr(c.Args[2]), flags[:4]); err != nil {
+		return fail(err)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), unix.FS_IOC_SETFLAGS, uintptr(unsafe.Pointer(&flags)))
+	return intercept.Fail(errno)
+}
+
+// doSetSig answers F_SETSIG, whose place on files is taken (see tag.go).
+func (m *Module) doSetSig(c *intercept.Call) intercept.Action {
+	o, err := m.findFD(c, int(int32(c.Args[0])))
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	if t := o.typ(); t == unix.S_IFREG || t == unix.S_IFDIR {
+		return intercept.Fail(unix.EINVAL)
+	}
+	_, err = unix.FcntlInt(uintptr(o.fd), unix.F_SETSIG, int(c.Args[2]))
+	return result(err)
+}
+
+// doInotify answers inotify_add_watch(2).
+func (m *Module) doInotify(c *intercept.Call) intercept.Action {
+	mask := uint32(c.Args[2])
+	flags := 0
+	if mask&unix.IN_DONT_FOLLOW != 0 {
+		flags = unix.AT_SYMLINK_NOFOLLOW
+	}
+	d, err := c.DupFD(int(int32(c.Args[0])))
+	if err != nil {
+		return fail(err)
+	}
+	defer d.Close()
+	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[1]), flags)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	wd, err := unix.InotifyAddWatch(d.N, procFD(o.fd), mask&^unix.IN_DONT_FOLLOW)
+	if err != nil {
+		return fail(err)
+	}
+	return intercept.Return(int64(wd))
+}
+
+func readlink(path string) (string, error) {
+	buf := make([]byte, pathMax)
+	n, err := unix.Readlink(path, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The calls that make, remove and move names.
+
+package fsmod
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A nameAt is the place of a name that is about to be made, removed or moved: a directory,
+// and the last component of the path, which is not followed.
+type nameAt struct {
+	m       *mount
+	name    string
+	view    string
+	slash   bool   // a slash stood behind it
+	special string // the last component if it is none: "/", "." or ".."
+}
+
+// onName resolves the place of a path and calls f with it. The first try takes the path
+// by its words; a tree says ELOOP where a symbolic link is on the way.
+func (m *Module) onName(c *intercept.Call, dir int, at intercept.Addr, f func(n *nameAt) error) error {
+	path, err := c.ReadString(at, pathMax)
+	if err != nil {
+		return err
+	}
+	return m.onPath(c, dir, path, f)
+}
+
+func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameAt) error) (err error) {
+	if path == "" {
+		return unix.ENOENT
+	}
+	n := nameAt{slash: path[len(path)-1] == '/'}
+	bare := strings.TrimRight(path, "/")
+	i := strings.LastIndexByte(bare, '/')
+	last := bare[i+1:]
+	switch last {
+	case "":
+		n.special = "/"
+		return f(&n)
+	case ".", "..":
+		o, err := m.resolvePath(c, dir, path, true, 0)
+		if err != nil {
+			return err
+		}
+		o.close()
+		n.special = last
+		return f(&n)
+	}
+	up := bare[:i+1]
+	w := walk{m: m, c: c}
+	if w.root, err = m.rootOf(c); err != nil {
+		return err
+	}
+	cur := w.root
+	if path[0] != '/' {
+		if dir == unix.AT_FDCWD {
+			cur, err = m.cwdOf(c)
+		} else {
+			cur, err = m.dirOf(c, dir)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var o object
+	if view, dots, ok := w.lexical(cur, up, &o); ok && !dots {
+		n.view = view + "/" + last
+		n.m, n.name = m.table.lookup(n.view)
+		if err := f(&n); !errors.Is(err, unix.ELOOP) {
+			return err
+		}
+	}
+	if up == "" {
+		up = "."
+	}
+	for range maxLinks {
+		o, err := w.to(cur, up, true)
+		if err != nil {
+			return err
+		}
+		o.close()
+		switch {
+		case o.typ() != unix.S_IFDIR:
+			return unix.ENOTDIR
+		case o.m == nil:
+			return unix.EACCES
+		}
+		n.view = o.view + "/" + last
+		n.m, n.name = m.table.lookup(n.view)
+		if err := f(&n); !errors.Is(err, unix.ELOOP) {
+			return err
+		}
+	}
+	return unix.ELOOP
+}
+
+// there reports whether something has the name.
+func (n *nameAt) there() (st unix.Stat_t, err error) {
+	fd, err := n.m.fs.Open(n.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	return st, unix.Fstat(fd, &st)
+}
+
+// refusesNew is why nothing can be made at the place, as filename_create of fs/namei.c
+// has it; dir says that it is to be a directory.
+func (n *nameAt) refusesNew(t *table, dir bool) error {
+	switch {
+	case n.special != "", t.has(n.view):
+		return unix.EEXIST
+	case n.slash && !dir || n.m.ReadOnly:
+		_, err := n.there()
+		switch {
+		case err == nil:
+			return unix.EEXIST
+		case !errors.Is(err, unix.ENOENT):
+			return err
+		case n.slash && !dir:
+			return unix.ENOENT
+		}
+		if i := strings.LastIndexByte(n.name, '/'); i > 0 { // a parent that is not there comes first
+			fd, err := n.m.fs.Open(n.name[:i], unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			unix.Close(fd)
+		}
+		return unix.EROFS
+	}
+	return nil
+}
+
+// refusesMove is why what is at the place must stay: it is a mount, or on the way to one.
+func (n *nameAt) refusesMove(t *table) error {
+	switch {
+	case t.has(n.view), t.above(n.view):
+		return unix.EBUSY
+	case n.m.ReadOnly:
+		return unix.EROFS
+	}
+	st, err := n.there()
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && t.parents[inodeOf(&st)] {
+		return unix.EBUSY
+	}
+	return nil
+}
+
+func (m *Module) doMkdir(c *intercept.Call) intercept.Action {
+	return m.mkdir(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), uint32(c.Args[1]))
+}
+
+func (m *Module) doMkdirat(c *intercept.Call) intercept.Action {
+	return m.mkdir(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), uint32(c.Args[2]))
+}
+
+func (m *Module) mkdir(c *intercept.Call, dir int, path intercept.Addr, mode uint32) intercept.Action {
+	return result(m.onName(c, dir, path, func(n *nameAt) error {
+		if err := n.refusesNew(m.table, true); err != nil {
+			return err
+		}
+		return m.create(c, mode&0o1777, func(mode uint32) error { return n.m.fs.Mkdir(n.name, mode) })
+	}))
+}
+
+func (m *Module) doMknod(c *intercept.Call) intercept.Action {
+	return m.mknod(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), uint32(c.Args[1]), c.Args[2])
+}
+
+func (m *Module) doMknodat(c *intercept.Call) intercept.Action {
+	return m.mknod(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), uint32(c.Args[2]), c.Args[3])
+}
+
+func (m *Module) mknod(c *intercept.Call, dir int, path intercept.Addr, mode uint32, dev uint64) intercept.Action {
+	mode &= 0xffff // umode_t
+	switch mode & unix.S_IFMT {
+	case 0:
+		mode |= unix.S_IFREG
+	case unix.S_IFREG, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+	case unix.S_IFDIR:
+		return intercept.Fail(unix.EPERM)
+	default:
+		return intercept.Fail(unix.EINVAL)
+	}
+	return result(m.onName(c, dir, path, func(n *nameAt) error {
+		if err := n.refusesNew(m.table, false); err != nil {
+			return err
+		}
+		return m.create(c, mode, func(mode uint32) error { return n.m.fs.Mknod(n.name, mode, uint64(uint32(dev))) })
+	}))
+}
+
+func (m *Module) doSymlink(c *intercept.Call) intercept.Action {
+	return m.symlink(c, intercept.Addr(c.Args[0]), unix.AT_FDCWD, intercept.Addr(c.Args[1]))
+}
+
+func (m *Module) doSymlinkat(c *intercept.Call) intercept.Action {
+	return m.symlink(c, intercept.Addr(c.Args[0]), int(int32(c.Args[1])), intercept.Addr(c.Args[2]))
+}
+
+func (m *Module) symlink(c *intercept.Call, target intercept.Addr, dir int, path intercept.Addr) intercept.Action {
+	text, err := c.ReadString(target, pathMax)
+	switch {
+	case err != nil:
+		return fail(err)
+	case text == "":
+		return intercept.Fail(unix.ENOENT)
+	}
+	return result(m.onName(c, dir, path, func(n *nameAt) error {
+		if err := n.refusesNew(m.table, false); err != nil {
+			return err
+		}
+		return n.m.fs.Symlink(text, n.name)
+	}))
+}
+
+func (m *Module) doUnlink(c *intercept.Call) intercept.Action {
+	return m.remove(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), false)
+}
+
+func (m *Module) doRmdir(c *intercept.Call) intercept.Action {
+	return m.remove(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), true)
+}
+
+func (m *Module) doUnlinkat(c *intercept.Call) intercept.Action {
+	flags := uint32(c.Args[2])
+	if flags&^unix.AT_REMOVEDIR != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return m.remove(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags != 0)
+}
+
+func (m *Module) remove(c *intercept.Call, at int, path intercept.Addr, dir bool) intercept.Action {
+	return result(m.onName(c, at, path, func(n *nameAt) error {
+		switch {
+		case n.special != "" && !dir:
+			return unix.EISDIR
+		case n.special == "/":
+			return unix.EBUSY
+		case n.special == ".":
+			return unix.EINVAL
+		case n.special == "..":
+			return unix.ENOTEMPTY
+		}
+		if m.table.has(n.view) {
+			if st, err := n.there(); err == nil && !dir && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				return unix.EISDIR
+			}
+			return unix.EBUSY
+		}
+		if n.m.ReadOnly {
+			return unix.EROFS
+		}
+		if dir {
+			if err := n.refusesMove(m.table); err != nil {
+				return err
+			}
+		} else if n.slash {
+			st, err := n.there()
+			switch {
+			case err != nil:
+				return err
+			case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+				return unix.EISDIR
+			}
+			return unix.ENOTDIR
+		}
+		return n.m.fs.Remove(n.name, dir)
+	}))
+}
+
+func (m *Module) doRename(c *intercept.Call) intercept.Action {
+	return m.rename(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), unix.AT_FDCWD, intercept.Addr(c.Args[1]), 0)
+}
+
+func (m *Module) doRenameat(c *intercept.Call) intercept.Action {
+	return m.rename(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), int(int32(c.Args[2])), intercept.Addr(c.Args[3]), 0)
+}
+
+func (m *Module) doRenameat2(c *intercept.Call) intercept.Action {
+	return m.rename(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), int(int32(c.Args[2])), intercept.Addr(c.Args[3]), uint(uint32(c.Args[4])))
+}
+
+func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toDir int, to intercept.Addr, flags uint) intercept.Action {
+	const known = unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE | unix.RENAME_WHITEOUT
+	if flags&^known != 0 || flags&(unix.RENAME_NOREPLACE|unix.RENAME_WHITEOUT) != 0 && flags&unix.RENAME_EXCHANGE != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return result(m.onTwo(c, fromDir, from, toDir, to, func(f, t *nameAt) error {
+		switch {
+		case (f.special != "" || t.special != "") && f.m != t.m && f.special != "" && t.special == "":
+			return unix.EBUSY
+		case f.special != "":
+			return unix.EBUSY
+		case t.special != "":
+			if flags&unix.RENAME_NOREPLACE != 0 {
+				return unix.EEXIST
+			}
+			return unix.EBUSY
+		case f.m != t.m && !m.table.has(f.view) && !m.table.has(t.view):
+			return unix.EXDEV
+		}
+		st, err := f.there()
+		if err != nil && !f.m.ReadOnly {
+			return err
+		}
+		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if err == nil && !dir && (f.slash || t.slash) {
+			if !t.slash || flags&unix.RENAME_EXCHANGE == 0 {
+				return unix.ENOTDIR
+			}
+		}
+		if err := f.refusesMove(m.table); err != nil {
+			return err
+		}
+		if err := t.refusesMove(m.table); err != nil {
+			return err
+		}
+		err = f.m.fs.Rename(f.name, t.name, flags)
+		if err == nil && dir {
+			m.table.refresh()
+		}
+		return err
+	}))
+}
+
+// onTwo is onName for two places.
+func (m *Module) onTwo(c *intercept.Call, dir1 int, at1 intercept.Addr, dir2 int, at2 intercept.Addr, f func(a, b *nameAt) error) error {
+	one, err := c.ReadString(at1, pathMax)
+	if err != nil {
+		return err
+	}
+	two, err := c.ReadString(at2, pathMax)
+	if err != nil {
+		return err
+	}
+	return m.onPath(c, dir1, one, func(a *nameAt) error {
+		return m.onPath(c, dir2, two, func(b *nameAt) error { return f(a, b) })
+	})
+}
+
+func (m *Module) doLink(c *intercept.Call) intercept.Action {
+	return m.link(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), unix.AT_FDCWD, intercept.Addr(c.Args[1]), 0)
+}
+
+func (m *Module) doLinkat(c *intercept.Call) intercept.Action {
+	flags := int(uint32(c.Args[4]))
+	if flags&^(unix.AT_SYMLINK_FOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return m.link(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), int(int32(c.Args[2])), intercept.Addr(c.Args[3]), flags)
+}
+
+func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir int, to intercept.Addr, flags int) intercept.Action {
+	how := flags & unix.AT_EMPTY_PATH
+	if flags&unix.AT_SYMLINK_FOLLOW == 0 {
+		how |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	o, err := m.find(c, fromDir, from, how)
+	if err != nil {
+		return fail(err)
+	}
+	defer o.close()
+	return result(m.onName(c, toDir, to, func(n *nameAt) error {
+		switch err := n.refusesNew(m.table, false); {
+		case err == unix.EROFS && o.m != n.m:
+			return unix.EXDEV
+		case err != nil:
+			return err
+		case o.typ() == unix.S_IFDIR:
+			return unix.EPERM
+		case o.view == "":
+			return m.linkFD(&o, n)
+		case o.m != n.m:
+			return unix.EXDEV
+		}
+		return n.m.fs.Link(o.name, n.name)
+	}))
+}
+
+// linkFD gives a name to a file that has none, as one of O_TMPFILE.
+func (m *Module) linkFD(o *object, n *nameAt) error {
+	if n.m.dir == nil {
+		return unix.EXDEV
+	}
+	if mt := m.table.tagOf(o.fd); mt != n.m && (mt != nil || n.m != m.table.host) {
+		return unix.EXDEV
+	}
+	return n.m.dir.parent(n.name, func(dir int, last string) error {
+		return unix.Linkat(unix.AT_FDCWD, procFD(o.fd), dir, last, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+// refresh learns where the directories of binds are, after one was moved.
+func (t *table) refresh() {
+	for _, m := range t.tagged {
+		if m.dir != nil {
+			m.dir.refresh()
+		}
+	}
+}

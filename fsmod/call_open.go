@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Opening files of mounts and of the host around them.
+
+package fsmod
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// resolveCached is RESOLVE_CACHED of linux/openat2.h.
+const resolveCached = 0x20
+
+// An opening is an open call.
+type opening struct {
+	dir     int
+	path    string
+	flags   int
+	mode    uint32
+	resolve uint64
+}
+
+func (m *Module) doOpen(c *intercept.Call) intercept.Action {
+	return m.mountedOpen(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), c.Args[1], c.Args[2], 0)
+}
+
+func (m *Module) doCreat(c *intercept.Call) intercept.Action {
+	return m.mountedOpen(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, c.Args[1], 0)
+}
+
+func (m *Module) doOpenat(c *intercept.Call) intercept.Action {
+	return m.mountedOpen(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), c.Args[2], c.Args[3], 0)
+}
+
+func (m *Module) doOpenat2(c *intercept.Call) intercept.Action {
+	var how [24]byte // struct open_how of linux/openat2.h: flags, mode, resolve
+	if c.Args[3] < uint64(len(how)) {
+		return intercept.Fail(unix.EINVAL)
+	}
+	if c.Args[3] > uint64(len(how)) {
+		more := make([]byte, min(c.Args[3], pathMax)-uint64(len(how)))
+		if err := c.ReadMem(intercept.Addr(c.Args[2])+intercept.Addr(len(how)), more); err != nil {
+			return fail(err)
+		}
+		for _, b := range more {
+			if b != 0 {
+				return intercept.Fail(unix.E2BIG)
+			}
+		}
+	}
+	if err := c.ReadMem(intercept.Addr(c.Args[2]), how[:]); err != nil {
+		return fail(err)
+	}
+	flags, mode, resolve := binary.NativeEndian.Uint64(how[:]), binary.NativeEndian.Uint64(how[8:]), binary.NativeEndian.Uint64(how[16:])
+	const known = unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH | unix.RESOLVE_IN_ROOT | resolveCached
+	creates := flags&unix.O_CREAT != 0 || flags&unix.O_TMPFILE == unix.O_TMPFILE
+	switch {
+	case resolve&^known != 0, flags>>32 != 0, mode != 0 && !creates, mode&^0o7777 != 0,
+		resolve&(unix.RESOLVE_BENEATH|unix.RESOLVE_IN_ROOT) == unix.RESOLVE_BENEATH|unix.RESOLVE_IN_ROOT:
+		return intercept.Fail(unix.EINVAL)
+	case resolve&resolveCached != 0:
+		return intercept.Fail(unix.EAGAIN)
+	}
+	return m.mountedOpen(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags, mode, resolve)
+}
+
+// mountedOpen is open(2) in a view with mounts.
+func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flags, mode, resolve uint64) intercept.Action {
+	path, err := c.ReadString(at, pathMax)
+	if err != nil {
+		return fail(err)
+	}
+	if path == "" {
+		return intercept.Fail(unix.ENOENT)
+	}
+	if len(m.trees) > 0 && flags&unix.O_ACCMODE != unix.O_WRONLY && resolve == 0 && m.has(path) {
+		if a, ok := m.generated(c, dir, path, flags); ok {
+			return a
+		}
+	}
+	o := &opening{dir: dir, path: path, flags: int(uint32(flags)), mode: uint32(mode), resolve: resolve}
+	return m.openObject(c, o)
+}
+
+// openObject finds what an open is about and opens it, which is done anew when somebody
+// makes or removes the file meanwhile.
+func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
+	if op.flags&unix.O_PATH != 0 {
+		op.flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	}
+	if op.flags&unix.O_TMPFILE == unix.O_TMPFILE {
+		op.flags &^= unix.O_CREAT
+	}
+	creates := op.flags&unix.O_CREAT != 0
+	exclusive := creates && op.flags&unix.O_EXCL != 0
+	follow := op.flags&unix.O_NOFOLLOW == 0 && !exclusive
+	for range maxLinks {
+		o, err := m.resolvePath(c, op.dir, op.path, follow, op.resolve)
+		switch {
+		case err == nil && exclusive:
+			o.close()
+			return intercept.Fail(unix.EEXIST)
+		case err == nil:
+			if len(m.trees) > 0 && o.m == m.table.host && op.flags&unix.O_ACCMODE != unix.O_WRONLY {
+				if a, ok := m.generatedAt(c, o.view, uint64(op.flags)); ok {
+					o.close()
+					return a
+				}
+			}
+			a, again := m.openThere(c, op, &o)
+			o.close()
+			if again {
+				continue
+			}
+			return a
+		case !errors.Is(err, unix.ENOENT) || !creates || o.m == nil:
+			return fail(err)
+		case o.dir:
+			if op.path[len(op.path)-1] == '/' {
+				return intercept.Fail(unix.EISDIR)
+			}
+			return fail(err)
+		case o.m.ReadOnly:
+			return m.readOnlyParent(&o)
+		}
+		var fd int
+		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
+			fd, err = o.m.fs.Open(o.name, op.flags|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+			return err
+		})
+		switch {
+		case err == nil:
+			return m.install(fd, o.m, op.flags)
+		case errors.Is(err, unix.EEXIST) && !exclusive, errors.Is(err, unix.ELOOP) && o.m.dir != nil:
+			continue // somebody was faster
+		}
+		return fail(err)
+	}
+	return intercept.Fail(unix.ELOOP)
+}
+
+// readOnlyParent is the error of making something in a mount that takes no changes.
+func (m *Module) readOnlyParent(o *object) intercept.Action {
+	i := strings.LastIndexByte(o.name, '/')
+	fd, err := o.m.fs.Open(o.name[:max(i, 0)], unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	unix.Close(fd)
+	return intercept.Fail(unix.EROFS)
+}
+
+// openThere opens an object that is there.
+func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a intercept.Action, again bool) {
+	flags := op.flags &^ (unix.O_CREAT | unix.O_EXCL)
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+	switch o.typ() {
+	case unix.S_IFLNK:
+		if flags&unix.O_PATH != 0 {
+			return intercept.Fail(unix.EOPNOTSUPP), false // see docs/limits.md
+		}
+		if flags&unix.O_DIRECTORY != 0 {
+			return intercept.Fail(unix.ENOTDIR), false
+		}
+		return intercept.Fail(unix.ELOOP), false
+	case unix.S_IFDIR:
+		if op.flags&unix.O_CREAT != 0 && flags&unix.O_PATH == 0 {
+			return intercept.Fail(unix.EISDIR), false
+		}
+	default:
+		if flags&unix.O_DIRECTORY != 0 {
+			return intercept.Fail(unix.ENOTDIR), false
+		}
+	}
+	if flags&unix.O_PATH != 0 {
+		return m.openPath(o, flags), false
+	}
+	if o.m == nil {
+		return m.openNameless(c, o, flags), false
+	}
+	if m.secret(o) {
+		return intercept.Fail(unix.EACCES), false
+	}
+	special := o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR
+	if o.m.ReadOnly && !special && (write || flags&unix.O_TMPFILE == unix.O_TMPFILE) {
+		if o.typ() == unix.S_IFDIR && flags&unix.O_TMPFILE != unix.O_TMPFILE {
+			return intercept.Fail(unix.EISDIR), false
+		}
+		return intercept.Fail(unix.EROFS), false
+	}
+	if special {
+		// The descriptor that was judged is opened anew; it may wait for somebody.
+		return m.openWaiting(c, o, flags), false
+	}
+	var fd int
+	var err error
+	switch {
+	case o.m.dir != nil && flags&unix.O_TMPFILE != unix.O_TMPFILE:
+		fd, err = unix.Open(procFD(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
+		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
+			fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+			return err
+		})
+	default:
+		fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
+		return intercept.Action{}, true // replaced meanwhile
+	case errors.Is(err, unix.EWOULDBLOCK) && flags&unix.O_NONBLOCK == 0:
+		return m.openWaiting(c, o, flags), false // a lease, fcntl(2)
+	case err != nil:
+		return fail(err), false
+	}
+	if flags&unix.O_NONBLOCK == 0 && flags&unix.O_TMPFILE != unix.O_TMPFILE {
+		if now, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil {
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, now&^unix.O_NONBLOCK)
+		}
+	}
+	return m.install(fd, o.m, flags), false
+}
+
+// install hands out a file of a mount.
+func (m *Module) install(fd int, mt *mount, flags int) intercept.Action {
+	if mt != nil {
+		setTag(fd, mt.tag)
+	}
+	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
+}
+
+// openNameless opens what a magic link leads to, with no more access than the descriptor
+// behind it has.
+func (m *Module) openNameless(c *intercept.Call, o *object, flags int) intercept.Action {
+	if o.typ() == unix.S_IFSOCK {
+		return intercept.Fail(unix.ENXIO)
+	}
+	want := flags & unix.O_ACCMODE
+	if o.typ() == unix.S_IFREG && (o.access != unix.O_RDWR && want != o.access || flags&unix.O_TRUNC != 0 && o.access == unix.O_RDONLY) {
+		return intercept.Fail(unix.EACCES)
+	}
+	if o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR {
+		return m.openWaiting(c, o, flags)
+	}
+	fd, err := unix.Open(procFD(o.fd), flags&^(unix.O_NOFOLLOW|unix.O_CREAT)|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	if mt := m.table.tagOf(o.fd); mt != nil {
+		setTag(fd, mt.tag)
+	}
+	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
+}
+
+// openPath answers an open with O_PATH. The kernel installs no such descriptor
+// (SECCOMP_IOCTL_NOTIF_ADDFD gives EBADF), so the program gets the nearest thing.
+func (m *Module) openPath(o *object, flags int) intercept.Action {
+	if o.typ() != unix.S_IFDIR && o.typ() != unix.S_IFREG || o.m != nil && m.secret(o) {
+		return intercept.Fail(unix.EOPNOTSUPP)
+	}
+	fd, err := unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fail(err)
+	}
+	return m.install(fd, o.m, flags)
+}
+
+// secret reports whether o is a file of the supervisor's in /proc that only its own user
+// could read were it dumpable, which it is to itself.
+func (m *Module) secret(o *object) bool {
+	if o.m != m.table.host || o.st.Mode&unix.S_IFMT == unix.S_IFDIR && o.st.Mode&0o077 != 0 {
+		return false
+	}
+	if unix.Major(o.st.Dev) != 0 || !isProc(o.fd) {
+		return false
+	}
+	parts := strings.Split(o.name, "/")
+	for i, p := range parts {
+		if numeric(p) && (i == 0 || !numeric(parts[i-1]) && parts[i-1] != "fd") {
+			n := 0
+			for _, d := range []byte(p) {
+				n = n*10 + int(d-'0')
+			}
+			if !m.ours(n) {
+				continue
+			}
+			switch parts[len(parts)-1] {
+			case "stat", "status", "statm", "cmdline", "comm", "cgroup", "limits", "oom_score", "oom_score_adj", "sched":
+				return false
+			}
+			return true
+		}
+	}
+	return false
+}

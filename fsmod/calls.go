@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Which calls trap in a view with mounts.
+
+package fsmod
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A pathCall is a row of the table of calls: its numbers at the two entries, negative
+// where there is none, and its handler.
+type pathCall struct {
+	native, i386 int
+	do           func(*Module, *intercept.Call) intercept.Action
+	args         []intercept.Arg
+}
+
+// Numbers of calls that x/sys/unix does not have on all machines, the same on all.
+const (
+	sysSetxattrat    = 463
+	sysGetxattrat    = 464
+	sysListxattrat   = 465
+	sysRemovexattrat = 466
+	sysOpenTreeAttr  = 467
+	sysFileGetattr   = 468
+	sysFileSetattr   = 469
+)
+
+// pathCalls are all calls that name a file, and those on descriptors by which a mount
+// that takes no changes could be changed.
+var pathCalls = slices.Concat(legacyCalls, []pathCall{
+	{native: unix.SYS_OPENAT, i386: 295, do: (*Module).doOpenat},
+	{native: unix.SYS_OPENAT2, i386: 437, do: (*Module).doOpenat2},
+	{native: sysFstatat, i386: 300, do: (*Module).doFstatat},
+	{native: unix.SYS_STATX, i386: 383, do: (*Module).doStatx},
+	{native: unix.SYS_FACCESSAT, i386: 307, do: (*Module).doFaccessat},
+	{native: unix.SYS_FACCESSAT2, i386: 439, do: (*Module).doFaccessat2},
+	{native: unix.SYS_READLINKAT, i386: 305, do: (*Module).doReadlinkat},
+	{native: unix.SYS_STATFS, i386: 99, do: (*Module).doStatfs},
+	{native: -1, i386: 268, do: (*Module).doStatfs64},
+
+	{native: unix.SYS_MKDIRAT, i386: 296, do: (*Module).doMkdirat},
+	{native: unix.SYS_MKNODAT, i386: 297, do: (*Module).doMknodat},
+	{native: unix.SYS_SYMLINKAT, i386: 304, do: (*Module).doSymlinkat},
+	{native: unix.SYS_UNLINKAT, i386: 301, do: (*Module).doUnlinkat},
+	{native: unix.SYS_RENAMEAT, i386: 302, do: (*Module).doRenameat},
+	{native: unix.SYS_RENAMEAT2, i386: 353, do: (*Module).doRenameat2},
+	{native: unix.SYS_LINKAT, i386: 303, do: (*Module).doLinkat},
+
+	{native: unix.SYS_FCHMODAT, i386: 306, do: (*Module).doFchmodat},
+	{native: unix.SYS_FCHMODAT2, i386: 452, do: (*Module).doFchmodat2},
+	{native: unix.SYS_FCHMOD, i386: 94, do: (*Module).doFchmod},
+	{native: unix.SYS_FCHOWNAT, i386: 298, do: (*Module).doFchownat},
+	{native: unix.SYS_FCHOWN, i386: 207, do: (*Module).doFchown},
+	{native: unix.SYS_UTIMENSAT, i386: 320, do: (*Module).doUtimensat},
+	{native: -1, i386: 412, do: (*Module).doUtimensat64},
+	{native: unix.SYS_TRUNCATE, i386: 92, do: (*Module).doTruncate},
+	{native: -1, i386: 193, do: (*Module).doTruncate64},
+	{native: unix.SYS_SETXATTR, i386: 226, do: (*Module).doSetxattr},
+	{native: unix.SYS_LSETXATTR, i386: 227, do: (*Module).doLsetxattr},
+	{native: unix.SYS_FSETXATTR, i386: 228, do: (*Module).doFsetxattr},
+	{native: unix.SYS_GETXATTR, i386: 229, do: (*Module).doGetxattr},
+	{native: unix.SYS_LGETXATTR, i386: 230, do: (*Module).doLgetxattr},
+	{native: unix.SYS_LISTXATTR, i386: 232, do: (*Module).doListxattr},
+	{native: unix.SYS_LLISTXATTR, i386: 233, do: (*Module).doLlistxattr},
+	{native: unix.SYS_REMOVEXATTR, i386: 235, do: (*Module).doRemovexattr},
+	{native: unix.SYS_LREMOVEXATTR, i386: 236, do: (*Module).doLremovexattr},
+	{native: unix.SYS_FREMOVEXATTR, i386: 237, do: (*Module).doFremovexattr},
+	{native: unix.SYS_IOCTL, i386: 54, do: (*Module).doSetFlags, args: []intercept.Arg{intercept.ArgEqual32(1, unix.FS_IOC_SETFLAGS)}},
+	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
+	{native: -1, i386: 221, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
+	{native: unix.SYS_INOTIFY_ADD_WATCH, i386: 292, do: (*Module).doInotify},
+
+	{native: unix.SYS_CHDIR, i386: 12, do: (*Module).doChdir},
+	{native: unix.SYS_FCHDIR, i386: 133, do: (*Module).doFchdir},
+	{native: unix.SYS_GETCWD, i386: 183, do: (*Module).doGetcwd},
+	{native: unix.SYS_CHROOT, i386: 61, do: (*Module).doChroot},
+})
+
+// A noted call is the kernel's, but has consequences for us.
+var notedCalls = []pathCall{
+	{native: unix.SYS_UMASK, i386: 60, do: (*Module).noteUmask},
+	{native: unix.SYS_SETUID, i386: 213, do: (*Module).noteCredentials},
+	{native: -1, i386: 23, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETGID, i386: 214, do: (*Module).noteCredentials},
+	{native: -1, i386: 46, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETREUID, i386: 203, do: (*Module).noteCredentials},
+	{native: -1, i386: 70, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETREGID, i386: 204, do: (*Module).noteCredentials},
+	{native: -1, i386: 71, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETRESUID, i386: 208, do: (*Module).noteCredentials},
+	{native: -1, i386: 164, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETRESGID, i386: 210, do: (*Module).noteCredentials},
+	{native: -1, i386: 170, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETFSUID, i386: 215, do: (*Module).noteCredentials},
+	{native: -1, i386: 138, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETFSGID, i386: 216, do: (*Module).noteCredentials},
+	{native: -1, i386: 139, do: (*Module).noteCredentials},
+	{native: unix.SYS_SETGROUPS, i386: 206, do: (*Module).noteCredentials},
+	{native: -1, i386: 81, do: (*Module).noteCredentials},
+	{native: unix.SYS_CAPSET, i386: 185, do: (*Module).noteCredentials},
+	{native: unix.SYS_UNSHARE, i386: 310, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
+	{native: unix.SYS_CLONE, i386: 120, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
+}
+
+// refusedCalls cannot be had in a view with mounts: they would change what paths mean to
+// the kernel, or reach files by other ways than paths.
+var refusedCalls = []struct {
+	native, i386 int
+	errno        unix.Errno
+	args         []intercept.Arg
+}{
+	{unix.SYS_MOUNT, 21, unix.EPERM, nil},
+	{unix.SYS_UMOUNT2, 52, unix.EPERM, nil},
+	{-1, 22, unix.EPERM, nil}, // umount
+	{unix.SYS_PIVOT_ROOT, 217, unix.EPERM, nil},
+	{unix.SYS_OPEN_TREE, 428, unix.EPERM, nil},
+	{unix.SYS_MOVE_MOUNT, 429, unix.EPERM, nil},
+	{unix.SYS_FSOPEN, 430, unix.EPERM, nil},
+	{unix.SYS_FSCONFIG, 431, unix.EPERM, nil},
+	{unix.SYS_FSMOUNT, 432, unix.EPERM, nil},
+	{unix.SYS_FSPICK, 433, unix.EPERM, nil},
+	{unix.SYS_MOUNT_SETATTR, 442, unix.EPERM, nil},
+	{sysOpenTreeAttr, sysOpenTreeAttr, unix.EPERM, nil},
+	{unix.SYS_NAME_TO_HANDLE_AT, 341, unix.EOPNOTSUPP, nil},
+	{unix.SYS_OPEN_BY_HANDLE_AT, 342, unix.EPERM, nil},
+	{unix.SYS_FANOTIFY_MARK, 339, unix.EPERM, nil},
+	{unix.SYS_SWAPON, 87, unix.EPERM, nil},
+	{unix.SYS_SWAPOFF, 115, unix.EPERM, nil},
+	{unix.SYS_ACCT, 51, unix.EPERM, nil},
+	{unix.SYS_QUOTACTL, 131, unix.EPERM, nil},
+	// Who joins a mount namespace has another root and working directory.
+	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgMasked(1, unix.CLONE_NEWNS, unix.CLONE_NEWNS)}},
+	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgEqual32(1, 0)}},
+	// A program could not rely on it, since its files are opened by the supervisor.
+	{unix.SYS_LANDLOCK_CREATE_RULESET, 444, unix.EOPNOTSUPP, nil},
+	// Programs go back to the calls that have been there before.
+	{sysSetxattrat, sysSetxattrat, unix.ENOSYS, nil},
+	{sysGetxattrat, sysGetxattrat, unix.ENOSYS, nil},
+	{sysListxattrat, sysListxattrat, unix.ENOSYS, nil},
+	{sysRemovexattrat, sysRemovexattrat, unix.ENOSYS, nil},
+	{sysFileGetattr, sysFileGetattr, unix.ENOSYS, nil},
+	{sysFileSetattr, sysFileSetattr, unix.ENOSYS, nil},
+	{-1, 18, unix.ENOSYS, nil},  // oldstat
+	{-1, 84, unix.ENOSYS, nil},  // oldlstat
+	{-1, 106, unix.ENOSYS, nil}, // stat, without 64
+	{-1, 107, unix.ENOSYS, nil}, // lstat
+	{-1, 86, unix.ENOSYS, nil},  // uselib
+}
+
+// mountRules are the rules of a view with mounts.
+func (m *Module) mountRules() intercept.Rules {
+	var rules intercept.Rules
+	add := func(pc pathCall, h intercept.HandlerFunc) {
+		if pc.native >= 0 {
+			rules = append(rules, intercept.Rule{NR: pc.native, Args: pc.args, Do: intercept.Notify, Handler: h})
+		}
+		if pc.i386 >= 0 {
+			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: pc.i386, Args: pc.args, Do: intercept.Notify, Handler: h})
+		}
+	}
+	for _, pc := range pathCalls {
+		add(pc, func(c *intercept.Call) intercept.Action {
+			return m.as(c, func() intercept.Action { return pc.do(m, c) })
+		})
+	}
+	for _, pc := range notedCalls {
+		add(pc, func(c *intercept.Call) intercept.Action { return pc.do(m, c) })
+	}
+	for _, r := range refusedCalls {
+		if r.native >= 0 {
+			rules = append(rules, intercept.Rule{NR: r.native, Args: r.args, Do: intercept.Deny(r.errno)})
+		}
+		if r.i386 >= 0 {
+			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: r.i386, Args: r.args, Do: intercept.Deny(r.errno)})
+		}
+	}
+	return rules
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Whose rights a call is made with, and its umask.
+
+package fsmod
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// Credentials decide what a task may do with files.
+type credentials struct {
+	uid, gid   uint32 // of the file system: setfsuid(2)
+	ruid, rgid uint32 // real: access(2) goes by them
+	groups     []uint32
+	caps       uint64 // effective
+	umask      uint32
+}
+
+// taskCredentials reads those of a task (proc_pid_status(5)).
+func taskCredentials(task string) (credentials, error) {
+	var cr credentials
+	b, err := os.ReadFile("/proc/" + task + "/status")
+	if err != nil {
+		return cr, unix.ESRCH
+	}
+	seen := 0
+	for line := range bytes.Lines(b) {
+		name, rest, _ := bytes.Cut(line, []byte(":"))
+		f := bytes.Fields(rest)
+		number := func(i, base int) uint64 {
+			if i >= len(f) {
+				return 0
+			}
+			n, e := strconv.ParseUint(string(f[i]), base, 64)
+			if e != nil {
+				err = fmt.Errorf("%s of task %s: %w", name, task, unix.EIO)
+			}
+			return n
+		}
+		switch string(name) {
+		case "Uid":
+			cr.ruid, cr.uid = uint32(number(0, 10)), uint32(number(3, 10))
+		case "Gid":
+			cr.rgid, cr.gid = uint32(number(0, 10)), uint32(number(3, 10))
+		case "Groups":
+			for i := range f {
+				cr.groups = append(cr.groups, uint32(number(i, 10)))
+			}
+		case "CapEff":
+			cr.caps = number(0, 16)
+		case "Umask":
+			cr.umask = uint32(number(0, 8))
+		default:
+			continue
+		}
+		seen++
+	}
+	if seen != 5 && err == nil {
+		err = unix.EIO
+	}
+	return cr, err
+}
+
+// fileCaps are the capabilities that matter to calls on files: CAP_CHOWN to CAP_FSETID,
+// CAP_LINUX_IMMUTABLE, CAP_SYS_CHROOT, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD,
+// CAP_SETFCAP, CAP_MAC_OVERRIDE, CAP_MAC_ADMIN (linux/capability.h).
+const fileCaps = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<9 | 1<<18 | 1<<21 | 1<<24 | 1<<27 | 1<<31 | 1<<32 | 1<<33
+
+func (cr *credentials) same(o *credentials) bool {
+	return cr.uid == o.uid && cr.gid == o.gid && cr.ruid == o.ruid && cr.rgid == o.rgid &&
+		cr.caps&fileCaps == o.caps&fileCaps && slices.Equal(cr.groups, o.groups)
+}
+
+// as runs f with the credentials of the calling task. An ordinary user's supervisor has
+// them: what its target may become is the same to the host's files. A privileged one
+// asks from the first time on that some task has changed its own.
+func (m *Module) as(c *intercept.Call, f func() intercept.Action) intercept.Action {
+	if !m.mixed.Load() {
+		return f()
+	}
+	cr, err := taskCredentials(strconv.Itoa(c.TID))
+	if err != nil {
+		return intercept.Fail(unix.EACCES)
+	}
+	if cr.same(&m.creds) {
+		return f()
+	}
+	var a intercept.Action
+	if err := m.creds.during(&cr, func() { a = f() }); err != nil {
+		m.log.Error("act with the program's credentials", "uid", cr.uid, "gid", cr.gid, "err", err)
+		return intercept.Fail(unix.EACCES)
+	}
+	return a
+}
+
+// during runs f on a thread that has cr instead of its own credentials, which are own's.
+// The goroutine is locked to the thread meanwhile. A thread that cannot go back is
+// never used again.
+func (own *credentials) during(cr *credentials, f func()) (err error) {
+	runtime.LockOSThread()
+	back := false
+	defer func() {
+		if back {
+			runtime.UnlockOSThread()
+		} // else it ends with the goroutine, which no other is mixed up with
+	}()
+	caps := own.caps&^fileCaps | cr.caps&fileCaps&own.caps
+	err = cr.become(caps)
+	if err == nil {
+		f()
+	}
+	if e := setCaps(own.caps); e != nil {
+		panic(fmt.Sprintf("fsmod: capabilities cannot be had back: %v", e))
+	}
+	if e := own.become(own.caps); e != nil {
+		panic(fmt.Sprintf("fsmod: credentials cannot be had back: %v", e))
+	}
+	back = true
+	return err
+}
+
+// become changes the calling thread's credentials, and no other's.
+func (cr *credentials) become(caps uint64) error {
+	var p unsafe.Pointer
+	if len(cr.groups) > 0 {
+		p = unsafe.Pointer(&cr.groups[0])
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(cr.groups)), uintptr(p), 0); errno != 0 {
+		return fmt.Errorf("setgroups: %w", errno)
+	}
+	for _, id := range []struct{ nr, id uintptr }{{unix.SYS_SETFSGID, uintptr(cr.gid)}, {unix.SYS_SETFSUID, uintptr(cr.uid)}} {
+		_, _, _ = unix.RawSyscall(id.nr, id.id, 0, 0)
+		if now, _, _ := unix.RawSyscall(id.nr, ^uintptr(0), 0, 0); now != id.id {
+			return fmt.Errorf("setfsuid or setfsgid to %d: %w", id.id, unix.EPERM)
+		}
+	}
+	return setCaps(caps)
+}
+
+// setCaps sets the thread's effective capabilities.
+func setCaps(effective uint64) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	data[0].Effective, data[1].Effective = uint32(effective), uint32(effective>>32)
+	if _, _, errno := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
+		return fmt.Errorf("capset: %w", errno)
+	}
+	return nil
+}
+
+// umasking is held while the process has another umask than its own, which all threads
+// share.
+var umasking sync.Mutex
+
+// create runs f, which makes a file, with the umask of the calling task. That is nearly
+// always the one that we have too, as the first task got it from us.
+func (m *Module) create(c *intercept.Call, mode uint32, f func(mode uint32) error) error {
+	if !m.umasked.Load() {
+		return f(mode &^ m.creds.umask)
+	}
+	cr, err := taskCredentials(strconv.Itoa(c.TID))
+	if err != nil {
+		return err
+	}
+	umasking.Lock()
+	defer umasking.Unlock()
+	old := unix.Umask(int(cr.umask))
+	defer unix.Umask(old)
+	return f(mode &^ cr.umask)
+}
+
+// noteCredentials sees a task change its credentials or umask.
+func (m *Module) noteCredentials(*intercept.Call) intercept.Action {
+	if m.creds.caps&fileCaps != 0 || m.creds.uid == 0 {
+		m.mixed.Store(true)
+	}
+	return intercept.Next()
+}
+
+func (m *Module) noteUmask(*intercept.Call) intercept.Action {
+	m.umasked.Store(true)
+	return intercept.Next()
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A tree that is a directory of the host, or a single file.
+
+package fsmod
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// A dirFS serves what is below a directory, or a file alone. Names are resolved by the
+// kernel, below the descriptor and through no symbolic link.
+type dirFS struct {
+	root int                    // O_PATH
+	file bool                   // root is no directory
+	path atomic.Pointer[string] // of root on the host, as /proc names it; "" for "/"
+	own  func() error           // removes what is the tree's alone; may be nil
+}
+
+// openDirFS opens path, following symbolic links.
+func openDirFS(path string) (*dirFS, error) {
+	flags := unix.O_PATH | unix.O_CLOEXEC
+	fd, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	d := &dirFS{root: fd, file: st.Mode&unix.S_IFMT != unix.S_IFDIR}
+	d.path.Store(new(string))
+	d.refresh()
+	return d, nil
+}
+
+// refresh asks where the root is.
+func (d *dirFS) refresh() {
+	if path, err := os.Readlink(procFD(d.root)); err == nil {
+		path = strings.TrimSuffix(path, "/")
+		d.path.Store(&path)
+	}
+}
+
+// OpenBuiltin makes the tree of a bind, tmpfs, file or hide mount.
+func OpenBuiltin(m Mount) (FS, error) {
+	switch m.Kind {
+	case Bind:
+		return openDirFS(m.Source)
+	case Tmpfs, File, Hide:
+		return openPrivate(m)
+	}
+	return nil, fmt.Errorf("a %s mount is made elsewhere: %w", m.Kind, unix.EINVAL)
+}
+
+// openPrivate makes a tree in a place of its own, which goes with it.
+func openPrivate(m Mount) (_ FS, err error) {
+	place, lock, err := makePrivate()
+	if err != nil {
+		return nil, err
+	}
+	gone := func() error {
+		err := os.RemoveAll(place)
+		lock.Close()
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = gone()
+		}
+	}()
+	root := filepath.Join(place, "root")
+	var st unix.Stat_t
+	if err := unix.Stat(m.Target, &st); err != nil && m.Kind != Tmpfs {
+		st.Mode = unix.S_IFREG
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	switch {
+	case m.Kind == Tmpfs:
+		if err := os.Mkdir(root, 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(root, 0o777|os.ModeSticky); err != nil {
+			return nil, err
+		}
+	case m.Kind == Hide && isDir:
+		if err := os.Mkdir(root, 0o700); err != nil {
+			return nil, err
+		}
+	case m.Kind == Hide:
+		if err := os.WriteFile(root, nil, 0o600); err != nil {
+			return nil, err
+		}
+	default:
+		b, err := os.ReadFile(m.Source)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(root, b, 0o600); err != nil {
+			return nil, err
+		}
+		if info, err := os.Stat(m.Source); err == nil {
+			if err := os.Chmod(root, info.Mode().Perm()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	f, err := openDirFS(root)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind == Hide {
+		err = os.Chmod(root, 0)
+	}
+	f.own = gone
+	return f, err
+}
+
+// procFD names a descriptor of ours so that it is opened anew.
+func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// Close implements [FS].
+func (d *dirFS) Close() error {
+	err := unix.Close(d.root)
+	if d.own != nil {
+		return d.own()
+	}
+	return err
+}
+
+// Name implements [Namer].
+func (d *dirFS) Name(host string) (string, bool) {
+	path := *d.path.Load()
+	if host == path {
+		return "", true
+	}
+	if len(host) <= len(path) || host[len(path)] != '/' || host[:len(path)] != path {
+		return "", false
+	}
+	return host[len(path)+1:], true
+}
+
+// openat opens a name below the root, through no symbolic link.
+func (d *dirFS) openat(name string, flags int, mode uint32) (int, error) {
+	if len(name) >= pathMax-1 {
+		return d.openLong(name, flags, mode)
+	}
+	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if name == "" || d.file {
+		if name != "" {
+			return -1, unix.ENOTDIR
+		}
+		return d.openRoot(flags)
+	}
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_SYMLINKS}
+	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
+		how.Mode = uint64(mode & 0o7777) // else openat2(2) does not take one
+	}
+	return d.openat2(name, &how)
+}
+
+// openLong opens a name that is too long for one call.
+func (d *dirFS) openLong(name string, flags int, mode uint32) (int, error) {
+	at := dirFS{root: d.root}
+	for len(name) >= pathMax-1 {
+		i := strings.LastIndexByte(name[:pathMax-1], '/')
+		if i < 0 {
+			return -1, unix.ENAMETOOLONG
+		}
+		fd, err := at.openat(name[:i], unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(fd)
+		at.root, name = fd, name[i+1:]
+	}
+	return at.openat(name, flags, mode)
+}
+
+// openat2 is openat2(2), which an interruption does not end.
+func (d *dirFS) openat2(name string, how *unix.OpenHow) (int, error) {
+	for {
+		fd, err := unix.Openat2(d.root, name, how)
+		if err == unix.EINTR {
+			continue
+		}
+		return fd, err
+	}
+}
+
+// raw opens a path that may have ".." in it and stays below the root, with O_PATH.
+func (d *dirFS) raw(path string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
+	return d.openat2(path, &how)
+}
+
+// openRoot opens the root anew.
+func (d *dirFS) openRoot(flags int) (int, error) {
+	switch {
+	case d.file && flags&unix.O_DIRECTORY != 0:
+		return -1, unix.ENOTDIR
+	case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+		return -1, unix.EEXIST
+	case d.file && flags&unix.O_PATH != 0:
+		return unix.FcntlInt(uintptr(d.root), unix.F_DUPFD_CLOEXEC, 0)
+	case d.file:
+		return unix.Open(procFD(d.root), flags&^(unix.O_NOFOLLOW|unix.O_CREAT), 0)
+	case flags&unix.O_CREAT != 0:
+		return -1, unix.EISDIR
+	}
+	return unix.Openat(d.root, ".", flags, 0)
+}
+
+// Open implements [FS].
+func (d *dirFS) Open(name string, flags int, mode uint32) (int, error) {
+	return d.openat(name, flags, mode)
+}
+
+// Own implements [FS].
+func (d *dirFS) Own(name string) (int, error) { return d.openat(name, unix.O_PATH, 0) }
+
+// List implements [FS]: the kernel lists.
+func (d *dirFS) List(string) ([]Dirent, bool, error) { return nil, false, nil }
+
+// parent opens the directory of a name, and calls f with it and the last name.
+func (d *dirFS) parent(name string, f func(dir int, last string) error) error {
+	i := strings.LastIndexByte(name, '/')
+	if i < 0 {
+		if name == "" {
+			return unix.EBUSY // the root of the tree
+		}
+		if d.file {
+			return unix.ENOTDIR
+		}
+		return f(d.root, name)
+	}
+	dir, err := d.openat(name[:i], unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		if err == unix.ENOTDIR {
+			// O_DIRECTORY on a symbolic link says so too.
+			if fd, e := d.openat(name[:i], unix.O_PATH, 0); e == nil {
+				var st unix.Stat_t
+				if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+					err = unix.ELOOP
+				}
+				unix.Close(fd)
+			}
+		}
+		return err
+	}
+	defer unix.Close(dir)
+	return f(dir, name[i+1:])
+}
+
+// Mkdir implements [FS].
+func (d *dirFS) Mkdir(name string, mode uint32) error {
+	return d.parent(name, func(dir int, last string) error { return unix.Mkdirat(dir, last, mode) })
+}
+
+// Mknod implements [FS].
+func (d *dirFS) Mknod(name string, mode uint32, dev uint64) error {
+	return d.parent(name, func(dir int, last string) error { return unix.Mknodat(dir, last, mode, int(dev)) })
+}
+
+// Symlink implements [FS].
+func (d *dirFS) Symlink(target, name string) error {
+	return d.parent(name, func(dir int, last string) error { return unix.Symlinkat(target, dir, last) })
+}
+
+// Remove implements [FS].
+func (d *dirFS) Remove(name string, isDir bool) error {
+	flags := 0
+	if isDir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return d.parent(name, func(dir int, last string) error { return unix.Unlinkat(dir, last, flags) })
+}
+
+// Link implements [FS].
+func (d *dirFS) Link(from, to string) error {
+	return d.parent(from, func(fromDir int, fromLast string) error {
+		return d.parent(to, func(toDir int, toLast string) error {
+			return unix.Linkat(fromDir, fromLast, toDir, toLast, 0)
+		})
+	})
+}
+
+// Rename implements [FS].
+func (d *dirFS) Rename(from, to string, flags uint) error {
+	return d.parent(from, func(fromDir int, fromLast string) error {
+		return d.parent(to, func(toDir int, toLast string) error {
+			return unix.Renameat2(fromDir, fromLast, toDir, toLast, flags)
+		})
+	})
+}

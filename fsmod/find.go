@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// From the arguments of a call to an object.
+
+package fsmod
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// fail makes an error the call's answer.
+func fail(err error) intercept.Action { return intercept.Fail(intercept.Errno(err)) }
+
+// result is fail, or 0.
+func result(err error) intercept.Action {
+	if err != nil {
+		return fail(err)
+	}
+	return intercept.Return(0)
+}
+
+// find resolves a path argument, as AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH in flags say.
+func (m *Module) find(c *intercept.Call, dir int, at intercept.Addr, flags int) (object, error) {
+	if at == 0 && flags&unix.AT_EMPTY_PATH != 0 {
+		return m.findFD(c, dir) // as Linux has it since 6.11
+	}
+	path, err := c.ReadString(at, pathMax)
+	switch {
+	case err != nil:
+		return object{fd: -1}, err
+	case path == "" && flags&unix.AT_EMPTY_PATH != 0:
+		return m.findFD(c, dir)
+	}
+	return m.resolvePath(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0, 0)
+}
+
+// findFD is the object of a descriptor, with a mount if it came through one.
+func (m *Module) findFD(c *intercept.Call, fd int) (object, error) {
+	if fd == unix.AT_FDCWD {
+		return m.resolvePath(c, fd, ".", true, 0)
+	}
+	d, err := c.DupFD(fd)
+	if err != nil {
+		return object{fd: -1}, err
+	}
+	o := object{fd: d.N}
+	if err := unix.Fstat(d.N, &o.st); err != nil {
+		o.close()
+		return o, err
+	}
+	if t := o.typ(); t == unix.S_IFREG || t == unix.S_IFDIR {
+		o.m = m.table.tagOf(d.N)
+	}
+	return o, nil
+}
+
+// resolvePath resolves a path of the calling task.
+func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow bool, resolve uint64) (object, error) {
+	none := object{fd: -1}
+	if path == "" {
+		return none, unix.ENOENT
+	}
+	w := walk{m: m, c: c, resolve: resolve}
+	var err error
+	if w.root, err = m.rootOf(c); err != nil {
+		return none, err
+	}
+	cur := w.root
+	if path[0] != '/' || resolve&(unix.RESOLVE_BENEATH|unix.RESOLVE_IN_ROOT) != 0 {
+		if dir == unix.AT_FDCWD {
+			cur, err = m.cwdOf(c)
+		} else {
+			cur, err = m.dirOf(c, dir)
+		}
+		if err != nil {
+			if err == unix.ENOENT && strings.Trim(path, "./") == "" {
+				return m.removedDir(c, dir)
+			}
+			return none, err
+		}
+		w.base = cur
+		if resolve&unix.RESOLVE_IN_ROOT != 0 {
+			w.root = cur
+		}
+	}
+	return w.to(cur, path, follow)
+}
+
+// removedDir is the object of a working directory that is no more.
+func (m *Module) removedDir(c *intercept.Call, dir int) (object, error) {
+	if dir != unix.AT_FDCWD {
+		return m.findFD(c, dir)
+	}
+	o := object{}
+	var err error
+	if o.fd, err = unix.Open(taskFile(c.TID, "cwd"), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+		o.fd = -1
+		return o, err
+	}
+	return o, unix.Fstat(o.fd, &o.st)
+}

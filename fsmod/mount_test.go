@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Tests of mounts with real programs.
+
+package fsmod_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"umrun/fsmod"
+	"umrun/intercept"
+)
+
+// mounted runs a program in a view with mounts, and the trees of run, and returns what it
+// printed.
+func mounted(t *testing.T, mounts []fsmod.Mount, argv ...string) string {
+	t.Helper()
+	return mountedIn(t, "", mounts, argv...)
+}
+
+func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) string {
+	t.Helper()
+	conf := fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	for _, mt := range mounts {
+		fs, err := fsmod.OpenBuiltin(mt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf.Mounts = append(conf.Mounts, fsmod.Mounted{Mount: mt, FS: fs})
+	}
+	m, err := fsmod.New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		t.Skip(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	env := append(os.Environ(), "LC_ALL=C")
+	s, err := intercept.Start(ctx, intercept.Config{Path: path, Argv: argv, Env: env, Dir: dir, Rules: m.Rules(), Stdout: w, Stderr: w, Log: conf.Log})
+	w.Close()
+	if err != nil {
+		t.Skipf("programs cannot be supervised here: %v", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Signal(9) })
+	defer stop()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, f := range []func() error{s.Close, m.Close, m.Close} {
+		if err := f(); err != nil {
+			t.Error(err)
+		}
+	}
+	return string(out)
+}
+
+// testLog writes log lines to a test's log.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// A lab is a directory with a source, a place to mount it, and something that is covered:
+//
+//	src/file    "source"          at/file     "covered"
+//	src/sub/x   "x"               at/hidden   "hidden"
+//	src/out  -> ../other          link     -> at/sub
+//	src/abs  -> LAB/other         other       "other"
+//	src/up   -> ../at/file
+type lab struct{ dir, src, at string }
+
+func newLab(t *testing.T) lab {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lab{dir, dir + "/src", dir + "/at"}
+	for _, d := range []string{"src/sub", "at/sub"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"src/file": "source\n", "src/sub/x": "x\n", "at/file": "covered\n", "at/hidden": "hidden\n", "at/sub/covered": "covered\n", "other": "other\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"src/out": "../other", "src/abs": dir + "/other", "src/up": "../at/file", "link": "at/sub", "absat": dir + "/at"} {
+		if err := os.Symlink(text, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
+func (l lab) bind() []fsmod.Mount {
+	return []fsmod.Mount{{Kind: fsmod.Bind, Source: l.src, Target: l.at}}
+}
+
+func TestBindLook(t *testing.T) {
+	tests := []struct{ name, script, want string }{
+		{"file", "cat at/file", "source\n"},
+		{"list", "ls at at/sub", "at:\nabs\nfile\nout\nsub\nup\n\nat/sub:\nx\n"},
+		{"link into it", "cat link/x absat/file absat/sub/x", "x\nsource\nx\n"},
+		{"links out of it", "cat at/out at/abs at/up", "other\nother\nsource\n"},
+		{"dots", "cat at/../at/sub/../file at/sub/../../other ./at/./file", "source\nother\nsource\n"},
+		{"stat", "stat -c %F at/file at/sub at/out at/gone", "regular file\ndirectory\nsymbolic link\nstat: cannot statx 'at/gone': No such file or directory\n"},
+		{"access", "test -r at/file && test -d at/sub/ && test ! -e at/hidden && echo ok", "ok\n"},
+		{"readlink", "readlink at/out", "../other\n"},
+		{"slash", "cat at/file/; cat at/sub/x/y", "cat: at/file/: Not a directory\ncat: at/sub/x/y: Not a directory\n"},
+		{"generated", "cat /proc/net/dev", "the view's\n"},
+		{"proc self", "head -c3 /proc/self/comm; head -c3 /proc/thread-self/comm", "heahea"},
+		{"fd", "exec 5<at/file; cat /proc/self/fd/5 /dev/fd/5; readlink /proc/self/fd/5", "source\nsource\nLAB/at/file\n"},
+		{"covered fd", "cat <at/file; cat /dev/stdin <at/sub/x", "source\nx\n"},
+		{"loop", "ln -s loop loop; cat loop; rm loop", "cat: loop: Too many levels of symbolic links\n"},
+	}
+	l := newLab(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := strings.ReplaceAll(tt.want, "LAB", l.dir)
+			if got := mountedIn(t, l.dir, l.bind(), "sh", "-c", tt.script); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestBindChange(t *testing.T) {
+	const script = `
+set -e
+echo new >at/new; cat at/new
+mkdir at/d at/d/e at/d/e/f; rmdir at/d/e/f; mv at/d at/d2; ls at/d2
+ln -s file at/l; ln at/new at/hard; stat -c %h at/new
+chmod 600 at/new; touch -d @1000 at/new; stat -c '%a %Y' at/new
+truncate -s 2 at/new; cat at/new; echo
+mv at/new other2 2>&1; ls other2; rm other2 at/hard
+ln at/file lnk 2>&1 || true
+rmdir at 2>&1 || true
+mv at at2 2>&1 || true
+mkfifo at/p; (echo through >at/p &) ; cat at/p; rm at/p
+rm -r at/d2 at/l; ls at
+cp -a at/sub at/sub2; rm -r at/sub2
+`
+	l := newLab(t)
+	want := strings.Join([]string{
+		"new", "e", "2", "600 1000", "ne", "other2",
+		"ln: failed to create hard link 'lnk' => 'at/file': Invalid cross-device link",
+		"rmdir: failed to remove 'at': Device or resource busy",
+		"mv: cannot move 'at' to 'at2': Device or resource busy",
+		"through", "abs", "file", "out", "sub", "up", ""}, "\n")
+	if got := mountedIn(t, l.dir, l.bind(), "sh", "-c", script); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if b, err := os.ReadFile(l.at + "/file"); string(b) != "covered\n" {
+		t.Errorf("the covered file: %q, %v", b, err)
+	}
+}
+
+func TestBindCwd(t *testing.T) {
+	tests := []struct{ name, script, want string }{
+		{"cd", "cd at && pwd -P && cat file && cd sub && cat x ../file && cd ../.. && cat other && pwd -P", "LAB/at\nsource\nx\nsource\nother\nLAB\n"},
+		{"link", "cd link && pwd -P && ls && cd .. && pwd -P", "LAB/at/sub\nx\nLAB\n"},
+		{"fork", "cd at/sub && (cd .. && cat file) && cat x && sh -c 'cat x; cd ..; ls'", "source\nx\nx\nabs\nfile\nout\nsub\nup\n"},
+		{"proc", "cd at/sub && readlink /proc/self/cwd && ls /proc/self/cwd /proc/self/cwd/.. && cat /proc/self/root/LAB/at/file", "LAB/at/sub\n/proc/self/cwd:\nx\n\n/proc/self/cwd/..:\nabs\nfile\nout\nsub\nup\nsource\n"},
+		{"gone", "mkdir at/d && cd at/d && rmdir ../d && cat x; ls -d .", "cat: x: No such file or directory\n.\n"},
+		{"mkdir -p", "mkdir -p at/a/b/c && rmdir -p at/a/b/c 2>&1", "rmdir: failed to remove directory 'at': Device or resource busy\n"},
+		{"errors", "cd at/file; cd at/gone", "sh: 1: cd: can't cd to at/file\nsh: 1: cd: can't cd to at/gone\n"},
+	}
+	l := newLab(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := strings.ReplaceAll(tt.want, "LAB", l.dir)
+			if got := mountedIn(t, l.dir, l.bind(), "sh", "-c", strings.ReplaceAll(tt.script, "LAB", l.dir)); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}

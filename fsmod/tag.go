@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Marks on descriptors: through which mount a file was opened.
+
+package fsmod
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// A file that is opened through a mount is the file of some tree of the host, and may be
+// open by its name there as well. Which mount a descriptor came through is noted in the
+// open file description, where dup, fork and SCM_RIGHTS keep it: in its signal number of
+// F_SETSIG (fcntl(2)), which is of no use to regular files and directories. F_SETSIG of
+// the program on such files is refused.
+const maxTag = 64 // _NSIG, arch/x86/include/uapi/asm/signal.h: valid_signal
+
+// setTag marks fd, which is a regular file or a directory.
+func setTag(fd int, tag int) {
+	if tag != 0 {
+		_, _, _ = unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETSIG, uintptr(tag))
+	}
+}
+
+// tagOf returns the mount of a descriptor, or nil.
+func (t *table) tagOf(fd int) *mount {
+	tag, _, errno := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETSIG, 0)
+	if errno != 0 || tag == 0 || int(tag) > len(t.tagged) {
+		return nil
+	}
+	return t.tagged[tag-1]
+}

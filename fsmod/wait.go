@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Opens that wait: of a FIFO for its other end, of a leased file, of a device.
+
+package fsmod
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// openWaiting opens the object anew on a goroutine of its own. A call that is interrupted
+// takes its open back, so that nobody finds a reader who is not there.
+func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.Action {
+	fd, err := unix.FcntlInt(uintptr(o.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	mixed := m.mixed.Load()
+	var cr credentials
+	if mixed {
+		if cr, err = taskCredentials(strconv.Itoa(c.TID)); err != nil {
+			unix.Close(fd)
+			return fail(err)
+		}
+	}
+	w := &waitingOpen{done: make(chan struct{})}
+	m.waits.Go(func() {
+		defer unix.Close(fd)
+		defer close(w.done)
+		var got int
+		var err error
+		f := func() {
+			got, err = w.open(fd, flags&^(unix.O_NOFOLLOW|unix.O_CREAT|unix.O_EXCL)|unix.O_CLOEXEC|unix.O_NOCTTY)
+		}
+		if mixed && !cr.same(&m.creds) {
+			if e := m.creds.during(&cr, f); e != nil {
+				err = unix.EACCES
+			}
+		} else {
+			f()
+		}
+		if err != nil {
+			c.Complete(fail(err))
+			return
+		}
+		if !c.Complete(intercept.InstallFD(got, flags&unix.O_CLOEXEC != 0)) {
+			unix.Close(got)
+		}
+	})
+	return c.Park(func(intercept.Reason) intercept.Action {
+		go w.interrupt()
+		return intercept.Restart()
+	})
+}
+
+// A waitingOpen is an open(2) of ours that may block.
+type waitingOpen struct {
+	mu        sync.Mutex
+	tid       int  // of the thread that is in it; 0: none. Guarded by mu
+	cancelled bool // guarded by mu
+	done      chan struct{}
+}
+
+func (w *waitingOpen) open(fd, flags int) (int, error) {
+	wakeable.Do(makeWakeable)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		w.mu.Lock()
+		if w.cancelled {
+			w.mu.Unlock()
+			return -1, unix.EINTR
+		}
+		w.tid = unix.Gettid()
+		w.mu.Unlock()
+		got, err := unix.Open(procFD(fd), flags, 0)
+		w.mu.Lock()
+		w.tid = 0
+		w.mu.Unlock()
+		if err != unix.EINTR {
+			return got, err
+		}
+	}
+}
+
+// interrupt ends the open. The signal is repeated, as its thread may be on its way into
+// the call.
+func (w *waitingOpen) interrupt() {
+	for {
+		w.mu.Lock()
+		w.cancelled = true
+		if w.tid != 0 {
+			_ = unix.Tgkill(unix.Getpid(), w.tid, wakeSignal)
+		}
+		w.mu.Unlock()
+		select {
+		case <-w.done:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// wakeSignal interrupts system calls of ours: the last of the real-time signals.
+const wakeSignal = unix.Signal(64)
+
+var wakeable sync.Once
+
+// makeWakeable lets wakeSignal end a call. The runtime asks for SA_RESTART for all
+// signals, which is taken off here.
+func makeWakeable() {
+	signal.Notify(make(chan os.Signal, 1), wakeSignal) // so that there is a handler at all
+	var act struct {
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	const saRestart = 0x10000000
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wakeSignal), 0, uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0); errno == 0 {
+		act.flags &^= saRestart
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wakeSignal), uintptr(unsafe.Pointer(&act)), 0, unsafe.Sizeof(act.mask), 0, 0)
+	}
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Injection: a thread makes other calls in the place of the one that was intercepted.
+
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Injection is what a thread does instead of its call. What only the thread itself can
+// do to itself is done so: to change its working directory, and to become another
+// program. It takes ptrace(2) for as long as it lasts, and so works neither for a thread
+// that has a tracer already, nor where ptrace is forbidden; the call then fails with
+// EPERM.
+//
+// Run says which calls, one after the other: do makes one and returns its result, a
+// negative errno if it failed. No rule sees them; numbers are those of the entry that the
+// intercepted call came by. What Run returns is the result of the intercepted call.
+// [ErrExec] of do says that the thread has become another program, which waits for its
+// first instruction; Run returns it, or any other error to end the thread. So
+// does every error of do's that Run returns. It runs on the tracer's goroutine and must
+// not block for long.
+type Injection struct {
+	Run func(tid int, do func(Injected) (int64, error)) (result int64, err error)
+
+	// Done, if set, runs when all is over, whatever became of it.
+	Done func()
+}
+
+// ErrExec says that a thread has become another program.
+var ErrExec = errors.New("the thread runs another program now")
+
+// An Injected is one call.
+type Injected struct {
+	NR   int
+	Args [6]uint64
+}
+
+// ErrNotInjected says that a machine cannot inject calls.
+var ErrNotInjected = fmt.Errorf("calls cannot be injected on this machine: %w", unix.ENOSYS)
+
+// AddFD gives the thread a duplicate of the supervisor's descriptor fd under its lowest
+// free number, which is returned, while its call waits. The caller keeps fd.
+func (c *Call) AddFD(fd int, cloexec bool) (int, error) { return c.b.AddFD(c, fd, cloexec) }
+
+// Inject makes the thread do in. The handler returns the Action that Inject returns.
+func (c *Call) Inject(in Injection) Action { return c.b.Inject(c, in) }
+
+// AddFD implements [Backend].
+func (n *notifier) AddFD(c *Call, fd int, cloexec bool) (int, error) {
+	a := addFD{id: c.id, srcFD: uint32(fd)}
+	if cloexec {
+		a.newFDFlags = unix.O_CLOEXEC
+	}
+	return n.l.addFD(a)
+}
+
+// A tracer injects calls, one thread at a time. Its goroutine, which starts with the first
+// job, is locked to the thread that is the tracer of ptrace(2).
+type tracer struct {
+	once sync.Once
+	jobs chan func() // unbuffered: who waits for the tracer is parked
+	quit chan struct{}
+	end  sync.Once
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	expected map[int]Injected // calls that threads are about to make. Guarded by mu
+}
+
+func newTracer() *tracer {
+	return &tracer{jobs: make(chan func()), quit: make(chan struct{}), expected: make(map[int]Injected)}
+}
+
+// run queues a job. The goroutine that waits for the tracer ends with the tracer.
+func (t *tracer) run(job func()) {
+	t.once.Do(func() {
+		t.wg.Go(func() {
+			runtime.LockOSThread() // never unlocked: ptrace requests come from one thread
+			for {
+				select {
+				case f := <-t.jobs:
+					f()
+				case <-t.quit:
+					return
+				}
+			}
+		})
+	})
+	t.wg.Go(func() {
+		select {
+		case t.jobs <- job:
+		case <-t.quit:
+		}
+	})
+}
+
+func (t *tracer) stop() {
+	t.end.Do(func() { close(t.quit) })
+	t.wg.Wait()
+}
+
+// expect notes what a thread will call next; a number below 0: nothing.
+func (t *tracer) expect(tid int, call Injected) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if call.NR < 0 {
+		delete(t.expected, tid)
+		return
+	}
+	t.expected[tid] = call
+}
+
+// injected reports whether a call is one of ours.
+func (t *tracer) injected(tid, nr int, args *[6]uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.expected) == 0 {
+		return false
+	}
+	call, ok := t.expected[tid]
+	return ok && call.NR == nr && call.Args == *args
+}
+
+// tracing holds the threads that are being traced. Their stops are the tracer's to see and
+// not the family's, which looks with the lock held. It is package-level as
+// the children of the process are.
+var tracing = struct {
+	sync.Mutex
+	tids map[int]int // how often
+}{tids: make(map[int]int)}
+
+func traceBegin(tids ...int) {
+	tracing.Lock()
+	defer tracing.Unlock()
+	for _, tid := range tids {
+		tracing.tids[tid]++
+	}
+}
+
+func traceEnd(tids ...int) {
+	tracing.Lock()
+	defer tracing.Unlock()
+	for _, tid := range tids {
+		if tracing.tids[tid]--; tracing.tids[tid] == 0 {
+			delete(tracing.tids, tid)
+		}
+	}
+}
+
+// wait4 is wait4(2) with WNOHANG of a child that is not being traced. busy says that it is.
+func wait4(pid int, ws *unix.WaitStatus, options int) (got int, busy bool, err error) {
+	tracing.Lock()
+	defer tracing.Unlock()
+	if tracing.tids[pid] > 0 {
+		return 0, true, nil
+	}
+	got, err = unix.Wait4(pid, ws, options|unix.WNOHANG, nil)
+	return got, false, err
+}
+
+// Inject implements [Backend].
+func (n *notifier) Inject(c *Call, in Injection) Action {
+	if !canInject {
+		if in.Done != nil {
+			in.Done()
+		}
+		return Fail(unix.ENOSYS)
+	}
+	a := c.Park(func(r Reason) Action { return Restart() }) // which is what the injection begins with
+	n.trace.run(func() {
+		tgid := c.Task.TGID()
+		tids := []int{c.TID}
+		if tgid != c.TID {
+			tids = append(tids, tgid)
+		}
+		traceBegin(tids...)
+		defer func() {
+			traceEnd(tids...)
+			n.trace.expect(c.TID, Injected{NR: -1})
+			n.nudge()
+			if in.Done != nil {
+				in.Done()
+			}
+		}()
+		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
+		if err := j.seize(); err != nil {
+			n.log.Warn("a thread cannot be traced: its call fails", "tid", c.TID, "call", c.NR, "err", err)
+			c.Complete(Fail(unix.EPERM))
+			return
+		}
+		// A thread that is never seen again has been tampered with.
+		limit := time.AfterFunc(injectionLimit, func() { _ = unix.Tgkill(tgid, c.TID, unix.SIGKILL) })
+		defer limit.Stop()
+		if err := j.do(&in); err != nil && !errors.Is(err, unix.ESRCH) {
+			n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
+		}
+	})
+	return a
+}
+
+// injectionLimit is how long an injection may take: an execve reads files.
+const injectionLimit = 20 * time.Second

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Injection by ptrace(2).
+//
+// The thread waits in its notification. It is seized and asked to stop, and its call is
+// answered with ERESTARTSYS: so it comes to a stop on its way out of the kernel, before it
+// runs any of its own code. Its registers are set to the new call and to the system call
+// instruction that it has just left, all signals are blocked, and it goes on from stop to
+// stop: at the entry of the call, at its exit (or at the exec), and so on. In the end the
+// registers are as they were, but for the result.
+
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const canInject = true
+
+// An injector traces one thread. All of it runs on the tracer's thread.
+type injector struct {
+	n         *notifier
+	c         *Call
+	tid, tgid int
+	stopped   bool // a SIGSTOP was kept from it
+}
+
+// Requests of ptrace(2) that x/sys/unix has no functions for.
+const (
+	ptraceGetSigMask = 0x420a
+	ptraceSetSigMask = 0x420b
+)
+
+func (j *injector) ptrace(req int, addr uintptr, data unsafe.Pointer) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(req), uintptr(j.tid), addr, uintptr(data), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func (j *injector) resume(req int) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(req), uintptr(j.tid), 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// seize makes us the tracer of the thread and has it stop as soon as it leaves the kernel.
+func (j *injector) seize() error {
+	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(j.tid), 0, options, 0, 0); errno != 0 {
+		return fmt.Errorf("PTRACE_SEIZE: %w", errno)
+	}
+	if !j.c.Valid() { // the number may be somebody else's
+		_ = j.detach()
+		return fmt.Errorf("PTRACE_SEIZE: %w", unix.ESRCH)
+	}
+	if err := j.resume(unix.PTRACE_INTERRUPT); err != nil {
+		return fmt.Errorf("PTRACE_INTERRUPT: %w", err)
+	}
+	return nil
+}
+
+// detach lets the thread go; one that runs has to stop first.
+func (j *injector) detach() error {
+	err := j.resume(unix.PTRACE_DETACH)
+	if errors.Is(err, unix.ESRCH) {
+		if j.resume(unix.PTRACE_INTERRUPT) == nil {
+			if _, err := j.wait(); err != nil {
+				return err
+			}
+			err = j.resume(unix.PTRACE_DETACH)
+		}
+	}
+	return err
+}
+
+// A stop is where a traced thread has come to.
+type stop int
+
+const (
+	stopOther stop = iota
+	stopSyscall
+	stopExec
+	stopEvent
+	stopSignal
+)
+
+// wait waits for the next stop. ESRCH says that the thread has ended.
+func (j *injector) wait() (stop, error) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, j.tid, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD|j.poll(), nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // a thread that became its group's leader by execve
+			if j.tid != j.tgid {
+				j.tid = j.tgid
+				continue
+			}
+			return stopOther, unix.ESRCH
+		case info.Signo == 0: // nothing yet; the exec of another thread is seen under its group's number
+			if s, ok := j.leaderExec(); ok {
+				return s, nil
+			}
+			nanosleep(50_000)
+			continue
+		}
+		var ws unix.WaitStatus
+		if info.Code == cldExited || info.Code == cldKilled || info.Code == cldDumped {
+			j.bury()
+			return stopOther, unix.ESRCH
+		}
+		if _, err := unix.Wait4(j.tid, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil {
+			return stopOther, unix.ESRCH
+		}
+		return kindOf(ws), nil
+	}
+}
+
+// si_code of SIGCHLD, asm-generic/siginfo.h.
+const (
+	cldExited = 1
+	cldKilled = 2
+	cldDumped = 3
+)
+
+// poll is WNOHANG for a thread that may take another number.
+func (j *injector) poll() int {
+	if j.tid != j.tgid {
+		return unix.WNOHANG
+	}
+	return 0
+}
+
+// leaderExec sees whether the thread has become another program, and with it the leader.
+func (j *injector) leaderExec() (stop, bool) {
+	if j.tid == j.tgid {
+		return 0, false
+	}
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, j.tgid, &info, unix.WSTOPPED|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+	if err != nil || info.Signo == 0 {
+		return 0, false
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(j.tgid, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil {
+		return 0, false
+	}
+	j.tid = j.tgid
+	return kindOf(ws), true
+}
+
+func kindOf(ws unix.WaitStatus) stop {
+	if !ws.Stopped() {
+		return stopOther
+	}
+	event := int(ws) >> 16
+	switch {
+	case event == unix.PTRACE_EVENT_EXEC:
+		return stopExec
+	case event == unix.PTRACE_EVENT_STOP:
+		return stopEvent
+	case event == 0 && ws.StopSignal() == unix.SIGTRAP|0x80:
+		return stopSyscall
+	}
+	return stopSignal
+}
+
+// bury reaps a thread that ended under us, unless it is a child of this process, which
+// the family reaps.
+func (j *injector) bury() {
+	parent, err := statusField(j.tid, "PPid")
+	if tgid, e := statusField(j.tid, "Tgid"); err == nil && e == nil && tgid == j.tid && parent == os.Getpid() {
+		return
+	}
+	_, _ = unix.Wait4(j.tid, nil, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+}
+
+// do makes the calls and lets the thread go.
+func (j *injector) do(in *Injection) (err error) {
+	j.c.Complete(Restart()) // it stops now, whoever answered
+	if _, err := j.wait(); err != nil {
+		return err
+	}
+	// Whatever goes wrong from here on ends the thread: it may not run with registers
+	// that are neither its own nor ours.
+	defer func() {
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			_ = unix.Tgkill(j.tgid, j.tid, unix.SIGKILL)
+			_ = j.resume(unix.PTRACE_DETACH)
+		}
+	}()
+	var saved unix.PtraceRegs
+	if err := unix.PtraceGetRegs(j.tid, &saved); err != nil {
+		return fmt.Errorf("registers: %w", err)
+	}
+	var mask, all uint64
+	all = ^all
+	if err := j.ptrace(ptraceGetSigMask, 8, unsafe.Pointer(&mask)); err != nil {
+		return fmt.Errorf("signal mask: %w", err)
+	}
+	if err := j.ptrace(ptraceSetSigMask, 8, unsafe.Pointer(&all)); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	result, err := in.Run(j.tid, func(call Injected) (int64, error) { return j.call(&saved, call) })
+	switch {
+	case errors.Is(err, ErrExec):
+		return j.release(mask)
+	case err != nil:
+		return err
+	}
+	saved.Rax, saved.Orig_rax = uint64(result), ^uint64(0)
+	if err := unix.PtraceSetRegs(j.tid, &saved); err != nil {
+		return fmt.Errorf("registers: %w", err)
+	}
+	return j.release(mask)
+}
+
+// release lets the thread go with its own signal mask.
+func (j *injector) release(mask uint64) error {
+	if err := j.ptrace(ptraceSetSigMask, 8, unsafe.Pointer(&mask)); err != nil {
+		return fmt.Errorf("unblock signals: %w", err)
+	}
+	if j.stopped {
+		_ = unix.Tgkill(j.tgid, j.tid, unix.SIGSTOP)
+	}
+	if err := j.resume(unix.PTRACE_DETACH); err != nil {
+		return fmt.Errorf("PTRACE_DETACH: %w", err)
+	}
+	return nil
+}
+
+// call makes one call.
+func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
+	regs := *saved
+	const instruction = 2 // bytes of syscall, and of int $0x80
+	regs.Rip -= instruction
+	regs.Rax, regs.Orig_rax = uint64(call.NR), ^uint64(0)
+	a := &call.Args
+	if j.c.Arch == I386 {
+		regs.Rbx, regs.Rcx, regs.Rdx, regs.Rsi, regs.Rdi, regs.Rbp = a[0], a[1], a[2], a[3], a[4], a[5]
+	} else {
+		regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9 = a[0], a[1], a[2], a[3], a[4], a[5]
+	}
+	if err := unix.PtraceSetRegs(j.tid, &regs); err != nil {
+		return 0, fmt.Errorf("registers: %w", err)
+	}
+	if s, err := j.next(); err != nil {
+		return 0, err
+	} else if s != stopSyscall {
+		return 0, fmt.Errorf("no entry of the call (stop %d): %w", s, unix.EIO)
+	}
+	if err := unix.PtraceGetRegs(j.tid, &regs); err != nil {
+		return 0, fmt.Errorf("registers: %w", err)
+	}
+	if int(int32(regs.Orig_rax)) != call.NR || regs.Rip != saved.Rip {
+		return 0, fmt.Errorf("it calls %d in place of %d: %w", int32(regs.Orig_rax), call.NR, unix.EIO)
+	}
+	j.n.trace.expect(j.c.TID, call)
+	s, err := j.next()
+	j.n.trace.expect(j.c.TID, Injected{NR: -1})
+	switch {
+	case err != nil:
+		return 0, err
+	case s == stopExec:
+		return 0, ErrExec
+	case s != stopSyscall:
+		return 0, fmt.Errorf("no exit of the call (stop %d): %w", s, unix.EIO)
+	}
+	if err := unix.PtraceGetRegs(j.tid, &regs); err != nil {
+		return 0, fmt.Errorf("registers: %w", err)
+	}
+	result := int64(regs.Rax)
+	if j.c.Arch == I386 {
+		result = int64(int32(regs.Rax))
+	}
+	return result, nil
+}
+
+// next lets the thread run to the next stop that is not a signal's. Only SIGSTOP and
+// SIGKILL are not blocked.
+func (j *injector) next() (stop, error) {
+	for {
+		if err := j.resume(unix.PTRACE_SYSCALL); err != nil {
+			return stopOther, err
+		}
+		s, err := j.wait()
+		if err != nil {
+			return s, err
+		}
+		switch s {
+		case stopSignal:
+			j.stopped = true
+		case stopEvent:
+		default:
+			return s, nil
+		}
+	}
+}
+
+// nanosleep sleeps without the runtime's timers.
+func nanosleep(ns int64) {
+	ts := unix.NsecToTimespec(ns)
+	_ = unix.Nanosleep(&ts, nil)
+}
