@@ -19,13 +19,8 @@ import (
 	"umrun/intercept"
 )
 
-// mounted runs a program in a view with mounts, and the trees of run, and returns what it
+// mountedIn runs a program in a directory of a view with mounts, and the trees of run, and returns what it
 // printed.
-func mounted(t *testing.T, mounts []fsmod.Mount, argv ...string) string {
-	t.Helper()
-	return mountedIn(t, "", mounts, argv...)
-}
-
 func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) string {
 	t.Helper()
 	conf := fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}

@@ -53,9 +53,6 @@ type walk struct {
 	links   int
 }
 
-// errNoName says that a place is reached by a magic link and has no name.
-var errNoName = errors.New("no name in the view")
-
 // to resolves path from a directory of the view; follow says whether a symbolic link at
 // its end is followed. With ENOENT the object says where it would be, if only the
 // last name is missing.

@@ -44,11 +44,14 @@ func compileFilter(rules Rules) ([]unix.SockFilter, error) {
 	return prog, nil
 }
 
+// firstShared is the first number that calls have at all entries (since Linux 5.1).
+const firstShared = 424
+
 // unnamed compiles the rules of the i386 entry for calls that are newer than libseccomp,
 // which finds them by their names, and returns the others.
 func unnamed(rules Rules) (prog []unix.SockFilter, rest Rules, err error) {
 	for _, r := range rules {
-		if r.Arch == I386 {
+		if r.Arch == I386 && r.NR >= firstShared && r.NR < 1000 {
 			if _, e := seccomp.ScmpSyscall(r.NR).GetNameByArch(seccomp.ArchX86); e != nil {
 				if len(r.Args) > 0 {
 					return nil, nil, fmt.Errorf("i386 call %d with conditions: %w", r.NR, e)

@@ -14,5 +14,5 @@ type injector struct {
 	tid, tgid int
 }
 
-func (*injector) seize() error                   { return ErrNotInjected }
+func (*injector) seize() error        { return ErrNotInjected }
 func (*injector) do(*Injection) error { return ErrNotInjected }

@@ -26,7 +26,7 @@ type notifier struct {
 	watch *watcher
 	trace *tracer
 	nudge func() // has the family look again; set by serve
-	sync  error // why the kernel does not hand over synchronously; nil: it does
+	sync  error  // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
 	inRecv   atomic.Bool // the receiver is in its ioctl, or nearly
