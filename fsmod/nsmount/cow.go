@@ -202,7 +202,7 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 			return err
 		}
 		for _, in := range c.below(s.rel) { // such as /dev/shm
-			if !pseudo[in.fs] && in.dir {
+			if !pseudo[in.fs] && in.dir && c.mayWrite(in.rel) {
 				err = errors.Join(err, c.sub(l, tree, in))
 			}
 		}
@@ -221,6 +221,11 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	}
 	defer unix.Close(was)
 	return c.lay(layer{was: was, rel: s.rel, base: filepath.Join(c.upper, "sub", escape(s.rel))}, at)
+}
+
+// mayWrite reports whether the user can make something in a directory.
+func (c *cow) mayWrite(rel string) bool {
+	return unix.Faccessat(unix.AT_FDCWD, filepath.Join(c.at, rel), unix.W_OK, unix.AT_EACCESS) == nil
 }
 
 // mostFile is how large a file that is mounted may be to be copied, in bytes.
@@ -324,7 +329,7 @@ func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 		return false, err
 	}
 	mode := st.Mode & 0o7777
-	if user && int(st.Uid) != os.Geteuid() && unix.Faccessat(was, cmpDot(rel), unix.W_OK, unix.AT_EACCESS) != nil {
+	if user && int(st.Uid) != os.Geteuid() && unix.Faccessat(was, orDot(rel), unix.W_OK, unix.AT_EACCESS) != nil {
 		mode &^= 0o222
 	}
 	if !user {
@@ -335,8 +340,8 @@ func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 	return true, unix.Chmod(path, mode)
 }
 
-// cmpDot is "." for the directory itself.
-func cmpDot(rel string) string {
+// orDot is "." for the directory itself.
+func orDot(rel string) string {
 	if rel == "" {
 		return "."
 	}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Mounts of a view, made by the kernel: what the program sees, what the host keeps, and
+// that no path call is trapped. Each case runs as root and as an ordinary user.
+
+package viewtest_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+)
+
+// A mountCase is a script in a view. DIR in flags, script and want is a directory that
+// the one who runs it owns; see mountTree.
+type mountCase struct {
+	name   string
+	flags  string
+	script string
+	want   string // of stdout; a regular expression for the whole
+	after  string // a script on the host, afterwards
+	left   string // what that prints
+	user   string // want, where it is another for the ordinary user
+}
+
+var mountCases = []mountCase{
+	{name: "bind", flags: "-m bind:DIR/src:DIR/dst",
+		script: `cat DIR/dst/a; echo new >DIR/dst/n; ls DIR/dst`, want: "source a\na\nn\nsub\n",
+		after: `cat DIR/src/n; ls DIR/dst`, left: "new\na\nb\n"},
+	{name: "bind ro", flags: "-m bind:DIR/src:DIR/dst:ro",
+		script: `cat DIR/dst/sub/deep; echo x >DIR/dst/a || echo $?`, want: "deep\n2\n",
+		after: `cat DIR/src/a`, left: "source a\n"},
+	{name: "bind file", flags: "-m bind:DIR/src/a:DIR/dst/b",
+		script: `cat DIR/dst/b; ls DIR/dst; echo more >>DIR/dst/b`, want: "source a\na\nb\n",
+		after: `cat DIR/src/a DIR/dst/b`, left: "source a\nmore\ntarget b\n"},
+	{name: "tmpfs", flags: "-m tmpfs:DIR/dst",
+		script: `ls DIR/dst; echo x >DIR/dst/x; cat DIR/dst/x; stat -c '%a %u' DIR/dst`, want: "x\n750 (0|61234)\n",
+		after: `ls DIR/dst`, left: "a\nb\n"},
+	{name: "hide directory", flags: "-m hide:DIR/dst",
+		script: `cat DIR/dst/a; stat -c %a DIR/dst; ls DIR/dst; touch DIR/dst/x; chmod 755 DIR/dst`, want: "0\n",
+		after: `ls DIR/dst`, left: "a\nb\n"},
+	{name: "hide file", flags: "-m hide:DIR/dst/a",
+		script: `stat -c '%a %s' DIR/dst/a; cat DIR/dst/a 2>&1; rm -f DIR/dst/a || echo kept`, want: "0 0\nkept\n",
+		user:  "0 0\ncat: DIR/dst/a: Permission denied\nkept\n",
+		after: `cat DIR/dst/a`, left: "target a\n"},
+	{name: "file", flags: "-m file:DIR/src/a:DIR/dst/b",
+		script: `cat DIR/dst/b; echo mine >DIR/dst/b; cat DIR/dst/b`, want: "source a\nmine\n",
+		after: `cat DIR/src/a DIR/dst/b`, left: "source a\ntarget b\n"},
+	{name: "cow", flags: "-m cow:DIR/up:DIR/dst",
+		script: `cd DIR/dst; echo changed >a; rm b; mkdir d; echo x >d/x; mv d e; ln a link; ls -R; cat a`, want: ".:\na\ne\nlink\n\n./e:\nx\nchanged\n",
+		after: `cat DIR/dst/*; ls DIR/dst; cat DIR/up/upper/a DIR/up/upper/e/x`, left: "target a\ntarget b\na\nb\nchanged\nx\n"},
+	{name: "cow thrown away", flags: "-m cow::DIR/dst",
+		script: `echo changed >DIR/dst/a; rm DIR/dst/b; ls DIR/dst; cat DIR/dst/a`, want: "a\nchanged\n",
+		after: `cat DIR/dst/*`, left: "target a\ntarget b\n"},
+	{name: "merge", flags: "-m merge:DIR/src:DIR/dst",
+		script: `ls DIR/dst; cat DIR/dst/a DIR/dst/b; echo x >DIR/dst/b || echo $?`, want: "a\nb\nsub\nsource a\ntarget b\n2\n"},
+	{name: "devices", flags: "-m dev:null:DIR/dst/a -m dev:zero:DIR/dst/b",
+		script: `echo gone >DIR/dst/a; wc -c <DIR/dst/a; head -c 3 DIR/dst/b | od -An -tx1`, want: "0\n 00 00 00\n"},
+	{name: "nested, the inner one first", flags: "-m bind:DIR/src:DIR/dst/in/side -m tmpfs:DIR/dst/in -m tmpfs:DIR/dst",
+		script: `ls DIR/dst DIR/dst/in/side`, want: "DIR/dst:\nin\n\nDIR/dst/in/side:\na\nsub\n",
+		after: `ls DIR/dst`, left: "a\nb\n"},
+	{name: "sources are the host's", flags: "-m tmpfs:DIR/src -m bind:DIR/src/sub:DIR/dst",
+		script: `ls DIR/src; cat DIR/dst/deep`, want: "deep\n"},
+	{name: "a place that is not there", flags: "-m bind:DIR/src:DIR/dst/new/place -m bind:DIR/src/a:DIR/dst/other",
+		script: `cat DIR/dst/new/place/a DIR/dst/other; echo kept >>DIR/dst/a; ls DIR/dst; touch DIR/dst/x || echo $?; rm -f DIR/dst/b || echo $?`,
+		want:   "source a\nsource a\na\nb\nnew\nother\n1\n1\n",
+		after:  `ls DIR/dst; cat DIR/dst/a`, left: "a\nb\ntarget a\nkept\n"},
+	{name: "a place at the top", flags: "-m bind:DIR/src:/umrun-lab/deep/er",
+		script: `cat /umrun-lab/deep/er/a; echo through >DIR/dst/a; touch /umrun-lab-x || echo $?; pwd`, want: "source a\n1\nDIR/dst\n",
+		after: `ls -d /umrun-lab || cat DIR/dst/a`, left: "through\n"},
+	{name: "the directory one is in", flags: "-m bind:DIR/src:DIR/dst",
+		script: `pwd; cat a`, want: "DIR/dst\nsource a\n"},
+	{name: "a program of the view alone", flags: "-m bind:DIR/bin:DIR/path",
+		script: `only-here`, want: "it ran\n"},
+	{name: "names", flags: "--hosts db.example=192.0.2.7 --hosts six.example=2001:db8::7 --hostname box.example",
+		script: `hostname; getent hosts db.example; getent hosts six.example; getent hosts box.example`,
+		want:   "box.example\n192.0.2.7 +db.example\n2001:db8::7 +six.example\n127.0.1.1 +box.example\n",
+		after:  `grep -c db.example /etc/hosts`, left: "0\n"},
+	{name: "cow of everything", flags: "-m cow::/",
+		script: `pwd; rm -rf DIR/src DIR/dst/*; echo x >/tmp/umrun-lab-x; cat /tmp/umrun-lab-x; ls DIR DIR/dst; echo gone >/dev/null; head -c 2 /dev/zero | wc -c; touch /dev/shm/umrun-lab-x`,
+		want:   "DIR/dst\nx\nDIR:\nbin\ndst\npath\ntraps\n\nDIR/dst:\n2\n",
+		after:  `cat DIR/dst/* DIR/src/a; ls -d /tmp/umrun-lab-x /dev/shm/umrun-lab-x || true`, left: "target a\ntarget b\nsource a\n"},
+	{name: "several", flags: "-m cow::/ -m hide:/etc/hostname -m bind:DIR/src:/umrun-lab/x -m tmpfs:/var",
+		script: `ls /var; cat /umrun-lab/x/a; stat -c %s /etc/hostname`, want: "source a\n0\n"},
+}
+
+// pathCalls are what a view with mounts of the kernel's must not trap.
+var pathCalls = regexp.MustCompile(`(?m)^(open|stat|lstat|newfstatat|statx|access|faccessat|readlink|getdents|mkdir|mknod|unlink|rename|link|symlink|chmod|fchmod|chown|fchown|utime|truncate|setxattr|getxattr|listxattr|statfs|chdir|fchdir|getcwd|chroot|execve)`)
+
+func TestIntegrationMounts(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		who := map[bool]string{false: "root", true: "user"}[user]
+		for _, tc := range mountCases {
+			t.Run(who+"/"+tc.name, func(t *testing.T) { tc.run(t, w, user) })
+		}
+	}
+	w.NoStrays(t)
+}
+
+// mountTree makes what the cases look at.
+func mountTree(t testing.TB, w *viewtest.World, user bool) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(w.Dir(), "mounts-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"src/a": "source a\n", "src/sub/deep": "deep\n", "dst/a": "target a\n", "dst/b": "target b\n",
+		"bin/only-here": "#!/bin/sh\necho it ran\n", "path/x": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "dst"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if user {
+		give(t, dir)
+	}
+	return dir
+}
+
+// give makes a tree the ordinary user's.
+func give(t testing.TB, dir string) {
+	t.Helper()
+	if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, viewtest.UID, viewtest.GID)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// umrunAs prepares umrun for one of the two.
+func umrunAs(t testing.TB, w *viewtest.World, user bool, args ...string) *viewtest.Cmd {
+	c := w.UmrunFlags(t, args...)
+	if user {
+		c = c.AsUser(w.Home())
+	}
+	return c
+}
+
+func (tc mountCase) run(t *testing.T, w *viewtest.World, user bool) {
+	dir := mountTree(t, w, user)
+	in := func(s string) string { return strings.ReplaceAll(s, "DIR", dir) }
+	mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
+	traps := filepath.Join(dir, "traps")
+	args := append([]string{"-q", "-n", "none", "--no-proc", "--fs-engine", "ns", "--traps", traps}, strings.Fields(in(tc.flags))...)
+	prog := []string{"sh", "-c", in(tc.script)}
+	if tc.script == "only-here" {
+		prog = []string{tc.script}
+	}
+	u := umrunAs(t, w, user, append(append(args, "--"), prog...)...)
+	u.Dir = filepath.Join(dir, "dst")
+	u.Env = append(u.Env, "PWD="+u.Dir, "PATH="+dir+"/path:"+os.Getenv("PATH"))
+	r := u.Result()
+	want := tc.want
+	if user && tc.user != "" {
+		want = tc.user
+	}
+	if !regexp.MustCompile("^(?:" + in(want) + ")$").MatchString(r.Stdout) {
+		t.Errorf("want %q, got %v", in(want), r)
+	}
+	if got := pathCalls.FindString(readFile(t, traps)); got != "" {
+		t.Errorf("%s was trapped:\n%s", got, readFile(t, traps))
+	}
+	if tc.after != "" {
+		r := w.HostCmd(context.Background(), "sh", "-c", in(tc.after)).Result()
+		if r.Stdout != in(tc.left) {
+			t.Errorf("on the host: want %q, got %v", in(tc.left), r)
+		}
+	}
+	if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
+		t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
+	}
+}
+
+// treeSum is a hash of all names, modes, owners, times and contents of a tree.
+func treeSum(t testing.TB, dir string) string {
+	t.Helper()
+	h := sha256.New()
+	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		sys := st.Sys().(*syscall.Stat_t)
+		fmt.Fprintln(h, path, st.Mode(), sys.Uid, sys.Gid, sys.Nlink, st.Size(), st.ModTime().UnixNano())
+		switch {
+		case st.Mode().IsRegular():
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			h.Write(b)
+		case st.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(h, to)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// TestIntegrationCowKept: what was written is there in the next view, for which nothing
+// of it is new; and two views do not write to the same place at once.
+func TestIntegrationCowKept(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		dir := mountTree(t, w, user)
+		sum := treeSum(t, filepath.Join(dir, "dst"))
+		view := func(target, script string) *viewtest.Cmd {
+			return umrunAs(t, w, user, "-q", "-n", "none", "-m", "cow:"+dir+"/up:"+target, "--", "sh", "-c", "cd "+dir+"/dst;"+script)
+		}
+		for _, target := range []string{dir + "/dst", "/"} {
+			if r := view(target, "rm -r a; mkdir a; echo one >a/one; rm b").Result(); r.Status != 0 {
+				t.Error(r)
+			}
+			if r := view(target, "ls; ls a; rm -r a; echo file >a; mv a b").Result(); r.Status != 0 || r.Stdout != "a\none\n" {
+				t.Error(r)
+			}
+			if r := view(target, "ls; cat b").Result(); r.Status != 0 || r.Stdout != "b\nfile\n" {
+				t.Error(r)
+			}
+			if got := treeSum(t, filepath.Join(dir, "dst")); got != sum {
+				t.Error("the real tree has changed")
+			}
+			first := start(t, view(target, "echo ready; exec sleep 50"))
+			awaitOutput(t, first, "ready\n")
+			if r := view(target, "true").Result(); r.Status != 122 || !strings.Contains(r.Stderr, "another view is writing there") {
+				t.Error(r)
+			}
+			first.Stop()
+			if err := os.RemoveAll(filepath.Join(dir, "up")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestIntegrationMountsKilled: of a view whose umrun was killed nothing is left.
+func TestIntegrationMountsKilled(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		dir := mountTree(t, w, user)
+		mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
+		memory := w.Host.MustRun(t, "ls", "/dev/shm", "/run")
+		u := start(t, umrunAs(t, w, user, "-q", "-n", "none", "-m", "cow::/", "-m", "tmpfs:"+dir+"/dst", "-m", "file:/etc/passwd:"+dir+"/new",
+			"--", "sh", "-c", "echo x >"+dir+"/dst/x; echo x >/tmp/umrun-lab-killed; echo ready; exec sleep 50"))
+		awaitOutput(t, u, "ready\n")
+		syscall.Kill(u.Process.Pid, syscall.SIGKILL)
+		u.Wait()
+		viewtest.Eventually(t, 10*time.Second, func() error {
+			if left := w.Host.Pids(); len(left) > 0 {
+				return fmt.Errorf("still running: %v", left)
+			}
+			return nil
+		})
+		if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
+			t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
+		}
+		if now := w.Host.MustRun(t, "ls", "/dev/shm", "/run"); now != memory {
+			t.Errorf("left in memory: %s\nit was %s", now, memory)
+		}
+		if r := w.HostCmd(context.Background(), "ls", "/tmp/umrun-lab-killed", dir+"/new", dir+"/dst/x").Result(); r.Stdout != "" {
+			t.Errorf("the host has %s", r.Stdout)
+		}
+	}
+}
