@@ -64,9 +64,17 @@ func runChild(control *os.File, steps []Step) {
 	if err := gob.NewDecoder(control).Decode(&sp); err != nil {
 		return
 	}
+	var link *os.File
+	if sp.Link > 0 {
+		unix.CloseOnExec(sp.Link)
+		link = os.NewFile(uintptr(sp.Link), "link")
+	}
 	err := unmapped
 	if err == nil {
-		err = sp.Namespaces.prepare(steps)
+		err = sp.Namespaces.prepare(steps, link)
+	}
+	if link != nil {
+		link.Close()
 	}
 	if err != nil {
 		tell(control, childError{step: stepNamespaces, err: err})

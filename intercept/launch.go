@@ -66,6 +66,10 @@ type Config struct {
 	// Namespaces, if set, are those of its own that the target begins in.
 	Namespaces *Namespaces
 
+	// Link, if set, is a descriptor for the Step of Namespaces, which the program does
+	// not get. It stays the caller's.
+	Link *os.File
+
 	// Meter, if set, counts the calls that are received.
 	Meter *Meter
 
@@ -145,7 +149,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		return nil, fmt.Errorf("start the child: %w", err)
 	}
 	s := &Supervisor{f: f, closed: fds.refused}
-	if err := s.handshake(ctx, ours, cfg, rules, prog); err != nil {
+	if err := s.handshake(ctx, ours, cfg, fds.link, rules, prog); err != nil {
 		f.kill()
 		<-f.exited
 		s.Close()
@@ -184,6 +188,7 @@ type spec struct {
 
 	Interruptible bool
 	Namespaces    *Namespaces
+	Link          int  // number of the descriptor for the Step; 0: none
 	Trial         bool // tell how the step went, and end
 }
 
@@ -208,18 +213,18 @@ const (
 const reportSize = 8 // bytes of a report
 
 // handshake leads the child from its start to execve: spec, listener, go-ahead.
-func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
+func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config, link int, rules Rules, prog []unix.SockFilter) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	err := s.converse(c, cfg, rules, prog)
+	err := s.converse(c, cfg, link, rules, prog)
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
 }
 
-func (s *Supervisor) converse(c *net.UnixConn, cfg Config, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible}
+func (s *Supervisor) converse(c *net.UnixConn, cfg Config, link int, rules Rules, prog []unix.SockFilter) error {
+	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible, Link: link}
 	if cfg.SigMask != nil {
 		sp.SetMask, sp.SigMask = true, *cfg.SigMask
 	}
@@ -321,6 +326,7 @@ func (r report) failure(cfg *Config, rest io.Reader) error {
 type fdPlan struct {
 	files   []uintptr // by number; ^0: closed
 	control int       // number of the control socket there
+	link    int       // number of Config.Link; 0: there is none
 	refused []int     // inherited, but not handed on
 }
 
@@ -366,6 +372,10 @@ func planFDs(cfg *Config, control *os.File) (*fdPlan, error) {
 		p.files = append(p.files, closedFD)
 	}
 	p.files[p.control] = control.Fd()
+	if cfg.Link != nil {
+		p.link = len(p.files)
+		p.files = append(p.files, cfg.Link.Fd())
+	}
 	return p, nil
 }
 

@@ -34,7 +34,7 @@ type Namespaces struct {
 // the executable.
 type Step struct {
 	Name string
-	Run  func(data []byte) error
+	Run  func(data []byte, link *os.File) error // link is nil without [Config].Link
 }
 
 // A StepError says that a Step failed.
@@ -108,13 +108,13 @@ func mapIDs(ids string) error {
 }
 
 // prepare does the Step.
-func (ns *Namespaces) prepare(steps []Step) error {
+func (ns *Namespaces) prepare(steps []Step, link *os.File) error {
 	if ns == nil || ns.Step == "" {
 		return nil
 	}
 	for _, s := range steps {
 		if s.Name == ns.Step {
-			return s.Run(ns.Data)
+			return s.Run(ns.Data, link)
 		}
 	}
 	return fmt.Errorf("there is no step %q: %w", ns.Step, unix.EINVAL)

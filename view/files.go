@@ -106,6 +106,12 @@ func (p *Plan) planFiles() error {
 	f := &PlanFiles{Mounts: []PlanMount{}, Hostname: c.Hostname}
 	ordered := fsmod.Order(c.Mounts)
 	for i, m := range ordered {
+		if m.Kind == fsmod.Image && !m.ReadOnly {
+			p := &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: images are read, and never written to", m)}
+			m.ReadOnly = true
+			p.Try = []string{fmt.Sprintf("-m %v -m cow:UPPER:%s (what is written is kept in the directory UPPER)", m, m.Target)}
+			return p
+		}
 		warn, err := checkMount(m, ordered[:i])
 		if err != nil {
 			return err

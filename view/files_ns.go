@@ -32,7 +32,14 @@ func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
 		}
 		v.kept = append(v.kept, held)
 	}
-	var err error
+	images, err := openImages(np.Mounts, p.conf.Log)
+	if err != nil {
+		return err
+	}
+	if images != nil {
+		v.kept = append(v.kept, images)
+		v.images, conf.Link = images, images.theirs
+	}
 	if conf.Namespaces, err = np.Namespaces(); err != nil {
 		return err
 	}

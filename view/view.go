@@ -44,17 +44,18 @@ func LibseccompVersion() string { return intercept.LibseccompVersion() }
 // A View is a running program on its networks. Methods are safe for concurrent
 // use.
 type View struct {
-	plan  *Plan
-	nets  []opened
-	st    stacks.Stack
-	mod   *netmod.Module
-	files *fsmod.Module // nil: the program sees the host's
-	kept  closers       // what holds the directories that cows write to
-	sup   *intercept.Supervisor
-	seen  *observation
-	ports closers                   // that are published
-	all   *publishAll               // nil: those alone
-	ended atomic.Pointer[time.Time] // when the program ended; nil: it has not
+	plan   *Plan
+	nets   []opened
+	st     stacks.Stack
+	mod    *netmod.Module
+	files  *fsmod.Module // nil: the program sees the host's
+	kept   closers       // what holds the directories that cows write to, and images
+	images *images       // those among kept; nil: none
+	sup    *intercept.Supervisor
+	seen   *observation
+	ports  closers                   // that are published
+	all    *publishAll               // nil: those alone
+	ended  atomic.Pointer[time.Time] // when the program ended; nil: it has not
 
 	closeOnce sync.Once
 	closeErr  error
@@ -173,6 +174,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		if err := p.mountFiles(v, &conf); err != nil {
 			return nil, err
 		}
+		defer v.images.started()
 	}
 	s, err := intercept.Start(ctx, conf)
 	if ee := (*intercept.ExecError)(nil); errors.As(err, &ee) && ee.Err == unix.ENOEXEC {

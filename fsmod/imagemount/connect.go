@@ -5,6 +5,7 @@
 package imagemount
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -61,15 +62,39 @@ func mount(dev int, typ, source string) (int, error) {
 // maxAnswer bounds the text of an error, in bytes.
 const maxAnswer = 4096
 
-// Send gives dev to the supervisor at the other end of c, as that of image number n, and
-// waits until it is served. c is a SOCK_SEQPACKET.
-func Send(c *net.UnixConn, n uint8, dev *os.File) error {
-	_, _, err := c.WriteMsgUnix([]byte{n}, unix.UnixRights(int(dev.Fd())), nil)
+// Supported says why this user cannot mount images here; nil: nothing speaks against it.
+func Supported() error {
+	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
+		return &os.PathError{Op: "open", Path: "/dev/fuse", Err: err}
+	}
+	return nil
+}
+
+// Pair makes the two ends that Send and Receive take.
+func Pair() (child *os.File, supervisor *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "images")
+	defer f.Close() // FileConn duplicates
+	c, err := net.FileConn(f)
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[1]), "images"), c.(*net.UnixConn), nil
+}
+
+// Send gives dev to the supervisor at the other end of link, as that of mount n, and
+// waits until it is served.
+func Send(link *os.File, n int, dev *os.File) error {
+	rights := unix.UnixRights(int(dev.Fd()))
+	if err := unix.Sendmsg(int(link.Fd()), binary.LittleEndian.AppendUint32(nil, uint32(n)), rights, nil, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("give /dev/fuse away: %w", err)
 	}
 	answer := make([]byte, maxAnswer)
-	switch got, err := c.Read(answer); {
+	switch got, err := link.Read(answer); {
 	case err != nil || got == 0:
 		return fmt.Errorf("nobody serves: %w", errors.Join(err, unix.EIO))
 	case answer[0] != 0:
@@ -80,16 +105,16 @@ func Send(c *net.UnixConn, n uint8, dev *os.File) error {
 
 // Receive takes the descriptors that Send gives, and answers each with what serve says,
 // until the other end is closed.
-func Receive(c *net.UnixConn, serve func(n uint8, dev *os.File) error) error {
+func Receive(c *net.UnixConn, serve func(n int, dev *os.File) error) error {
 	for {
-		b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+		b, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
 		got, oobn, _, _, err := c.ReadMsgUnix(b, oob)
-		if err != nil || got == 0 {
+		if err != nil || got < len(b) {
 			return err
 		}
 		dev, err := descriptor(oob[:oobn])
 		if err == nil {
-			err = serve(b[0], dev)
+			err = serve(int(binary.LittleEndian.Uint32(b)), dev)
 		}
 		answer := []byte{0}
 		if err != nil {

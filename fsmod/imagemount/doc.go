@@ -26,6 +26,6 @@
 // # Lifecycle and locks
 //
 // A Server ends when the mount is gone: with the last process of the namespace. Close
-// waits for that, and closes the image; Server.mu guards the open files and is not held
+// waits for that; Server.mu guards the open files and is not held
 // while one is read.
 package imagemount

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,11 +47,7 @@ func becomeShell(at string) error {
 	if err != nil {
 		return err
 	}
-	c, err := net.FileConn(os.NewFile(3, "supervisor"))
-	if err != nil {
-		return err
-	}
-	if err := Send(c.(*net.UnixConn), 7, dev); err != nil {
+	if err := Send(os.NewFile(3, "supervisor"), 7, dev); err != nil {
 		return err
 	}
 	dev.Close()
@@ -71,21 +66,19 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs := os.NewFile(uintptr(fds[1]), "theirs")
-	f := os.NewFile(uintptr(fds[0]), "ours")
-	c, err := net.FileConn(f)
-	f.Close()
+	defer func() {
+		if err := fsys.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	theirs, c, err := Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var server *Server
 	received := make(chan error, 1)
 	go func() {
-		received <- Receive(c.(*net.UnixConn), func(n uint8, dev *os.File) (err error) {
+		received <- Receive(c, func(n int, dev *os.File) (err error) {
 			if n != 7 {
 				t.Errorf("image %d", n)
 			}
@@ -141,7 +134,6 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 			t.Errorf("%d files are open", n)
 		}
 	} else {
-		fsys.Close()
 		if s := errs.String(); strings.Contains(s, "open /dev/fuse: ") || strings.HasPrefix(s, "unshare: ") {
 			t.Skipf("no FUSE mount in a namespace here: %s", s)
 		}

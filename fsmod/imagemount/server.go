@@ -40,8 +40,8 @@ type Server struct {
 	files map[uint64]image.File // by handle
 }
 
-// Serve answers what the kernel asks of dev, whose mount [Connect] made. fsys is the
-// Server's from then on, size what statfs(2) tells of it.
+// Serve answers what the kernel asks of dev, whose mount [Connect] made. dev is the
+// Server's from then on, fsys stays the caller's; size is what statfs(2) tells of it.
 func Serve(dev *os.File, fsys image.FS, size int64, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
@@ -49,6 +49,7 @@ func Serve(dev *os.File, fsys image.FS, size int64, log *slog.Logger) (*Server, 
 		done: make(chan struct{}), files: map[uint64]image.File{},
 	}
 	// The library closes the descriptor that it is given.
+	defer dev.Close()
 	fd, err := unix.FcntlInt(dev.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,6 @@ func Serve(dev *os.File, fsys image.FS, size int64, log *slog.Logger) (*Server, 
 	if err != nil {
 		return nil, fmt.Errorf("serve the mount: %w", err)
 	}
-	dev.Close()
 	go func() { // ends with the mount
 		defer close(s.done)
 		server.Serve()
@@ -72,8 +72,9 @@ func Serve(dev *os.File, fsys image.FS, size int64, log *slog.Logger) (*Server, 
 	return s, nil
 }
 
-// Close waits for the mount to be gone and closes the image. A mount that somebody
-// holds on to is an error after some time; it then stays, and the image with it.
+// Close waits for the mount to be gone, and closes the files that were open in it. A
+// mount that somebody holds on to is an error after some time: then the image is still
+// needed.
 func (s *Server) Close() error {
 	select {
 	case <-s.done:
@@ -83,7 +84,7 @@ func (s *Server) Close() error {
 		}
 		clear(s.files)
 		s.mu.Unlock()
-		return s.fsys.Close()
+		return nil
 	case <-time.After(maxWait):
 		return errors.New("the image is still mounted somewhere")
 	}

@@ -14,12 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/imagemount"
 )
 
 // A builder makes the mounts of one view. It runs once, in a child that is nothing else
 // yet; descriptors are close-on-exec and left to execve(2).
 type builder struct {
 	plan  *Plan
+	link  *os.File // to who serves images; nil: there are none
 	pool  int      // the tmpfs of what is in memory; -1: none yet
 	files int      // in the pool
 	glue  []int    // tmpfs mounts that are read-only in the end
@@ -48,7 +50,7 @@ func (b *builder) build() error {
 	sources := make([]source, len(b.plan.Mounts))
 	for i, m := range b.plan.Mounts {
 		var err error
-		if sources[i], err = open(m); err != nil {
+		if sources[i], err = b.open(i, m); err != nil {
 			return fmt.Errorf("-m %v: %w", m, err)
 		}
 	}
@@ -65,8 +67,8 @@ func (b *builder) build() error {
 	return b.finish()
 }
 
-// open opens what a mount shows.
-func open(m fsmod.Mount) (s source, err error) {
+// open opens what mount i shows.
+func (b *builder) open(i int, m fsmod.Mount) (s source, err error) {
 	s = source{tree: -1, path: -1}
 	switch m.Kind {
 	case fsmod.Bind:
@@ -83,6 +85,8 @@ func open(m fsmod.Mount) (s source, err error) {
 		s.path, err = openPath(unix.AT_FDCWD, m.Source)
 	case fsmod.Merge:
 		s.path, err = openPath(unix.AT_FDCWD, m.Source)
+	case fsmod.Image:
+		s.tree, err = b.image(i, m)
 	case fsmod.File:
 		s.content, err = os.Open(m.Source)
 	}
@@ -95,7 +99,7 @@ func open(m fsmod.Mount) (s source, err error) {
 // mount makes one of them.
 func (b *builder) mount(m fsmod.Mount, s source) error {
 	switch m.Kind {
-	case fsmod.Bind, fsmod.Dev:
+	case fsmod.Bind, fsmod.Dev, fsmod.Image:
 		dir, err := isDir(s.tree)
 		if err == nil {
 			err = b.place(m.Target, dir)
@@ -126,6 +130,19 @@ func (b *builder) mount(m fsmod.Mount, s source) error {
 		return b.merge(m.Target, s.path)
 	}
 	return fmt.Errorf("%w", Supports(m))
+}
+
+// image makes the mount of an image, which the supervisor serves.
+func (b *builder) image(i int, m fsmod.Mount) (int, error) {
+	if b.link == nil {
+		return -1, fmt.Errorf("nobody serves it: %w", unix.EINVAL)
+	}
+	tree, dev, err := imagemount.Connect("image", m.Source)
+	if err != nil {
+		return -1, err
+	}
+	defer dev.Close()
+	return tree, imagemount.Send(b.link, i, dev)
 }
 
 // tmpfs puts an empty directory at target, of the mode and owner of what it covers.

@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/imagemount"
 	"umrun/intercept"
 )
 
@@ -43,7 +45,9 @@ type Generated struct {
 // Supports says why a mount cannot be made by this engine; nil: it can.
 func Supports(m fsmod.Mount) error {
 	switch {
-	case m.Kind == fsmod.Image || m.Kind == fsmod.Fuse:
+	case m.Kind == fsmod.Image:
+		return imagemount.Supported()
+	case m.Kind == fsmod.Fuse:
 		return fmt.Errorf("the kind %s in a mount namespace", m.Kind)
 	case m.Kind == fsmod.Dev && m.Source != fsmod.Null && m.Source != fsmod.Zero:
 		return fmt.Errorf("the device %s in a mount namespace", m.Source)
@@ -72,7 +76,7 @@ func (p *Plan) Namespaces() (*intercept.Namespaces, error) {
 func Step() intercept.Step { return intercept.Step{Name: stepName, Run: run} }
 
 // run makes the mounts, in the child.
-func run(data []byte) error {
+func run(data []byte, link *os.File) error {
 	var p Plan
 	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&p); err != nil {
 		return fmt.Errorf("decode the mounts: %w", err)
@@ -82,6 +86,6 @@ func run(data []byte) error {
 			return fmt.Errorf("sethostname %s: %w", p.Host, err)
 		}
 	}
-	b := &builder{plan: &p, pool: -1}
+	b := &builder{plan: &p, pool: -1, link: link}
 	return b.build()
 }

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Images: what the supervisor serves to the program's namespace.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/image"
+	"umrun/fsmod/imagemount"
+)
+
+// images are those of a view's mounts.
+type images struct {
+	log    *slog.Logger
+	opened map[int]openedImage // by the number of the mount
+	link   *net.UnixConn       // to the child
+	theirs *os.File            // the child's end
+	done   sync.WaitGroup      // of the receiver
+
+	mu      sync.Mutex
+	servers []*imagemount.Server // guarded by mu
+}
+
+type openedImage struct {
+	image.FS
+	size int64
+}
+
+// openImages opens the images among mounts and waits for their mounts; nil: there are
+// none. The result is to be closed after the target has ended.
+func openImages(mounts []fsmod.Mount, log *slog.Logger) (*images, error) {
+	m := &images{log: log, opened: map[int]openedImage{}}
+	for i, mt := range mounts {
+		if mt.Kind != fsmod.Image {
+			continue
+		}
+		fsys, err := openImage(mt, log)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		m.opened[i] = fsys
+	}
+	if len(m.opened) == 0 {
+		return nil, nil
+	}
+	var err error
+	if m.theirs, m.link, err = imagemount.Pair(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	m.done.Add(1)
+	go func() { // ends with Close, or with the last copy of the child's end
+		defer m.done.Done()
+		_ = imagemount.Receive(m.link, m.serve)
+	}()
+	return m, nil
+}
+
+// openImage opens the image of a mount.
+func openImage(mt fsmod.Mount, log *slog.Logger) (o openedImage, err error) {
+	if o.FS, err = image.Open(mt.Source); err != nil {
+		p := &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", mt, err), Err: err}
+		if errors.Is(err, unix.EUCLEAN) {
+			p.Try = []string{"e2fsck -p " + mt.Source}
+		}
+		return o, p
+	}
+	for _, s := range image.Skipped(o.FS) {
+		log.Warn("image: left out", "image", mt.Source, "member", s)
+	}
+	if st, err := os.Stat(mt.Source); err == nil {
+		o.size = st.Size()
+	}
+	return o, nil
+}
+
+// serve begins to serve a mount that the child has made.
+func (m *images) serve(n int, dev *os.File) error {
+	o, ok := m.opened[n]
+	if !ok {
+		return errors.Join(fmt.Errorf("mount %d is no image", n), dev.Close())
+	}
+	s, err := imagemount.Serve(dev, o.FS, o.size, m.log)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.servers = append(m.servers, s)
+	return nil
+}
+
+// started lets go of the child's end, when there is a child or there will be none.
+func (m *images) started() {
+	if m != nil && m.theirs != nil {
+		m.theirs.Close()
+	}
+}
+
+// Close waits for the mounts to go and closes the images.
+func (m *images) Close() error {
+	m.started()
+	if m.link != nil {
+		m.link.Close()
+	}
+	m.done.Wait()
+	var errs []error
+	for _, s := range m.servers {
+		errs = append(errs, s.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // they are still needed
+	}
+	for _, o := range m.opened {
+		errs = append(errs, o.Close())
+	}
+	return errors.Join(errs...)
+}
