@@ -155,10 +155,8 @@ func onPage(c *intercept.Call, do func(intercept.Injected) (int64, error), conte
 		return unix.ENOMEM
 	}
 	addr := uint64(at) & mask(c)
-	local := []unix.Iovec{{Base: &content[0]}}
-	local[0].SetLen(len(content))
-	if n, err := unix.ProcessVMWritev(c.TID, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(content)}}, 0); err != nil || n != len(content) {
-		return unix.EFAULT
+	if err := poke(c.TID, addr, content); err != nil {
+		return err
 	}
 	if err := f(c.TID, addr); err != nil {
 		return err

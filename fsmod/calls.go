@@ -80,6 +80,8 @@ var pathCalls = slices.Concat(legacyCalls, []pathCall{
 	{native: unix.SYS_FCHDIR, i386: 133, do: (*Module).doFchdir},
 	{native: unix.SYS_GETCWD, i386: 183, do: (*Module).doGetcwd},
 	{native: unix.SYS_CHROOT, i386: 61, do: (*Module).doChroot},
+	{native: unix.SYS_EXECVE, i386: 11, do: (*Module).doExecve},
+	{native: unix.SYS_EXECVEAT, i386: 358, do: (*Module).doExecveat},
 })
 
 // A noted call is the kernel's, but has consequences for us.

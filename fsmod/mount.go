@@ -53,6 +53,7 @@ type table struct {
 	host   *mount   // the tree of the host, at ""
 	mounts []*mount // the longest target first, host last
 	tagged []*mount // by tag-1
+	binds  int      // how many are binds
 
 	// parents are the directories of the host on the way to a target. None of them may be
 	// moved: what is covered would come to light under another name.
@@ -89,6 +90,9 @@ func newTable(mounts []Mounted) (*table, error) {
 		t.mounts = append(t.mounts, m)
 		t.tagged = append(t.tagged, m)
 		t.pin(m.at)
+		if m.Kind == Bind {
+			t.binds++
+		}
 	}
 	host, err := openDirFS("/")
 	if err != nil {

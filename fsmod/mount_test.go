@@ -196,3 +196,43 @@ func TestBindCwd(t *testing.T) {
 		})
 	}
 }
+
+func TestBindExec(t *testing.T) {
+	l := newLab(t)
+	sh, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"prog":   string(sh),
+		"script": "#! " + l.at + "/prog -e\necho \"$0 $1 $#\"; readlink /proc/$$/exe\n",
+		"nested": "#!" + l.at + "/script two words\n",
+		"noexec": "",
+	} {
+		if err := os.WriteFile(l.src+"/"+name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(l.src+"/file", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ name, script, want string }{
+		{"program", "at/prog -c 'echo $0 $1; readlink /proc/$$/exe' a b", "a b\nLAB/at/prog\n"},
+		{"script", "at/script a b", "at/script a 2\nLAB/at/prog\n"},
+		{"nested", "cd at; ./nested a", "LAB/at/script two words 3\nLAB/at/prog\n"},
+		{"by PATH", "PATH=LAB/at:$PATH; script", "LAB/at/script  0\nLAB/at/prog\n"},
+		{"errors", "at/file; at/gone; at/sub; at/hidden", "sh: 1: at/file: Permission denied\nsh: 1: at/gone: not found\nsh: 1: at/sub: Permission denied\nsh: 1: at/hidden: not found\n"},
+		{"host's", "/bin/echo yes; env true && echo ok", "yes\nok\n"},
+		{"signals", "trap 'echo usr1' USR1; kill -USR1 $$; sh -c 'kill -TERM $$'; echo $?", "usr1\n143\n"},
+		{"comm", "at/prog -c 'cat /proc/$$/comm'", "prog\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := strings.ReplaceAll(tt.want, "LAB", l.dir)
+			got := mountedIn(t, l.dir, l.bind(), "sh", "-c", strings.ReplaceAll(tt.script, "LAB", l.dir))
+			if got = strings.ReplaceAll(got, "Terminated\n", ""); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}

@@ -174,7 +174,11 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 		}
 		return Fail(unix.ENOSYS)
 	}
-	a := c.Park(func(r Reason) Action { return Restart() }) // which is what the injection begins with
+	// The call is not parked: the watcher takes nothing back that the tracer will answer. A
+	// signal waits until the injection is over.
+	if !c.take() {
+		return Action{kind: actPark}
+	}
 	n.trace.run(func() {
 		tgid := c.Task.TGID()
 		tids := []int{c.TID}
@@ -192,8 +196,11 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 		}()
 		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
 		if err := j.seize(); err != nil {
+			if errors.Is(err, unix.ESRCH) {
+				return // it was killed
+			}
 			n.log.Warn("a thread cannot be traced: its call fails", "tid", c.TID, "call", c.NR, "err", err)
-			c.Complete(Fail(unix.EPERM))
+			_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.EPERM})
 			return
 		}
 		// A thread that is never seen again has been tampered with.
@@ -203,7 +210,7 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 			n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
 		}
 	})
-	return a
+	return Action{kind: actPark}
 }
 
 // injectionLimit is how long an injection may take: an execve reads files.

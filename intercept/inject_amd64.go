@@ -187,7 +187,9 @@ func (j *injector) bury() {
 
 // do makes the calls and lets the thread go.
 func (j *injector) do(in *Injection) (err error) {
-	j.c.Complete(Restart()) // it stops now, whoever answered
+	if _, err := j.n.Reply(j.c, Reply{Kind: ReplyRestart}); err != nil {
+		return unix.ESRCH // it was killed
+	}
 	if _, err := j.wait(); err != nil {
 		return err
 	}

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// execve(2) and execveat(2).
+//
+// The program is opened here, its descriptor given to the thread, and the thread made to
+// call execveat(2) with it. A script is not left to the kernel, which would look for the
+// interpreter by its name on the host: the interpreter is what is executed, with the
+// arguments that binfmt_script gives it. The ELF loader is found by the kernel by a name
+// in the file; where that means another file in the view, a copy of the program is
+// executed that names the right one.
+//
+// The path that execveat(2) gets is the end of a string in memory that other threads may
+// write to, and so may they write to the program's file. So what the thread has become is
+// looked at before it runs: its files are those that were opened, or it is killed.
+
+package fsmod
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+const (
+	headSize   = 256 // BINPRM_BUF_SIZE, linux/binfmts.h
+	maxScripts = 5   // as exec_binprm of fs/exec.c allows
+)
+
+func (m *Module) doExecve(c *intercept.Call) intercept.Action {
+	return m.exec(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), c.Args[1], c.Args[2], 0)
+}
+
+func (m *Module) doExecveat(c *intercept.Call) intercept.Action {
+	flags := int(uint32(c.Args[4]))
+	if flags&^(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return intercept.Fail(unix.EINVAL)
+	}
+	return m.exec(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), c.Args[2], c.Args[3], flags)
+}
+
+// An image is a program that is about to run.
+type image struct {
+	file   *os.File
+	view   string   // what the view calls it
+	m      *mount   // where that is
+	prefix []string // arguments in the place of the first one; nil: none, it is no script
+	loader int      // descriptor of the ELF loader, if it is another one than the host's; else -1
+	files  []uint64 // inode numbers of the program and its loader
+}
+
+func (im *image) close() {
+	if im.file != nil {
+		im.file.Close()
+	}
+	if im.loader >= 0 {
+		unix.Close(im.loader)
+	}
+}
+
+func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp uint64, flags int) intercept.Action {
+	path, err := c.ReadString(at, pathMax)
+	if err != nil {
+		return fail(err)
+	}
+	o, err := m.find(c, dir, at, flags)
+	if err != nil {
+		return fail(err)
+	}
+	name := path // as the kernel tells an interpreter of a script
+	if dir != unix.AT_FDCWD && !strings.HasPrefix(path, "/") {
+		name = strings.TrimSuffix("/dev/fd/"+strconv.Itoa(dir)+"/"+path, "/")
+	}
+	im, err := m.loadImage(c, o, name)
+	if err != nil {
+		return fail(err)
+	}
+	defer im.close()
+	var page []byte
+	var pointers []uint64
+	if im.prefix != nil {
+		if pointers, err = argPointers(c, argv); err != nil {
+			return fail(err)
+		}
+	}
+	if im.loader >= 0 {
+		n, err := c.AddFD(im.loader, true) // open until the exec is over
+		if err != nil {
+			return fail(err)
+		}
+		if err := im.renameLoader(n); err != nil {
+			return fail(err)
+		}
+	}
+	m.table.runs(im)
+	fd, err := c.AddFD(int(im.file.Fd()), true)
+	if err != nil {
+		return fail(err)
+	}
+	if im.prefix != nil {
+		page = []byte{0}
+		for _, arg := range im.prefix {
+			page = append(append(page, arg...), 0)
+		}
+	}
+	files := im.files
+	prefix := im.prefix
+	empty := uint64(at) + uint64(len(path))
+	call := func(do func(intercept.Injected) (int64, error), tid int, empty, argv uint64) (int64, error) {
+		result, err := do(intercept.Injected{NR: nrs(c).execveat, Args: [6]uint64{uint64(fd), empty, argv, envp, unix.AT_EMPTY_PATH}})
+		if err == intercept.ErrExec {
+			if e := sameFiles(tid, c, files); e != nil {
+				return 0, e
+			}
+		}
+		return result, err
+	}
+	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (result int64, err error) {
+		if prefix == nil {
+			result, err = call(do, tid, empty, argv)
+		} else {
+			size := len(page) + 16 + 8*(len(prefix)+len(pointers)+1)
+			content := make([]byte, size)
+			copy(content, page)
+			err = onPage(c, do, content, func(tid int, at uint64) error {
+				table := argTable(c, at, prefix, pointers)
+				from := uint64(len(page)+15) &^ 15
+				if err := poke(tid, at+from, table); err != nil {
+					return err
+				}
+				var err error
+				result, err = call(do, tid, at, at+from)
+				return err
+			})
+		}
+		if err != nil {
+			return 0, err
+		}
+		_, err = do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}})
+		return result, err
+	}})
+}
+
+// loadImage finds what is executed for o, which it takes.
+func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, error) {
+	im := &image{loader: -1}
+	ok := false
+	defer func() {
+		if !ok {
+			im.close()
+		}
+	}()
+	for depth := 0; ; depth++ {
+		if depth > maxScripts {
+			o.close()
+			return nil, unix.ELOOP
+		}
+		f, err := m.openProgram(&o)
+		o.close()
+		if err != nil {
+			return nil, err
+		}
+		if im.file != nil {
+			im.file.Close()
+		}
+		im.file, im.view, im.m = f, o.view, o.m
+		var buf [headSize]byte
+		n, err := f.ReadAt(buf[:], 0)
+		if n == 0 {
+			if err != nil && n < 0 {
+				return nil, err
+			}
+			return nil, unix.ENOEXEC
+		}
+		head := buf[:n]
+		if !bytes.HasPrefix(head, []byte("#!")) {
+			im.files = append(im.files, o.st.Ino)
+			err := m.elf(c, im)
+			ok = err == nil
+			return im, err
+		}
+		interpreter, arg, err := scriptLine(head)
+		if err != nil {
+			return nil, err
+		}
+		line := []string{interpreter}
+		if arg != "" {
+			line = append(line, arg)
+		}
+		line = append(line, name)
+		if im.prefix != nil {
+			line = append(line, im.prefix[1:]...)
+		}
+		im.prefix, name = line, interpreter
+		if o, err = m.resolvePath(c, unix.AT_FDCWD, interpreter, true, 0); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// openProgram opens an object to be executed.
+func (m *Module) openProgram(o *object) (*os.File, error) {
+	switch {
+	case o.typ() == unix.S_IFLNK:
+		return nil, unix.ELOOP
+	case o.typ() != unix.S_IFREG:
+		return nil, unix.EACCES
+	}
+	if err := faccess(o.fd, unix.X_OK); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), o.view), nil
+}
+
+// scriptLine reads the first line of a script as fs/binfmt_script.c does.
+func scriptLine(head []byte) (interpreter, arg string, err error) {
+	line := head[2:]
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line = line[:i]
+	} else if len(head) == headSize && !bytes.ContainsAny(bytes.TrimLeft(line, " \t"), " \t\x00") {
+		return "", "", unix.ENOEXEC // the name may go on
+	}
+	if i := bytes.IndexByte(line, 0); i >= 0 {
+		line = line[:i]
+	}
+	line = bytes.Trim(line, " \t")
+	i := bytes.IndexAny(line, " \t")
+	if i < 0 {
+		i = len(line)
+	}
+	if i == 0 {
+		return "", "", unix.ENOEXEC
+	}
+	return string(line[:i]), string(bytes.TrimLeft(line[i:], " \t")), nil
+}
+
+// elf looks which loader a program names, and whether the view has another one than the
+// kernel would find.
+func (m *Module) elf(c *intercept.Call, im *image) error {
+	name, _, err := elfLoader(im.file)
+	if err != nil || name == "" {
+		return err
+	}
+	o, err := m.resolvePath(c, unix.AT_FDCWD, name, true, 0)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	im.files = append(im.files, o.st.Ino)
+	var st unix.Stat_t
+	if unix.Stat(m.hostRoot(c)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
+		return nil
+	}
+	if o.typ() != unix.S_IFREG {
+		return unix.EACCES
+	}
+	im.loader, err = unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return err
+}
+
+// hostRoot is where the kernel begins to look for a task.
+func (m *Module) hostRoot(c *intercept.Call) string {
+	if !m.table.chrooted.Load() {
+		return ""
+	}
+	return taskFile(c.TID, "root")
+}
+
+// elfLoader returns the name in the PT_INTERP segment and where it is (elf(5)).
+func elfLoader(f *os.File) (name string, at int64, err error) {
+	var h [64]byte
+	n, _ := f.ReadAt(h[:], 0)
+	if n < 52 || string(h[:4]) != "\x7fELF" {
+		return "", 0, unix.ENOEXEC // what binfmt_misc(5) knows is not for here
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if h[5] == 2 {
+		order = binary.BigEndian
+	}
+	wide := h[4] == 2
+	var off int64
+	var size, count int
+	if wide {
+		off, size, count = int64(order.Uint64(h[32:])), int(order.Uint16(h[54:])), int(order.Uint16(h[56:]))
+	} else {
+		off, size, count = int64(order.Uint32(h[28:])), int(order.Uint16(h[42:])), int(order.Uint16(h[44:]))
+	}
+	if size < 32 || wide && size < 56 || size*count > 65536 || off < 0 {
+		return "", 0, unix.ENOEXEC
+	}
+	ph := make([]byte, size*count)
+	if n, _ := f.ReadAt(ph, off); n < len(ph) {
+		return "", 0, unix.ENOEXEC
+	}
+	for ; len(ph) > 0; ph = ph[size:] {
+		const ptInterp = 3
+		if order.Uint32(ph) != ptInterp {
+			continue
+		}
+		var length uint64
+		if wide {
+			at, length = int64(order.Uint64(ph[8:])), order.Uint64(ph[32:])
+		} else {
+			at, length = int64(order.Uint32(ph[4:])), uint64(order.Uint32(ph[16:]))
+		}
+		if length < 2 || length > pathMax {
+			return "", 0, unix.ENOEXEC
+		}
+		b := make([]byte, length)
+		if n, _ := f.ReadAt(b, at); n < len(b) || b[length-1] != 0 {
+			return "", 0, unix.ENOEXEC
+		}
+		name, _, _ := strings.Cut(string(b), "\x00")
+		return name, at, nil
+	}
+	return "", 0, nil
+}
+
+// renameLoader puts a copy in the place of the program that names the thread's descriptor
+// fd as its loader.
+func (im *image) renameLoader(fd int) error {
+	old, at, err := elfLoader(im.file)
+	if err != nil {
+		return err
+	}
+	name := "/proc/self/fd/" + strconv.Itoa(fd)
+	if len(name) > len(old) {
+		return unix.ENAMETOOLONG
+	}
+	st, err := im.file.Stat()
+	if err != nil {
+		return err
+	}
+	base := im.view[strings.LastIndexByte(im.view, '/')+1:]
+	mem, err := unix.MemfdCreate(base[:min(len(base), 200)], unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mem)
+	for off := int64(0); off < st.Size(); {
+		n, err := unix.Sendfile(mem, int(im.file.Fd()), &off, int(min(st.Size()-off, 1<<30)))
+		if err != nil {
+			return fmt.Errorf("copy %s: %w", im.view, err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if _, err := unix.Pwrite(mem, append([]byte(name), make([]byte, len(old)-len(name))...), at); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(mem, 0o555); err != nil {
+		return err
+	}
+	if _, err := unix.FcntlInt(uintptr(mem), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		return err
+	}
+	// What is open for writing is not executed (ETXTBSY).
+	ro, err := unix.Open(procFD(mem), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	im.file.Close()
+	im.file = os.NewFile(uintptr(ro), im.view)
+	var mst unix.Stat_t
+	if err := unix.Fstat(ro, &mst); err != nil {
+		return err
+	}
+	im.files[0] = mst.Ino
+	return nil
+}
+
+// runs notes what the view calls a program that the host has another name for.
+func (t *table) runs(im *image) {
+	bound := im.m != nil && im.m.Kind == Bind
+	if t.binds == 0 && im.loader < 0 {
+		return
+	}
+	var st unix.Stat_t
+	if unix.Fstat(int(im.file.Fd()), &st) != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !bound && im.loader < 0 {
+		delete(t.exes, inodeOf(&st))
+		return
+	}
+	const enough = 1 << 12
+	if len(t.exes) >= enough {
+		clear(t.exes)
+	}
+	t.exes[inodeOf(&st)] = im.view
+}
+
+// argPointers reads the arguments of a program but the first, which a script's
+// interpreter does not get.
+func argPointers(c *intercept.Call, argv uint64) (pointers []uint64, err error) {
+	size := pointerSize(c)
+	const most = 1 << 20
+	for argv != 0 {
+		var b [8]byte
+		if err := c.ReadMem(intercept.Addr(argv), b[:size]); err != nil {
+			return nil, err
+		}
+		p := binary.NativeEndian.Uint64(b[:])
+		if p == 0 {
+			break
+		}
+		if pointers = append(pointers, p); len(pointers) > most {
+			return nil, unix.E2BIG
+		}
+		argv += uint64(size)
+	}
+	if len(pointers) > 0 {
+		pointers = pointers[1:]
+	}
+	return pointers, nil
+}
+
+func pointerSize(c *intercept.Call) int {
+	if c.Arch == intercept.I386 {
+		return 4
+	}
+	return 8
+}
+
+// argTable is an argument vector: of the prefix, whose strings are behind a NUL at the
+// address at, and the pointers.
+func argTable(c *intercept.Call, at uint64, prefix []string, pointers []uint64) (b []byte) {
+	put := func(p uint64) {
+		if pointerSize(c) == 4 {
+			b = binary.NativeEndian.AppendUint32(b, uint32(p))
+		} else {
+			b = binary.NativeEndian.AppendUint64(b, p)
+		}
+	}
+	at++
+	for _, s := range prefix {
+		put(at)
+		at += uint64(len(s)) + 1
+	}
+	for _, p := range pointers {
+		put(p)
+	}
+	put(0)
+	return b
+}
+
+// poke writes to the memory of a thread that is stopped.
+func poke(tid int, at uint64, b []byte) error {
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	n, err := unix.ProcessVMWritev(tid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
+	if err != nil || n != len(b) {
+		return unix.EFAULT
+	}
+	return nil
+}
+
+// sameFiles makes sure that a thread which has just become another program maps no files
+// but these.
+func sameFiles(tid int, c *intercept.Call, files []uint64) error {
+	pid := tid
+	if tgid := c.Task.TGID(); tgid != 0 {
+		pid = tgid
+	}
+	b, err := os.ReadFile(taskFile(pid, "maps"))
+	if err != nil {
+		return fmt.Errorf("mappings: %w", err)
+	}
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line) // proc_pid_maps(5): address, perms, offset, dev, inode, path
+		if len(f) < 5 {
+			return unix.EIO
+		}
+		ino, err := strconv.ParseUint(string(f[4]), 10, 64)
+		if err != nil {
+			return unix.EIO
+		}
+		if ino != 0 && !slices.Contains(files, ino) {
+			return fmt.Errorf("%s is mapped: %w", f[len(f)-1], unix.EACCES)
+		}
+	}
+	return nil
+}
