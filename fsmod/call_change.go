@@ -389,6 +389,9 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 
 // linkFD gives a name to a file that has none, as one of O_TMPFILE.
 func (m *Module) linkFD(o *object, n *nameAt) error {
+	if f, ok := n.m.fs.(FileLinker); ok && m.table.tagOf(o.fd) == n.m {
+		return f.LinkFile(o.fd, n.name)
+	}
 	if n.m.dir == nil {
 		return unix.EXDEV
 	}

@@ -155,6 +155,12 @@ var refusedCalls = []struct {
 	{-1, 86, unix.ENOSYS, nil},  // uselib
 }
 
+// listCalls are those that list directories, which trap if a mount merges some. getdents(2)
+// of old is not among them: programs have the new one since Linux 2.4.
+var listCalls = []pathCall{
+	{native: unix.SYS_GETDENTS64, i386: 220, do: (*Module).doGetdents64},
+}
+
 // mountRules are the rules of a view with mounts.
 func (m *Module) mountRules() intercept.Rules {
 	var rules intercept.Rules
@@ -166,7 +172,11 @@ func (m *Module) mountRules() intercept.Rules {
 			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: pc.i386, Args: pc.args, Do: intercept.Notify, Handler: h})
 		}
 	}
-	for _, pc := range pathCalls {
+	calls := pathCalls
+	if slices.ContainsFunc(m.table.tagged, func(mt *mount) bool { return mt.dir == nil }) {
+		calls = slices.Concat(calls, listCalls)
+	}
+	for _, pc := range calls {
 		add(pc, func(c *intercept.Call) intercept.Action {
 			return m.as(c, func() intercept.Action { return pc.do(m, c) })
 		})

@@ -7,7 +7,6 @@ package fsmod
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -48,80 +47,6 @@ func (d *dirFS) refresh() {
 		path = strings.TrimSuffix(path, "/")
 		d.path.Store(&path)
 	}
-}
-
-// OpenBuiltin makes the tree of a bind, tmpfs, file or hide mount.
-func OpenBuiltin(m Mount) (FS, error) {
-	switch m.Kind {
-	case Bind:
-		return openDirFS(m.Source)
-	case Tmpfs, File, Hide:
-		return openPrivate(m)
-	}
-	return nil, fmt.Errorf("a %s mount is made elsewhere: %w", m.Kind, unix.EINVAL)
-}
-
-// openPrivate makes a tree in a place of its own, which goes with it.
-func openPrivate(m Mount) (_ FS, err error) {
-	place, lock, err := makePrivate()
-	if err != nil {
-		return nil, err
-	}
-	gone := func() error {
-		err := os.RemoveAll(place)
-		lock.Close()
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = gone()
-		}
-	}()
-	root := filepath.Join(place, "root")
-	var st unix.Stat_t
-	if err := unix.Stat(m.Target, &st); err != nil && m.Kind != Tmpfs {
-		st.Mode = unix.S_IFREG
-	}
-	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-	switch {
-	case m.Kind == Tmpfs:
-		if err := os.Mkdir(root, 0o700); err != nil {
-			return nil, err
-		}
-		if err := os.Chmod(root, 0o777|os.ModeSticky); err != nil {
-			return nil, err
-		}
-	case m.Kind == Hide && isDir:
-		if err := os.Mkdir(root, 0o700); err != nil {
-			return nil, err
-		}
-	case m.Kind == Hide:
-		if err := os.WriteFile(root, nil, 0o600); err != nil {
-			return nil, err
-		}
-	default:
-		b, err := os.ReadFile(m.Source)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(root, b, 0o600); err != nil {
-			return nil, err
-		}
-		if info, err := os.Stat(m.Source); err == nil {
-			if err := os.Chmod(root, info.Mode().Perm()); err != nil {
-				return nil, err
-			}
-		}
-	}
-	f, err := openDirFS(root)
-	if err != nil {
-		return nil, err
-	}
-	if m.Kind == Hide {
-		err = os.Chmod(root, 0)
-	}
-	f.own = gone
-	return f, err
 }
 
 // procFD names a descriptor of ours so that it is opened anew.

@@ -30,6 +30,12 @@ type Namer interface {
 	Name(host string) (name string, ok bool)
 }
 
+// A FileLinker is an [FS] that can give a name to a file of its own that has none, as
+// O_TMPFILE makes it.
+type FileLinker interface {
+	LinkFile(fd int, to string) error
+}
+
 // A mount is one row of the table. All fields are set once.
 type mount struct {
 	Mount
@@ -61,6 +67,8 @@ type table struct {
 
 	chrooted atomic.Bool // some task has another root than we have
 
+	lists listings
+
 	mu   sync.Mutex
 	dirs map[inode]int    // tags of directories that tasks went into. Guarded by mu
 	exes map[inode]string // view's paths of programs that run. Guarded by mu
@@ -74,6 +82,7 @@ func inodeOf(st *unix.Stat_t) inode { return inode{st.Dev, st.Ino} }
 // newTable makes a table, which closes the trees.
 func newTable(mounts []Mounted) (*table, error) {
 	t := &table{parents: make(map[inode]bool), dirs: make(map[inode]int), exes: make(map[inode]string)}
+	t.lists.m = make(map[listingKey]*listing)
 	for i, mt := range mounts {
 		if i >= maxTag {
 			return nil, fmt.Errorf("%d mounts are more than %d: %w", len(mounts), maxTag, unix.E2BIG)
@@ -83,6 +92,9 @@ func newTable(mounts []Mounted) (*table, error) {
 			m.Target = real // paths of the view have no symbolic links
 		}
 		m.at = strings.TrimSuffix(m.Target, "/")
+		if m.Kind == Hide {
+			m.ReadOnly = true
+		}
 		m.dir, _ = mt.FS.(*dirFS)
 		m.namer, _ = mt.FS.(Namer)
 		// Of two at one place the later one covers.

@@ -134,10 +134,26 @@ func (p *Plan) planFiles() error {
 
 // chooseEngine decides who makes the mounts, and says why.
 func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
+	trap := func(why string) (FSEngine, string, error) {
+		for _, m := range mounts {
+			if err := trapSupports(m); err != nil {
+				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
+			}
+		}
+		if c.Hostname != "" {
+			return "", "", NotBuilt("--hostname with --fs-engine trap")
+		}
+		return EngineTrap, why, nil
+	}
 	if c.FSEngine == EngineTrap {
-		return "", "", NotBuilt("--fs-engine trap")
+		return trap("it was asked for")
 	}
 	if err := nsmount.Probe(); err != nil {
+		if c.FSEngine != EngineNS {
+			if engine, why, err := trap(err.Error()); err == nil {
+				return engine, why, nil
+			}
+		}
 		p := &Problem{Code: ExitMachine, What: "mounts: " + err.Error(), Try: []string{"umrun doctor"}, Err: err}
 		var un *nsmount.UnavailableError
 		if errors.As(err, &un) && un.Mend != "" {

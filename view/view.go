@@ -108,10 +108,8 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			return nil, err
 		}
 	}
-	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
-		if v.files, err = fsmod.New(fsmod.Config{Trees: netTrees(v.mod), Log: p.conf.Log}); err != nil {
-			return nil, err
-		}
+	if err := p.openFiles(v); err != nil {
+		return nil, err
 	}
 	if v.sup, err = p.launch(ctx, v); err != nil {
 		return nil, p.startProblem(err)
@@ -123,6 +121,23 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		p.conf.Log.Warn("a connection of the host's network was handed in: what is read and written there does not go through the view", "as", strings.Join(names, ", "))
 	}
 	return v, nil
+}
+
+// openFiles makes the module of path calls, if there is anything for it to answer.
+func (p *Plan) openFiles(v *View) (err error) {
+	conf := fsmod.Config{Log: p.conf.Log}
+	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
+		conf.Trees = netTrees(v.mod)
+	}
+	if p.Files != nil && p.Files.Engine == EngineTrap {
+		if conf.Mounts, err = p.trapFiles(v); err != nil {
+			return err
+		}
+	}
+	if conf.Trees != nil || conf.Mounts != nil {
+		v.files, err = fsmod.New(conf)
+	}
+	return err
 }
 
 // foreignStdio names the standard descriptors that are sockets of the host's network.
@@ -171,7 +186,9 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Meter:     p.conf.Meter,
 	}
 	if p.Files != nil {
-		if err := p.mountFiles(v, &conf); err != nil {
+		if p.Files.Engine == EngineTrap {
+			p.trapStart(&conf)
+		} else if err := p.mountFiles(v, &conf); err != nil {
 			return nil, err
 		}
 		defer v.images.started()

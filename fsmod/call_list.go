@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// getdents64(2) of directories that no single directory of the host has together.
+
+package fsmod
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A listing is what a merged directory held when it was begun to be read. It belongs to the
+// open file description, whose position counts the entries that were read; so
+// rewinddir, seekdir and dup do what they do.
+type listing struct {
+	entries []Dirent
+}
+
+// listings are those that are being read, by the descriptions' directory and mount. Two
+// descriptions of one directory share the newer one, where an entry may then come twice
+// or not at all if it was made or removed meanwhile, as POSIX allows.
+type listings struct {
+	mu sync.Mutex
+	m  map[listingKey]*listing // guarded by mu
+}
+
+type listingKey struct {
+	m  *mount
+	id inode
+}
+
+// doGetdents64 lists merged directories, and leaves all others to the kernel.
+func (m *Module) doGetdents64(c *intercept.Call) intercept.Action {
+	d, err := c.DupFD(int(int32(c.Args[0])))
+	if err != nil {
+		return fail(err)
+	}
+	defer d.Close()
+	mt := m.table.tagOf(d.N)
+	if mt == nil || mt.dir != nil || mt.namer == nil || d.Mode != unix.S_IFDIR {
+		return intercept.Continue()
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(d.N, &st); err != nil {
+		return fail(err)
+	}
+	at, err := unix.Seek(d.N, 0, unix.SEEK_CUR)
+	if err != nil {
+		return fail(err)
+	}
+	l, err := m.list(mt, d.N, &st, at == 0)
+	if err != nil {
+		return fail(err)
+	}
+	if l == nil {
+		return intercept.Continue()
+	}
+	size := min(int(uint32(c.Args[2])), 1<<16)
+	buf := make([]byte, 0, size)
+	for at < int64(len(l.entries)) {
+		e := &l.entries[at]
+		n := (19 + len(e.Name) + 1 + 7) &^ 7 // struct linux_dirent64
+		if len(buf)+n > size {
+			break
+		}
+		at++
+		b := buf[len(buf) : len(buf)+n]
+		clear(b)
+		binary.NativeEndian.PutUint64(b, e.Ino)
+		binary.NativeEndian.PutUint64(b[8:], uint64(at))
+		binary.NativeEndian.PutUint16(b[16:], uint16(n))
+		b[18] = e.Type
+		copy(b[19:], e.Name)
+		buf = buf[:len(buf)+n]
+	}
+	if len(buf) == 0 {
+		if at < int64(len(l.entries)) {
+			return intercept.Fail(unix.EINVAL)
+		}
+		return intercept.Return(0)
+	}
+	if err := c.WriteMem(intercept.Addr(c.Args[1]), buf); err != nil {
+		return fail(err)
+	}
+	if _, err := unix.Seek(d.N, at, unix.SEEK_SET); err != nil {
+		return fail(err)
+	}
+	return intercept.Return(int64(len(buf)))
+}
+
+// list returns the listing of an open directory, a new one if it is read from its
+// beginning; nil: the kernel's own is right.
+func (m *Module) list(mt *mount, fd int, st *unix.Stat_t, begin bool) (*listing, error) {
+	ls := &m.table.lists
+	key := listingKey{mt, inodeOf(st)}
+	ls.mu.Lock()
+	l := ls.m[key]
+	ls.mu.Unlock()
+	if l != nil && !begin {
+		return l, nil
+	}
+	host, err := readlink(procFD(fd))
+	if err != nil {
+		return nil, err
+	}
+	name, ok := mt.namer.Name(host)
+	if !ok {
+		return nil, nil
+	}
+	entries, merged, err := mt.fs.List(name)
+	if err != nil || !merged {
+		return nil, err
+	}
+	parent := st.Ino
+	var up unix.Stat_t
+	if unix.Fstatat(fd, "..", &up, 0) == nil {
+		parent = up.Ino
+	}
+	l = &listing{append([]Dirent{{".", st.Ino, unix.DT_DIR}, {"..", parent, unix.DT_DIR}}, entries...)}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	const enough = 256
+	if len(ls.m) >= enough {
+		clear(ls.m) // who reads one of them gets a new listing at its place
+	}
+	ls.m[key] = l
+	return l, nil
+}

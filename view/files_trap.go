@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Files of the view that umrun itself serves: what is opened for a start.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"umrun/fsmod"
+	"umrun/fsmod/cow"
+	"umrun/intercept"
+)
+
+// trapSupports says why a mount cannot be served by the trap engine; nil: it can.
+func trapSupports(m fsmod.Mount) error {
+	switch m.Kind {
+	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge:
+		return nil
+	case fsmod.Dev:
+		if m.Source == fsmod.Null || m.Source == fsmod.Zero {
+			return nil
+		}
+	}
+	return errors.New("it takes --fs-engine ns")
+}
+
+// trapFiles opens the trees of the plan's mounts, which the module closes.
+func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
+	defer func() {
+		if err != nil {
+			for _, m := range mounts {
+				m.FS.Close()
+			}
+			mounts = nil
+		}
+	}()
+	for _, m := range fsmod.Order(p.conf.Mounts) {
+		t, err := p.trapFS(v, m)
+		if err != nil {
+			return mounts, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+		}
+		mounts = append(mounts, fsmod.Mounted{Mount: m, FS: t})
+	}
+	for _, g := range p.hostFiles() {
+		t, err := fsmod.OpenContent(g.Content, 0o644)
+		if err != nil {
+			return mounts, err
+		}
+		mounts = append(mounts, fsmod.Mounted{Mount: fsmod.Mount{Kind: fsmod.File, Target: g.Target}, FS: t})
+	}
+	return mounts, nil
+}
+
+// trapFS opens the tree of one mount.
+func (p *Plan) trapFS(v *View, m fsmod.Mount) (fsmod.FS, error) {
+	switch m.Kind {
+	case fsmod.Merge:
+		return cow.NewMerge(m.Source, m.Target)
+	case fsmod.Cow:
+	default:
+		return fsmod.OpenBuiltin(m)
+	}
+	conf := cow.Config{Lower: m.Target, Upper: m.Source}
+	if m.Source == "" {
+		place, gone, err := fsmod.Private()
+		if err != nil {
+			return nil, err
+		}
+		v.kept = append(v.kept, closerFunc(gone))
+		conf.Upper, conf.Volatile = filepath.Join(place, "upper"), true
+	} else {
+		held, err := holdUpper(m)
+		if err != nil {
+			return nil, err
+		}
+		v.kept = append(v.kept, held)
+	}
+	return cow.New(conf)
+}
+
+// closerFunc makes a function a closer.
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
+
+// trapStart has the program begin in the view of its mounts, and be searched there.
+func (p *Plan) trapStart(conf *intercept.Config) {
+	conf.Dir = p.Dir
+	names := candidates(p.Argv[0], searchPath(p.conf.Env))
+	conf.Path, conf.Search = names[0], names[1:]
+}
