@@ -278,10 +278,20 @@ func (c *cow) overlay(l layer) (int, error) {
 	}
 	defer unix.Close(wd)
 	// Paths of descriptors: neither colons nor commas, nor mounts that cover them.
-	return newMount("overlay", []string{
+	options := []string{
 		"lowerdir=" + byFD(l.was), "upperdir=" + byFD(up), "workdir=" + byFD(wd),
 		"userxattr", "index=off", "metacopy=off",
-	}, 0)
+	}
+	if !sameDevice(l.was, up) {
+		options = append(options, "xino=on") // one device, whatever a file's layer is
+	}
+	return newMount("overlay", options, 0)
+}
+
+// sameDevice tells whether two descriptors are of one file system.
+func sameDevice(a, b int) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev
 }
 
 // skeleton makes the upper directory of l, and what an overlay would not copy for an

@@ -89,6 +89,23 @@ func Target(t testing.TB, name string, how Linking) string {
 	})
 }
 
+// Posix builds the program of testdata/posix, once, and returns its path.
+func Posix(t testing.TB) string {
+	t.Helper()
+	return once(t, "posix", func(path string) error {
+		Need(t, "gcc")
+		src, err := filepath.Glob(filepath.Join(Root(), "testdata", "posix", "*.c"))
+		if err != nil {
+			return err
+		}
+		args := append([]string{"-std=gnu11", "-O0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-unused-result", "-pthread", "-o", path}, src...)
+		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("gcc %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	})
+}
+
 // BrowserDriver builds the program that runs a browser for a test, once, and
 // returns its path: see its own documentation.
 func BrowserDriver(t testing.TB) string {
