@@ -182,9 +182,18 @@ func checkServer(ctx context.Context, st stacks.Stack, server netip.AddrPort, st
 		f.Verdict, f.Text = OK, fmt.Sprintf("name server %s answered in %s", server, millis(time.Since(began)))
 	default:
 		f.Verdict = OK
-		f.Text = fmt.Sprintf("name server %s answered in %s (%s for the root, as servers of private zones do)", server, millis(time.Since(began)), rcode)
+		f.Text = fmt.Sprintf("name server %s answered in %s (%s for the root, as servers of private zones do)", server, millis(time.Since(began)), rcodeName(rcode))
 	}
 	return f
+}
+
+// rcodeName is what dig(1) calls an RCODE.
+func rcodeName(c dnsmessage.RCode) string {
+	names := map[dnsmessage.RCode]string{
+		dnsmessage.RCodeFormatError: "FORMERR", dnsmessage.RCodeServerFailure: "SERVFAIL", dnsmessage.RCodeNameError: "NXDOMAIN",
+		dnsmessage.RCodeNotImplemented: "NOTIMP", dnsmessage.RCodeRefused: "REFUSED",
+	}
+	return cmp.Or(names[c], fmt.Sprintf("RCODE %d", uint16(c)))
 }
 
 func askRoot(ctx context.Context, st stacks.Stack, server netip.AddrPort, stream bool) (dnsmessage.RCode, error) {

@@ -129,19 +129,19 @@ func (v *vdeNetwork) problem(err error) error {
 	if !errors.As(err, &se) {
 		return p
 	}
-	dir := se.Dir
+	dir := cmp.Or(se.Dir, "/tmp/vde.ctl") // vde_switch's own, of an ordinary user
 	switch {
 	case errors.Is(err, unix.ENOENT) && se.Port != "" && !strings.Contains("0123456789", se.Port[:1]):
 		p.Why = fmt.Sprintf("Neither is there a port group %s: a group is a socket of that name in the directory.", se.Port)
 		fallthrough
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOTDIR):
-		if dir == "" {
-			dir = "/tmp/vde.ctl"
-		}
 		p.Try = []string{"vde_switch -s " + dir + " -d", "-n switch://" + dir}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		p.Why = "The switch lets in those who may write to its socket; -m and -g of vde_switch say who that is."
 		p.Try = []string{"ls -l " + dir + "/ctl", "id"}
+		if se.Dir == "" {
+			p.Try[0] = "ls -l /var/run/vde.ctl/ctl /tmp/vde.ctl/ctl"
+		}
 	case errors.Is(err, vde.ErrRefused):
 		p.Why = "The port may belong to another user, or the switch have fewer ports, or not be allowed to use our socket."
 		p.Try = []string{"-n vde://" + dir + " without a port", "vde_switch with -n PORTS"}

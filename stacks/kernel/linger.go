@@ -26,10 +26,17 @@ const leaving = 1<<tcpEstablished | 1<<tcpFinWait1 | 1<<tcpCloseWait | 1<<tcpLas
 
 // Undelivered asks sock_diag(7) for connections that nobody has open any more and
 // whose peers have not acknowledged everything, and the links for packets that wait to
-// be taken. In a namespace that lives on without us nothing has to be waited for.
+// be taken. In a namespace that lives on without us nothing has to be waited for but what
+// the kernel has not taken yet.
 func (s *Stack) Undelivered() (bytes, waiting int) {
+	for k := range s.rests.Range {
+		if b, done := k.(*stream).Unacked(); !done {
+			bytes += b
+			waiting++
+		}
+	}
 	if !s.private {
-		return 0, 0
+		return bytes, waiting
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, c := range s.connections(family) {

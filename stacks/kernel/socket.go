@@ -323,7 +323,18 @@ func (k *stream) restedLocked() {
 	if k.later != nil {
 		k.later.stop()
 		k.later = nil
+		k.st.rests.Delete(k)
 	}
+}
+
+// Close is close(2); what was taken by Send goes on its way behind it.
+func (k *stream) Close() error {
+	k.sending.Lock()
+	if k.later != nil {
+		k.st.rests.Store(k, nil)
+	}
+	k.sending.Unlock()
+	return k.socket.Close()
 }
 
 // deliver is called when there may be room for the rest.

@@ -58,6 +58,10 @@ func TestTaken(t *testing.T) {
 			if err := next(s); err != nil {
 				t.Error(err)
 			}
+			closed := name == "close" || name == "both"
+			if b, n := st.Undelivered(); (n == 1) != closed || (b > 0) != closed {
+				t.Errorf("undelivered: %d bytes of %d on %d connections", b, sent, n)
+			}
 			if b, done := s.(stacks.Unacked).Unacked(); b == 0 || done {
 				t.Errorf("before anything was read %d bytes are on their way, done: %v", b, done)
 			}

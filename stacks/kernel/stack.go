@@ -45,6 +45,7 @@ type Stack struct {
 	diag  *rtnl // of NETLINK_SOCK_DIAG
 	watch *watcher
 	links []*device
+	rests sync.Map // of *stream: closed ones that have a rest; see later
 
 	monitor *monitor
 
