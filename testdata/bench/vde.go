@@ -37,6 +37,9 @@ func (b *bench) vde(ctx context.Context) error {
 	w := b.w
 	dir := filepath.Join(w.dir, "vde")
 	own := filepath.Join(w.dir, "own")
+	if err := b.wire(ctx); err != nil {
+		return err
+	}
 	if _, err := b.helper(ctx, w.u, dir+"/ctl", "vde_switch", "-s", dir); err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func (b *bench) helper(ctx context.Context, ns *namespace, file string, argv ...
 	if err != nil {
 		return nil, err
 	}
-	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
+	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard // a switch tells of each port that is gone
 	if err := ns.start(cmd); err != nil {
 		return nil, err
 	}
