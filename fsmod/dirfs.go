@@ -134,7 +134,7 @@ func (d *dirFS) openRoot(flags int) (int, error) {
 		return -1, unix.ENOTDIR
 	case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
 		return -1, unix.EEXIST
-	case d.file && flags&unix.O_PATH != 0:
+	case flags&unix.O_PATH != 0: // which takes no right to search it
 		return unix.FcntlInt(uintptr(d.root), unix.F_DUPFD_CLOEXEC, 0)
 	case d.file:
 		return unix.Open(procFD(d.root), flags&^(unix.O_NOFOLLOW|unix.O_CREAT), 0)

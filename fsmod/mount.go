@@ -114,6 +114,9 @@ func newTable(mounts []Mounted) (*table, error) {
 	if !slices.ContainsFunc(t.mounts, func(m *mount) bool { return m.at == "" }) {
 		t.mounts = append(t.mounts, t.host)
 	}
+	for _, m := range t.tagged {
+		t.makePlace(m)
+	}
 	slices.SortStableFunc(t.mounts, func(a, b *mount) int { return cmp.Compare(len(b.at), len(a.at)) })
 	return t, nil
 }
@@ -126,6 +129,36 @@ func (t *table) pin(path string) {
 			t.parents[inodeOf(&st)] = true
 		}
 		path = path[:strings.LastIndexByte(path, '/')]
+	}
+}
+
+// makePlace makes the place of a mount that lies in a tmpfs of the view.
+func (t *table) makePlace(m *mount) {
+	var in *mount
+	for _, o := range t.tagged {
+		if o != m && o.Kind == Tmpfs && strings.HasPrefix(m.at, o.at+"/") && (in == nil || len(o.at) > len(in.at)) {
+			in = o
+		}
+	}
+	if in == nil {
+		return
+	}
+	name := m.at[len(in.at)+1:]
+	for i := range name {
+		if name[i] == '/' {
+			_ = in.fs.Mkdir(name[:i], 0o755) // it may be there
+		}
+	}
+	var st unix.Stat_t
+	fd, err := m.fs.Open("", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+	}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		_ = in.fs.Mkdir(name, 0o755)
+	} else {
+		_ = in.fs.Mknod(name, unix.S_IFREG|0o644, 0)
 	}
 }
 

@@ -71,12 +71,6 @@ func (p *Plan) trapFS(v *View, m fsmod.Mount) (fsmod.FS, error) {
 		}
 		v.kept = append(v.kept, closerFunc(gone))
 		conf.Upper, conf.Volatile = filepath.Join(place, "upper"), true
-	} else {
-		held, err := holdUpper(m)
-		if err != nil {
-			return nil, err
-		}
-		v.kept = append(v.kept, held)
 	}
 	return cow.New(conf)
 }

@@ -82,7 +82,7 @@ func TestIntegrationImages(t *testing.T) {
 				tc.script, tc.want = `cd DIR/dst; mkdir new 2>/dev/null; cat file`, "content\n"
 				tc.after = ""
 			}
-			t.Run(who+"/"+tc.name, func(t *testing.T) { tc.run(t, w, user) })
+			t.Run(who+"/"+tc.name, func(t *testing.T) { tc.run(t, w, user, "ns") })
 		}
 	}
 	for name, c := range map[string]struct {
