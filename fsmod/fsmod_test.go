@@ -24,6 +24,7 @@ import (
 
 func TestMain(m *testing.M) {
 	intercept.ChildMain()
+	targetMain()
 	goleak.VerifyTestMain(m)
 }
 

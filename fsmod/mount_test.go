@@ -23,6 +23,19 @@ import (
 // printed.
 func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) string {
 	t.Helper()
+	return mountedWith(t, mountedConfig{dir: dir, mounts: mounts}, argv...)
+}
+
+type mountedConfig struct {
+	dir     string
+	mounts  []fsmod.Mount
+	inherit []int
+	env     []string
+}
+
+func mountedWith(t *testing.T, mc mountedConfig, argv ...string) string {
+	t.Helper()
+	dir, mounts := mc.dir, mc.mounts
 	conf := fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
 	for _, mt := range mounts {
 		fs, err := fsmod.OpenBuiltin(mt)
@@ -39,6 +52,11 @@ func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) s
 	if err != nil {
 		t.Skip(err)
 	}
+	if path == "/proc/self/exe" { // this binary, as a target
+		if path, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +64,8 @@ func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) s
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	env := append(os.Environ(), "LC_ALL=C")
-	s, err := intercept.Start(ctx, intercept.Config{Path: path, Argv: argv, Env: env, Dir: dir, Rules: m.Rules(), Stdout: w, Stderr: w, Log: conf.Log})
+	env := append(append(os.Environ(), "LC_ALL=C"), mc.env...)
+	s, err := intercept.Start(ctx, intercept.Config{Path: path, Argv: argv, Env: env, Dir: dir, Rules: m.Rules(), Stdout: w, Stderr: w, Inherited: mc.inherit, Log: conf.Log})
 	w.Close()
 	if err != nil {
 		t.Skipf("programs cannot be supervised here: %v", err)
