@@ -23,6 +23,7 @@ type branch struct {
 	trusted      bool   // trusted.* can be read
 
 	mu     sync.RWMutex  // see the package's documentation
+	peek   sync.Mutex    // see isOpaque
 	seq    atomic.Uint64 // of names in copies/
 	copies copies
 }
@@ -59,23 +60,23 @@ func (c copyFirst) Error() string { return string(c) + " is not copied up yet" }
 
 // mayChange says why no name can be made, or removed, in a directory. That of somebody
 // else, whose copy has become ours, is judged too.
-func mayChange(d *node) error {
+func (b *branch) mayChange(d *node) error {
 	if err := mayLower(d.top(), &d.st, unix.W_OK|unix.X_OK); err != nil {
 		return err
 	}
-	if d.up < 0 || d.low < 0 {
+	if d.up < 0 || d.low < 0 || b.owner.caps&(1<<unix.CAP_CHOWN) != 0 {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(d.low, &st); err != nil || st.Uid == d.st.Uid || int(d.st.Uid) != current().uid || capable(unix.CAP_CHOWN) {
+	if err := unix.Fstat(d.low, &st); err != nil || st.Uid == d.st.Uid {
 		return err
 	}
 	return mayLower(d.low, &st, unix.W_OK)
 }
 
 // mayRemove says why what is at p cannot be taken from its directory.
-func mayRemove(p *place) error {
-	if err := mayChange(&p.dir); err != nil {
+func (b *branch) mayRemove(p *place) error {
+	if err := b.mayChange(&p.dir); err != nil {
 		return err
 	}
 	if p.dir.st.Mode&unix.S_ISVTX != 0 && int(p.dir.st.Uid) != current().uid && !owns(&p.st) {

@@ -15,7 +15,8 @@ func (b *branch) Mkdir(name string, mode uint32) error {
 
 // Mknod is as [fsmod.FS] has it. A whiteout cannot be made, as on overlayfs.
 func (b *branch) Mknod(name string, mode uint32, dev uint64) error {
-	if mode&unix.S_IFMT == unix.S_IFCHR && dev == 0 {
+	device := mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK
+	if device && (dev == 0 || !capable(unix.CAP_MKNOD)) {
 		b.mu.RLock()
 		defer b.mu.RUnlock()
 		p, err := b.vacant(name)
@@ -48,6 +49,8 @@ func (b *branch) create(name string, isDir bool, made func(dir int, name string)
 		if !p.white && me == b.owner {
 			return made(p.dir.up, p.name)
 		}
+		gid := int(p.dir.st.Gid)
+		p.stranger = p.dir.st.Mode&unix.S_ISGID != 0 && gid != me.gid && !member(gid) && !capable(unix.CAP_FSETID)
 		return b.owner.do(func() error { return b.createAside(p, isDir, me, made) })
 	})
 }
@@ -64,7 +67,7 @@ func (b *branch) vacant(name string) (*place, error) {
 	case b.readOnly():
 		err = unix.EROFS
 	default:
-		if err = mayChange(&p.dir); err == nil && p.dir.up < 0 {
+		if err = b.mayChange(&p.dir); err == nil && p.dir.up < 0 {
 			err = copyFirst(above(name))
 		}
 	}
@@ -149,7 +152,11 @@ func give(fd int, p *place, me creds) error {
 	if err := unix.Fchownat(fd, "", me.uid, gid, unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
-	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && kind(&st) == unix.S_IFREG { // chown(2) takes them away
+	const forGroup = unix.S_ISGID | unix.S_IXGRP
+	if p.stranger && st.Mode&forGroup == forGroup { // inode(7): not for a group that the caller is not in
+		st.Mode &^= unix.S_ISGID
+	}
+	if k := kind(&st); st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && k != unix.S_IFDIR && k != unix.S_IFLNK { // chown(2) takes them away
 		return unix.Chmod(fdPath(fd), st.Mode&0o7777)
 	}
 	return nil
@@ -218,7 +225,7 @@ func (b *branch) linkable(f *place, to string) error {
 		mayLower(f.top(), &f.st, unix.R_OK|unix.W_OK) == nil):
 		return unix.EPERM // proc(5), protected_hardlinks
 	}
-	if err := mayChange(&p.dir); err != nil {
+	if err := b.mayChange(&p.dir); err != nil {
 		return err
 	}
 	if f.isDir() {

@@ -51,7 +51,7 @@ func (b *branch) merge(name string, n *node) ([]fsmod.Dirent, error) {
 		if lower && b.hidden != "" && above(b.hidden) == name {
 			seen[b.hidden[len(b.hidden)-len(lastName(b.hidden)):]] = true
 		}
-		some, err := readLayer(dir)
+		some, err := readLayer(dir, !lower && !b.readOnly())
 		if err != nil {
 			return nil, err
 		}
@@ -91,9 +91,19 @@ func lastName(name string) string {
 	return name
 }
 
-// readLayer lists a directory by its O_PATH descriptor.
-func readLayer(dir int) ([]fsmod.Dirent, error) {
+// readLayer lists a directory by its O_PATH descriptor. One that is ours is read even if
+// its mode does not let us: who asks has been judged.
+func readLayer(dir int, ours bool) ([]fsmod.Dirent, error) {
 	fd, err := openBelow(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.EACCES && ours {
+		var st unix.Stat_t
+		if err = unix.Fstat(dir, &st); err == nil {
+			err = writable(dir, &st, func() (err error) {
+				fd, err = openBelow(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+				return err
+			})
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

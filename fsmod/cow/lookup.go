@@ -46,6 +46,8 @@ type place struct {
 	b    *branch
 	dir  node
 	name string // the last one; "" for the root
+
+	stranger bool // the caller, who makes something, is not of the directory's group
 }
 
 func (p *place) close() {
@@ -174,8 +176,17 @@ func (b *branch) lookup(d *node, name, path string) (node, error) {
 				return n, nil
 			}
 			n.up = fd
-			if n.opaque = n.isDir() && opaque(fd, b.trusted); n.opaque || !n.isDir() {
+			if !n.isDir() {
 				return n, b.whole(&n)
+			}
+			if d.low < 0 {
+				return n, nil
+			}
+			if n.opaque, err = b.isOpaque(fd); err != nil || n.opaque {
+				if err != nil {
+					b.closeNode(&n)
+				}
+				return n, err
 			}
 		}
 	}

@@ -166,7 +166,7 @@ func (b *branch) openTemp(name string, flags int, mode uint32) (int, error) {
 		if b.readOnly() {
 			return unix.EROFS
 		}
-		if err := mayChange(&p.node); err != nil {
+		if err := b.mayChange(&p.node); err != nil {
 			return err
 		}
 		if p.up < 0 {

@@ -133,6 +133,9 @@ func TestOverlayfs(t *testing.T) {
 	}
 	first := uint64(time.Now().UnixNano() % 1_000_000 * 1000)
 	for i := range number("LAB_COW_SEEDS", 8) {
+		if t.Failed() {
+			return
+		}
 		againstOverlayfs(t, first+uint64(i), ops)
 	}
 }
@@ -159,10 +162,15 @@ func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 			compare(t, log, "at the start of the round", dump(real), dump(ours))
 			for i := range ops / 4 {
 				op := randomOp(r)
-				want, got := op.apply(real), op.apply(ours)
-				log = append(log, fmt.Sprintf("%s = %s", op, want))
+				who, run := "", func(f func()) { f() }
+				if seed%2 == 1 && mayChown == 1 && i%3 > 0 {
+					who, run = "user: ", asUser
+				}
+				var want, got string
+				run(func() { want, got = op.apply(real), op.apply(ours) })
+				log = append(log, fmt.Sprintf("%s%s = %s", who, op, want))
 				if want != got && want != "ESTALE" { // overlayfs has its own troubles; the trees must agree all the same
-					t.Fatalf("%s\noverlayfs: %s\n     ours: %s", tail(log), want, got)
+					t.Fatalf("%s\noverlayfs: %s\n     ours: %s\n%s", tail(log), want, got, dump(real))
 				}
 				if i%20 == 19 || testing.Verbose() && os.Getenv("LAB_COW_SEED") != "" {
 					compare(t, log, "after these", dump(real), dump(ours))

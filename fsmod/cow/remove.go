@@ -40,7 +40,7 @@ func (b *branch) Remove(name string, dir bool) error {
 
 // removable says why p cannot be removed.
 func (b *branch) removable(name string, p *place, dir bool) error {
-	if err := mayRemove(p); err != nil {
+	if err := b.mayRemove(p); err != nil {
 		return err
 	}
 	if dir != p.isDir() {

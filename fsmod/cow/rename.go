@@ -75,13 +75,13 @@ func (r *renaming) check(flags uint) (done bool, err error) {
 	case f.up >= 0 && t.up >= 0 && same(&f.st, &t.st):
 		return true, nil // rename(2): two names of one file
 	}
-	if err := mayRemove(f); err != nil {
+	if err := r.b.mayRemove(f); err != nil {
 		return false, err
 	}
 	if t.exists() {
-		err = mayRemove(t)
+		err = r.b.mayRemove(t)
 	} else {
-		err = mayChange(&t.dir)
+		err = r.b.mayChange(&t.dir)
 	}
 	fdir, tdir := f.isDir(), t.isDir()
 	switch {
@@ -186,7 +186,7 @@ func (r *renaming) do() error {
 func (r *renaming) clear() error {
 	b, t := r.b, r.t
 	if t.low < 0 {
-		if entries, err := readLayer(t.up); err == nil && len(entries) == 0 {
+		if entries, err := readLayer(t.up, true); err == nil && len(entries) == 0 {
 			return nil
 		}
 	}

@@ -101,6 +101,9 @@ func (t *through) in(name string, f func(dir int, name string) error) error {
 			return err
 		}
 		defer closeAll(fd)
+		if err := may(fd, unix.X_OK); err != nil {
+			return err // as on the way to any name
+		}
 		dir = fd
 	}
 	return f(dir, lastName(name))

@@ -18,18 +18,43 @@ const (
 	metacopyName  = "metacopy"
 )
 
-// opaque reports whether an upper directory hides a lower one of its name.
-func opaque(fd int, trusted bool) bool {
-	if has(fd, userPrefix+opaqueName) {
-		return true
-	}
-	return trusted && has(fd, trustedPrefix+opaqueName)
+// isOpaque reports whether an upper directory hides a lower one of its name. It is for the
+// tree to know, also if the caller may not read the directory, or nobody: then its mode is
+// another for a moment, which b.peek keeps to one at a time.
+func (b *branch) isOpaque(fd int) (is bool, err error) {
+	err = b.owner.do(func() error {
+		is, err = has(fd, userPrefix+opaqueName)
+		if err == unix.EACCES && b.readOnly() {
+			err = nil // as the kernel takes it
+		}
+		if err == unix.EACCES {
+			b.peek.Lock()
+			defer b.peek.Unlock()
+			var st unix.Stat_t
+			if err := unix.Fstat(fd, &st); err != nil {
+				return err
+			}
+			err = writable(fd, &st, func() (err error) {
+				is, err = has(fd, userPrefix+opaqueName)
+				return err
+			})
+		}
+		if err == nil && !is && b.trusted {
+			is, err = has(fd, trustedPrefix+opaqueName)
+		}
+		return err
+	})
+	return is, err
 }
 
-func has(fd int, attr string) bool {
+func has(fd int, attr string) (bool, error) {
 	var v [2]byte
 	n, err := unix.Getxattr(fdPath(fd), attr, v[:])
-	return err == nil && n == 1 && v[0] == 'y'
+	switch err {
+	case unix.ENODATA, unix.EOPNOTSUPP, unix.ERANGE:
+		return false, nil
+	}
+	return err == nil && n == 1 && v[0] == 'y', err
 }
 
 // setOpaque makes a directory of the upper layer, or one that is to be renamed there, opaque.
