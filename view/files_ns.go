@@ -72,8 +72,8 @@ func candidates(name, path string) []string {
 // holdUpper makes the directory that a cow writes to, and keeps other views from it
 // until it is closed: two would undo each other's work.
 func holdUpper(m fsmod.Mount) (*os.File, error) {
-	bad := func(err error, try ...string) error {
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Try: try, Err: err}
+	bad := func(err error) error {
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 	}
 	if err := os.MkdirAll(m.Source, 0o700); err != nil {
 		return nil, bad(err)
@@ -85,11 +85,17 @@ func holdUpper(m fsmod.Mount) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, bad(errors.New("another view is writing there"), "another directory", "-m cow::"+m.Target)
+			return nil, upperBusy(m)
 		}
 		return nil, bad(err)
 	}
 	return f, nil
+}
+
+// upperBusy says that two views cannot have one UPPER.
+func upperBusy(m fsmod.Mount) *Problem {
+	return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: another view is writing there", m),
+		Try: []string{"another directory", "-m cow::" + m.Target}, Err: unix.EBUSY}
 }
 
 // places are where programs of an ordinary user write, on most machines.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"umrun/fsmod"
 	"umrun/fsmod/cow"
 	"umrun/intercept"
@@ -39,6 +41,9 @@ func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
 	}()
 	for _, m := range fsmod.Order(p.conf.Mounts) {
 		t, err := p.trapFS(v, m)
+		if problem := (*Problem)(nil); errors.As(err, &problem) {
+			return mounts, problem
+		}
 		if err != nil {
 			return mounts, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 		}
@@ -72,7 +77,11 @@ func (p *Plan) trapFS(v *View, m fsmod.Mount) (fsmod.FS, error) {
 		v.kept = append(v.kept, closerFunc(gone))
 		conf.Upper, conf.Volatile = filepath.Join(place, "upper"), true
 	}
-	return cow.New(conf)
+	fs, err := cow.New(conf)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, upperBusy(m)
+	}
+	return fs, err
 }
 
 // closerFunc makes a function a closer.
