@@ -163,6 +163,11 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 	}
 	for _, m := range mounts {
 		if err := nsmount.Supports(m); err != nil {
+			if c.FSEngine != EngineNS {
+				if engine, why, err := trap(fmt.Sprintf("only it has %s", m)); err == nil {
+					return engine, why, nil
+				}
+			}
 			return "", "", NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
 		}
 	}
