@@ -162,6 +162,47 @@ func TestIntegrationVDERestart(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationVDEOverSSH: a switch on another host, reached by ssh and nothing else. A
+// session that is killed in the middle of a download is made again.
+func TestIntegrationVDEOverSSH(t *testing.T) {
+	viewtest.Need(t, "vde_switch", "vde_plug", "ssh", "ssh-keygen", "curl", "/usr/bin/python3")
+	w := viewtest.New(t)
+	home := w.Home()
+	g := w.Peers[0].Gate(t)
+	g.Start(t, viewtest.PortGateSSH)
+	sshHome(t, g, w)
+	dir := filepath.Join(home, "sw")
+	vdeSwitch(t, g.NS, w, dir)
+	big := new(bytes.Buffer)
+	io.Copy(big, io.LimitReader(&viewtest.Pattern{}, viewtest.BigSize))
+	if err := os.WriteFile(filepath.Join(home, "big.bin"), big.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g.Command(longLived(t), viewtest.Binary(t), "-n", dir2spec(dir, 1), "--", "/usr/bin/python3", "-m", "http.server", "8080", "-d", home).AsUser(home))
+	got := filepath.Join(home, "got")
+	c := start(t, w.Umrun(t, "cmd://ssh gate vde_plug "+dir+",ip=10.5.0.2/24", "curl", "-sS", "-m60", "--retry", "10", "--retry-delay", "1", "--retry-connrefused",
+		"--limit-rate", fmt.Sprint(viewtest.BigSize/3), "-o", got, "http://10.5.0.1:8080/big.bin"))
+	viewtest.Eventually(t, 20*time.Second, func() error {
+		st, err := os.Stat(got)
+		if err == nil && st.Size() < viewtest.BigSize/8 {
+			err = fmt.Errorf("%d bytes", st.Size())
+		}
+		if err != nil {
+			err = fmt.Errorf("%w; %s", err, c.Errors())
+		}
+		return err
+	})
+	g.Stop(viewtest.PortGateSSH)
+	g.Start(t, viewtest.PortGateSSH)
+	if r := c.Result(); r.Status != 0 {
+		t.Fatal(r)
+	}
+	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, big.Bytes()) {
+		t.Errorf("%d of %d bytes, or others: %v", len(b), big.Len(), err)
+	}
+	w.NoStrays(t)
+}
+
 func dir2spec(dir string, n int) string { return fmt.Sprintf("vde:%s,ip=10.5.0.%d/24", dir, n) }
 
 // TestIntegrationVDEErrors: what a person is told.
