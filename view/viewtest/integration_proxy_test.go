@@ -6,7 +6,10 @@
 package viewtest_test
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -176,6 +179,53 @@ func (x gateway) clients() []client {
 		c = append(c, client{name: "digest", args: words("BIN:stream:static data 4"), needs: []string{"gcc"}, want: "/\nnothing: 19 \"0 cbf29ce484222325\"\n(?s:.*)end: 0\n$/"})
 	}
 	return c
+}
+
+// TestIntegrationProxyHTTP3: QUIC, by quic-go, through an association of dante's.
+func TestIntegrationProxyHTTP3(t *testing.T) {
+	w := viewtest.New(t)
+	p := w.Peers[0]
+	g := p.Gate(t)
+	g.Start(t, viewtest.PortDante)
+	quic := viewtest.GoQUIC(t)
+	big := filepath.Join(w.Home(), "big.bin")
+	f, err := os.Create(big)
+	if err == nil {
+		_, err = io.Copy(f, io.LimitReader(&viewtest.Pattern{}, viewtest.BigSize))
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, p.Command(longLived(t), quic, "serve", ":4433", p.CA(), filepath.Join(filepath.Dir(p.CA()), "key.pem"), big))
+	awaitOutput(t, s, "ready\n")
+	by := view(p, w.Host, at("socks5", viewtest.PortDante), viewtest.BeyondIP4, viewtest.BeyondIP6)
+	sum := fmt.Sprintf("%x\n", sha256Of(t, big))
+	for _, tc := range []struct {
+		host string
+		do   []string
+		want string
+	}{
+		{"v4.lab.test", words("get URL"), "HTTP/3.0 " + viewtest.BeyondIP4.String() + "\n"},
+		{"v6.lab.test", words("get URL"), "HTTP/3.0 " + viewtest.BeyondIP6.String() + "\n"},
+		{"v4.lab.test", words("sum URLbig"), sum},
+		{"v4.lab.test", []string{"post", "URL", big}, sum},
+		{"v4.lab.test", words("many URL 100"), "100 of 100\n"},
+	} {
+		args := []string{quic, tc.do[0], p.CA(), strings.Replace(tc.do[1], "URL", "https://"+tc.host+":4433/", 1)}
+		if r := by.command(t, append(args, tc.do[2:]...)...).Result(); r.Status != 0 || r.Stdout != tc.want {
+			t.Errorf("%s %v: want %q, got %v", tc.host, tc.do, tc.want, r)
+		}
+	}
+	w.NoStrays(t)
+}
+
+func sha256Of(t *testing.T, name string) [sha256.Size]byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(b)
 }
 
 // TestIntegrationProxyNames: a server that is named is asked through the proxy, over
