@@ -47,7 +47,7 @@ func (s *stream) Bypass(changed func()) stacks.Conduit {
 	local, remote := s.Names()
 	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
-	for _, e := range s.st.links {
+	for _, e := range s.st.links.all() {
 		l, ok := e.link.(stacks.Shortcut)
 		if !ok {
 			continue

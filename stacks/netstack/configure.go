@@ -75,14 +75,14 @@ func (s *Stack) Counters(index int) stacks.Counters {
 		RxPackets: st.Rx.Packets.Value(), RxBytes: st.Rx.Bytes.Value(), RxDropped: st.DisabledRx.Packets.Value(),
 		TxPackets: st.Tx.Packets.Value(), TxBytes: st.Tx.Bytes.Value(), TxDropped: st.TxPacketsDroppedNoBufferSpace.Value(),
 	}
-	if i := index - firstLinkNIC; i >= 0 && i < len(s.links) {
-		c.TxDropped += s.links[i].dropped.Load()
-		p := &s.links[i].past
+	if e := s.links.of(index); e != nil {
+		c.TxDropped += e.dropped.Load()
+		p := &e.past
 		c.RxPackets += p.rxPackets.Load()
 		c.RxBytes += p.rxBytes.Load()
 		c.TxPackets += p.txPackets.Load()
 		c.TxBytes += p.txBytes.Load()
-		c.RxBytes += c.RxPackets * uint64(s.links[i].MaxHeaderLength())
+		c.RxBytes += c.RxPackets * uint64(e.MaxHeaderLength())
 	}
 	return c
 }
@@ -92,7 +92,10 @@ func (s *Stack) allowed(ifc *stacks.Interface) error {
 	if ifc.Loop {
 		return nil
 	}
-	e := s.links[ifc.Index-firstLinkNIC]
+	e := s.links.of(ifc.Index)
+	if e == nil {
+		return fmt.Errorf("there is no interface %d", ifc.Index)
+	}
 	if ifc.MTU < header.IPv4MinimumMTU || ifc.MTU > e.maxMTU {
 		return fmt.Errorf("MTU %d is not between %d and %d", ifc.MTU, header.IPv4MinimumMTU, e.maxMTU)
 	}
@@ -111,10 +114,10 @@ func (s *Stack) apply(old, next *stacks.Interface) error {
 		}
 	}
 	if old.MTU != next.MTU && !next.Loop {
-		s.links[next.Index-firstLinkNIC].SetMTU(uint32(next.MTU))
+		s.links.of(next.Index).SetMTU(uint32(next.MTU))
 	}
 	if !bytes.Equal(old.MAC, next.MAC) && !next.Loop {
-		s.links[next.Index-firstLinkNIC].SetLinkAddress(tcpip.LinkAddress(next.MAC))
+		s.links.of(next.Index).SetLinkAddress(tcpip.LinkAddress(next.MAC))
 	}
 	// gVisor knows an address once, whatever the lengths of its prefixes.
 	have, want := addresses(old), addresses(next)

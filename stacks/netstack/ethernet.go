@@ -182,10 +182,10 @@ func (e *endpoint) ParseHeader(p *stack.PacketBuffer) bool {
 
 // hardware is the ARPHRD_* of an interface.
 func (s *Stack) hardware(nic tcpip.NICID) uint16 {
-	switch i := int(nic) - firstLinkNIC; {
-	case nic == loopbackNIC:
+	if nic == loopbackNIC {
 		return unix.ARPHRD_LOOPBACK
-	case i >= 0 && i < len(s.links) && s.links[i].ether:
+	}
+	if e := s.links.of(int(nic)); e != nil && e.ether {
 		return unix.ARPHRD_ETHER
 	}
 	return unix.ARPHRD_NONE

@@ -47,9 +47,9 @@ func (s *sock) bindFree(a netip.Addr, f tcpip.FullAddress) error {
 	defer s.st.steering.Unlock()
 	// On the first link, by which it may connect when it is there; an address of
 	// IPv6 on Ethernet would be asked for first.
-	nic := tcpip.NICID(firstLinkNIC)
-	if len(s.st.links) == 0 || addr.Is6() && s.st.links[0].ether {
-		nic = loopbackNIC
+	nic := tcpip.NICID(loopbackNIC)
+	if all := s.st.links.all(); len(all) > 0 && !(addr.Is6() && all[0].ether) {
+		nic = tcpip.NICID(all[0].index)
 	}
 	pa := tcpip.ProtocolAddress{Protocol: protoOf(addr), AddressWithPrefix: gvAddr(addr).WithPrefix()}
 	if err := s.st.gv.AddProtocolAddress(nic, pa, stack.AddressProperties{PEB: stack.NeverPrimaryEndpoint}); err != nil {

@@ -146,7 +146,10 @@ func (s *Stack) heardARP(nic int, b []byte) {
 // toNeighbour sends b, an IP packet, as it is to the next hop of w, now or when that has
 // answered.
 func (s *Stack) toNeighbour(b []byte, w *way) tcpip.Error {
-	e := s.links[w.nic-firstLinkNIC]
+	e := s.links.of(int(w.nic))
+	if e == nil {
+		return &tcpip.ErrUnknownNICID{}
+	}
 	proto := protoOf(w.dst)
 	// Called with a lock of the neighbour's held, which those who send want, too.
 	send := func(to tcpip.LinkAddress, err tcpip.Error) {

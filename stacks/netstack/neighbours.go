@@ -29,12 +29,12 @@ var nudStates = map[stack.NeighborState]int{
 // Neighbours returns what was learnt by ARP and NDP.
 func (s *Stack) Neighbours() (all []stacks.Neighbour) {
 	now := s.gv.Clock().NowMonotonic()
-	for i, e := range s.links {
+	for _, e := range s.links.all() {
 		if !e.ether {
 			continue
 		}
 		for _, proto := range []tcpip.NetworkProtocolNumber{header.IPv4ProtocolNumber, header.IPv6ProtocolNumber} {
-			known, err := s.gv.Neighbors(tcpip.NICID(firstLinkNIC+i), proto)
+			known, err := s.gv.Neighbors(tcpip.NICID(e.index), proto)
 			if err != nil {
 				continue
 			}
@@ -43,7 +43,7 @@ func (s *Stack) Neighbours() (all []stacks.Neighbour) {
 					continue
 				}
 				all = append(all, stacks.Neighbour{
-					IfIndex: firstLinkNIC + i, Addr: addrOf(unix.AF_INET, n.Addr, 0), MAC: net.HardwareAddr(n.LinkAddr), State: nudStates[n.State],
+					IfIndex: e.index, Addr: addrOf(unix.AF_INET, n.Addr, 0), MAC: net.HardwareAddr(n.LinkAddr), State: nudStates[n.State],
 					Updated: time.Now().Add(-now.Sub(n.UpdatedAt)),
 				})
 			}
@@ -67,8 +67,8 @@ func (s *Stack) static(old, next []stacks.Neighbour) {
 		addr netip.Addr
 	}
 	asked := func(n stacks.Neighbour) bool { // whose link address gVisor would ask for
-		i := n.IfIndex - firstLinkNIC
-		return i >= 0 && i < len(s.links) && s.links[i].ether && len(n.MAC) > 0
+		e := s.links.of(n.IfIndex)
+		return e != nil && e.ether && len(n.MAC) > 0
 	}
 	had, has := make(map[key]net.HardwareAddr), make(map[key]bool)
 	for _, n := range old {

@@ -463,7 +463,7 @@ func (s *rawSocket) emitRaw(b []byte, w *way) error {
 	if w.nic == loopbackNIC {
 		return nil // to nobody here: it is dropped when it comes back
 	}
-	if s.st.links[w.nic-firstLinkNIC].ether {
+	if s.st.hardware(w.nic) == unix.ARPHRD_ETHER {
 		return sent(s.st.toNeighbour(b, w))
 	}
 	return sent(s.st.gv.WriteRawPacketWithMark(w.nic, s.netProto(), buffer.MakeWithData(b), rawMark))

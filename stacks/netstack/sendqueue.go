@@ -97,7 +97,7 @@ func (s *stream) took(n int) {
 
 // carried asks the links what of a connection they have acknowledged too early.
 func (s *Stack) carried(c *sendQueue) int {
-	for _, e := range s.links {
+	for _, e := range s.links.all() {
 		if l, ok := e.link.(stacks.Carrier); ok {
 			local := netip.AddrPortFrom(addrOf(unix.AF_INET6, c.id.LocalAddress, 0).Unmap(), c.id.LocalPort)
 			remote := netip.AddrPortFrom(addrOf(unix.AF_INET6, c.id.RemoteAddress, 0).Unmap(), c.id.RemotePort)

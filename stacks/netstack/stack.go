@@ -69,7 +69,7 @@ type Config struct {
 // A Stack is a userspace TCP/IP stack. It is safe for concurrent use.
 type Stack struct {
 	gv     *stack.Stack
-	links  []*endpoint
+	links  linkTable
 	log    *slog.Logger
 	warned sync.Map // keys of differences that were logged
 	queues sendQueues
@@ -140,7 +140,7 @@ func New(c Config) (*Stack, error) {
 		s.gv.Destroy()
 		return nil, err
 	}
-	for _, e := range s.links {
+	for _, e := range s.links.all() {
 		e.start()
 	}
 	if c.giveUp == 0 {
@@ -236,21 +236,8 @@ func (s *Stack) configure(c Config) error {
 	}, s.loop, nil); err != nil {
 		return err
 	}
-	for i, l := range c.Links {
-		e := s.newLink(l.Link, firstLinkNIC+i, linkMTU(&l), s.log.With("link", l.Name))
-		s.links = append(s.links, e)
-		ifc := stacks.Interface{Index: firstLinkNIC + i, Name: l.Name, Type: l.Link.Type(), Up: true, MTU: linkMTU(&l), Addrs: l.Addrs}
-		if e.ether {
-			ifc.MAC = slices.Clone(l.MAC)
-			if ifc.MAC == nil {
-				ifc.MAC = newMAC()
-			}
-			e.SetLinkAddress(tcpip.LinkAddress(ifc.MAC))
-			if !slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
-				ifc.Addrs = append(slices.Clone(l.Addrs), linkLocal(ifc.MAC))
-			}
-		}
-		if err := s.addInterface(&st, ifc, e, l.Routes); err != nil {
+	for _, l := range c.Links {
+		if _, err := s.addLink(&st, l, true); err != nil {
 			return err
 		}
 	}
@@ -259,10 +246,31 @@ func (s *Stack) configure(c Config) error {
 	return nil
 }
 
+// addLink makes the interface of a link and records it in st.
+func (s *Stack) addLink(st *stacks.State, l stacks.LinkConfig, up bool) (*endpoint, error) {
+	e := s.newLink(l.Link, s.links.next(), linkMTU(&l), s.log.With("link", l.Name))
+	ifc := stacks.Interface{Index: e.index, Name: l.Name, Type: l.Link.Type(), Up: up, MTU: linkMTU(&l), Addrs: l.Addrs}
+	if e.ether {
+		ifc.MAC = slices.Clone(l.MAC)
+		if ifc.MAC == nil {
+			ifc.MAC = newMAC()
+		}
+		e.SetLinkAddress(tcpip.LinkAddress(ifc.MAC))
+		if !slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
+			ifc.Addrs = append(slices.Clone(l.Addrs), linkLocal(ifc.MAC))
+		}
+	}
+	s.links.add(e)
+	if err := s.addInterface(st, ifc, e, l.Routes); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
 // addInterface makes one interface and records it in st.
 func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.LinkEndpoint, routes []stacks.Route) error {
 	id := tcpip.NICID(ifc.Index)
-	if err := s.gv.CreateNICWithOptions(id, ep, stack.NICOptions{Name: ifc.Name}); err != nil {
+	if err := s.gv.CreateNICWithOptions(id, ep, stack.NICOptions{Name: ifc.Name, Disabled: !ifc.Up}); err != nil {
 		return fmt.Errorf("make interface %s: %s", ifc.Name, err)
 	}
 	for _, p := range ifc.Addrs {
@@ -270,7 +278,7 @@ func (s *Stack) addInterface(st *stacks.State, ifc stacks.Interface, ep stack.Li
 			return fmt.Errorf("interface %s: %w", ifc.Name, err)
 		}
 		// Linux lists a single address of IPv6 as a network of its own.
-		if net := p.Masked(); !ifc.Loop && (!p.IsSingleIP() || p.Addr().Is6()) {
+		if net := p.Masked(); !ifc.Loop && ifc.Up && (!p.IsSingleIP() || p.Addr().Is6()) {
 			st.Routes = append(st.Routes, stacks.Route{Dst: net, Src: p.Addr(), IfIndex: ifc.Index})
 		}
 	}
@@ -333,13 +341,15 @@ func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {
 func (s *Stack) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		s.setMu.Lock() // a change under way ends first
+		s.setMu.Unlock()
 		close(s.done)
 		s.wg.Wait()
 		s.tasks.close()
 		// Resets go out while the links still run; Destroy waits with locks
 		// held that the links' goroutines want, hence this order.
 		s.gv.Close()
-		for _, e := range s.links {
+		for _, e := range s.links.all() {
 			e.close()
 		}
 		s.gv.Destroy()

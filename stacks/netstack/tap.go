@@ -110,7 +110,9 @@ func (s *Stack) Inject(ifIndex int, proto uint16, p []byte, origin any) error {
 		s.loop.send(pkt, origin, !ownSource(st, proto, p))
 		return nil
 	}
-	s.links[ifIndex-firstLinkNIC].inject(pkt, origin)
+	if e := s.links.of(ifIndex); e != nil {
+		e.inject(pkt, origin)
+	}
 	return nil
 }
 
