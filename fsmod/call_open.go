@@ -79,6 +79,11 @@ func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flag
 	if path == "" {
 		return intercept.Fail(unix.ENOENT)
 	}
+	if d := m.device(c, dir, path); d != nil && resolve == 0 {
+		if a, ok := openDevice(d, flags); ok {
+			return a
+		}
+	}
 	if len(m.trees) > 0 && flags&unix.O_ACCMODE != unix.O_WRONLY && resolve == 0 && m.has(path) {
 		if a, ok := m.generated(c, dir, path, flags); ok {
 			return a

@@ -57,7 +57,14 @@ func (tree) Open(path string) (fsmod.Node, error) {
 // run runs a program under the module and returns what it printed.
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
-	m, err := fsmod.New(fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}, "/sys/class/net": tree{}}, Log: slog.New(slog.DiscardHandler)})
+	return runWith(t, fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}, "/sys/class/net": tree{}}}, argv...)
+}
+
+// runWith runs a program under a module and returns what it printed.
+func runWith(t *testing.T, conf fsmod.Config, argv ...string) string {
+	t.Helper()
+	conf.Log = slog.New(slog.DiscardHandler)
+	m, err := fsmod.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,14 +49,17 @@ type Entry struct {
 type Config struct {
 	Trees  map[string]Tree
 	Mounts []Mounted // a later one covers what an earlier one shows; they are the module's to close
-	Log    *slog.Logger
+	// Devices are there by their paths, absolute and clean.
+	Devices map[string]Device
+	Log     *slog.Logger
 }
 
 // A Module serves the path calls of one target.
 type Module struct {
-	trees map[string]Tree
-	table *table // nil: no mounts
-	log   *slog.Logger
+	trees   map[string]Tree
+	devices map[string]Device
+	table   *table // nil: no mounts
+	log     *slog.Logger
 
 	pid     int            // our own
 	creds   credentials    // our own
@@ -72,7 +75,7 @@ type Module struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{trees: conf.Trees, log: conf.Log, pid: os.Getpid()}
+	m := &Module{trees: conf.Trees, devices: conf.Devices, log: conf.Log, pid: os.Getpid()}
 	if len(conf.Mounts) == 0 {
 		return m, nil
 	}
@@ -94,19 +97,24 @@ const (
 )
 
 // Rules declares what the module must see: with mounts every path call, else the opens
-// that can read, of which there are none without trees.
+// that can read, and with devices those that only write, too; of which there are none
+// without either.
 func (m *Module) Rules() intercept.Rules {
 	var rules intercept.Rules
 	switch {
 	case m.table != nil:
 		return m.mountRules()
-	case len(m.trees) == 0:
+	case len(m.trees)+len(m.devices) == 0:
 		return nil
 	}
 	add := func(arch intercept.Arch, nr int, f intercept.HandlerFunc, args ...intercept.Arg) {
 		rules = append(rules, intercept.Rule{Arch: arch, NR: nr, Args: args, Do: intercept.Notify, Handler: f})
 	}
-	for _, mode := range []uint64{unix.O_RDONLY, unix.O_RDWR} {
+	modes := []uint64{unix.O_RDONLY, unix.O_RDWR}
+	if len(m.devices) > 0 {
+		modes = append(modes, unix.O_WRONLY)
+	}
+	for _, mode := range modes {
 		for _, e := range []struct {
 			arch     intercept.Arch
 			at, at32 int

@@ -35,7 +35,7 @@ func (m *Module) handleOpenat2(c *intercept.Call) intercept.Action {
 		return intercept.Next()
 	}
 	flags := binary.NativeEndian.Uint64(how[:])
-	if flags&unix.O_ACCMODE == unix.O_WRONLY || binary.NativeEndian.Uint64(how[16:]) != 0 {
+	if flags&unix.O_ACCMODE == unix.O_WRONLY && len(m.devices) == 0 || binary.NativeEndian.Uint64(how[16:]) != 0 {
 		return intercept.Next()
 	}
 	return m.open(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags)
@@ -45,7 +45,15 @@ func (m *Module) handleOpenat2(c *intercept.Call) intercept.Action {
 // is for others to judge: the kernel has the errno.
 func (m *Module) open(c *intercept.Call, dir int, at intercept.Addr, flags uint64) intercept.Action {
 	path, err := c.ReadString(at, pathMax)
-	if err != nil || path == "" || !m.has(path) {
+	if err != nil || path == "" {
+		return intercept.Next()
+	}
+	if d := m.device(c, dir, path); d != nil {
+		if a, ok := openDevice(d, flags); ok {
+			return a
+		}
+	}
+	if flags&unix.O_ACCMODE == unix.O_WRONLY || !m.has(path) {
 		return intercept.Next()
 	}
 	if a, ok := m.generated(c, dir, path, flags); ok {

@@ -142,6 +142,11 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return childError{step: stepSetup, err: err}
 	}
+	if sp.Session {
+		if _, err := unix.Setsid(); err != nil {
+			return childError{step: stepSetup, err: err}
+		}
+	}
 	if err := ignoreSignals(sp.SigIgnore); err != nil {
 		return childError{step: stepSetup, err: err}
 	}

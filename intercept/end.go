@@ -6,6 +6,7 @@ package intercept
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"time"
 
@@ -58,10 +59,18 @@ func (s *Supervisor) wait(ctx context.Context, d time.Duration) bool {
 }
 
 // descendants returns the processes of the target: our children that have more
-// filters than we, and everything below them.
+// filters than we, and everything below them. The first processes of other targets are
+// none of them; whose an orphan was cannot be told.
 func (f *family) descendants() []int {
+	firstborn.Lock()
+	others := maps.Clone(firstborn.pids)
+	firstborn.Unlock()
+	delete(others, f.pid)
 	var all []int
 	for _, pid := range children() {
+		if others[pid] {
+			continue
+		}
 		if n, err := statusField(pid, "Seccomp_filters"); err == nil && n > f.filters {
 			all = append(all, pid)
 		}

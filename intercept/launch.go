@@ -43,6 +43,9 @@ type Config struct {
 	// handlers in their place in this process.
 	SigIgnore uint64
 
+	// Session has the program begin a session of its own, setsid(2).
+	Session bool
+
 	// Inherited lists the descriptors above 2 that the supervisor itself was
 	// started with and hands on, under the same numbers. nil: every one that is
 	// not close-on-exec when Start runs. See [InheritedFDs].
@@ -184,6 +187,7 @@ type spec struct {
 	SetMask   bool // apply SigMask: gob cannot tell a pointer to zero from nil
 	SigMask   uint64
 	SigIgnore uint64
+	Session   bool
 	Filter    []unix.SockFilter
 
 	Interruptible bool
@@ -224,7 +228,7 @@ func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config,
 }
 
 func (s *Supervisor) converse(c *net.UnixConn, cfg Config, link int, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Filter: prog, Interruptible: cfg.interruptible, Link: link}
+	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Session: cfg.Session, Filter: prog, Interruptible: cfg.interruptible, Link: link}
 	if cfg.SigMask != nil {
 		sp.SetMask, sp.SigMask = true, *cfg.SigMask
 	}

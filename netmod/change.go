@@ -97,10 +97,7 @@ func (m *Module) Change(st stacks.Stack, edit func(stacks.State) stacks.State) e
 	if err := conf.SetState(edit(st.State())); err != nil {
 		return err
 	}
-	if m.kernel == nil && m.ctx.Err() == nil {
-		m.tell(rtnetlink.Origin{})
-		m.awaitExpiry()
-	}
+	m.changed()
 	return nil
 }
 

@@ -77,6 +77,8 @@ type Config struct {
 	Meter *intercept.Meter
 
 	Log *slog.Logger
+
+	far *farStack // of a provider: whose network the program brings
 }
 
 // lookPath finds the program as execvp(3) does: a name with a slash is the file,

@@ -60,6 +60,8 @@ type opened struct {
 	// check finds out what umrun check tells of networks of this kind; nil: nothing.
 	check   func(context.Context) []Finding
 	learner *learner // nil: the network is not told its configuration
+
+	provider *provider // nil: nobody but umrun brings the network
 }
 
 // close closes what was opened.
@@ -93,6 +95,8 @@ func newNetwork(n Network) (network, error) {
 		return hostNetwork{n}, nil
 	case VDE:
 		return newVDE(n)
+	case TunProvider:
+		return newProvider(n)
 	}
 	return nil, NotBuilt(fmt.Sprintf("-n %s: the network %s", n.Spec, n.Kind))
 }
@@ -147,6 +151,12 @@ func (p *Plan) openStack(ctx context.Context, i int) (opened, error) {
 	}
 	if l != nil {
 		if err := l.start(&o, stub); err != nil {
+			o.close()
+			return opened{}, err
+		}
+	}
+	if t, ok := p.nets[i].(*providerNetwork); ok {
+		if err := t.start(ctx, p, i, &o, stub); err != nil {
 			o.close()
 			return opened{}, err
 		}

@@ -47,8 +47,9 @@ type PlanNetwork struct {
 	Name         string      `json:"name"`
 	Kind         Kind        `json:"kind"`
 	File         string      `json:"file,omitempty"`
-	Device       string      `json:"device,omitempty"` // of the host
-	URL          string      `json:"url,omitempty"`    // of a VDE network
+	Device       string      `json:"device,omitempty"`  // of the host
+	Command      string      `json:"command,omitempty"` // of a provider
+	URL          string      `json:"url,omitempty"`     // of a VDE network
 	Stack        string      `json:"stack"`
 	MTU          int         `json:"mtu,omitempty"` // bytes of the inner packet
 	MAC          string      `json:"mac,omitempty"`
@@ -252,7 +253,7 @@ func (p *Plan) planStub(i int, mode string) (string, dns.Config, error) {
 	if err != nil {
 		return "", stub, badConfig("%w", err)
 	}
-	if p.learns(i) {
+	if p.learns(i) || n.Kind == TunProvider {
 		warnings = nil // there are no routes yet; they come when it is told who is asked
 		if mode == tunnelDNS && len(stub.Servers) == 0 {
 			stub.Reason = "it has named no name server yet, and names do not resolve until it has"

@@ -59,7 +59,7 @@ var kinds = map[Kind]trait{
 	SOCKS5:      isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
 	HTTP:        isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
 	SSH:         isBuilt | hasTarget | hasStack | hasLink | hasDNS | hasAuth,
-	TunProvider: hasTarget | hasStack,
+	TunProvider: isBuilt | hasTarget | hasStack | hasDNS,
 }
 
 // A Network is a parsed SPEC: [NAME=]KIND[:TARGET][,KEY[=VALUE]...].

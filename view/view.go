@@ -23,9 +23,11 @@ import (
 	"umrun/intercept"
 	"umrun/netmod"
 	"umrun/netmod/leak"
+	"umrun/netmod/tun"
 	"umrun/stacks"
 	"umrun/stacks/kernel"
 	"umrun/stacks/netconf"
+	"umrun/stacks/netstack"
 	"umrun/stacks/proxy"
 	"umrun/stacks/wg"
 )
@@ -49,6 +51,7 @@ type View struct {
 	st     stacks.Stack
 	mod    *netmod.Module
 	files  *fsmod.Module // nil: the program sees the host's
+	tun    *tun.Module   // nil: the program makes no interfaces
 	kept   closers       // what holds the directories that cows write to, and images
 	images *images       // those among kept; nil: none
 	sup    *intercept.Supervisor
@@ -89,6 +92,9 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	v.nets = nets
 	var resolver netmod.Resolver
 	v.st, resolver = p.join(nets)
+	if p.conf.far != nil {
+		v.st = newProviderStack(v.st.(*netstack.Stack), p.conf.far)
+	}
 	conf := p.netmod(v.st, resolver)
 	if p.conf.PublishAll {
 		v.all = newPublishAll(p.conf.Log)
@@ -102,6 +108,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	}
 	for _, o := range nets {
 		o.learner.tell(v.mod)
+		o.provider.tell(v.mod)
 	}
 	if p.observed() {
 		if v.seen, err = p.observe(stacksOf(nets), v.mod, p.asked.name); err != nil {
@@ -134,7 +141,8 @@ func (p *Plan) openFiles(v *View) (err error) {
 			return err
 		}
 	}
-	if conf.Trees != nil || conf.Mounts != nil {
+	conf.Devices = v.devices()
+	if conf.Trees != nil || conf.Mounts != nil || conf.Devices != nil {
 		v.files, err = fsmod.New(conf)
 	}
 	return err
@@ -160,7 +168,11 @@ func (p *Plan) foreignStdio() (names []string) {
 
 // rules are those of all modules.
 func (v *View) rules() intercept.Rules {
-	rules := v.mod.Rules()
+	var rules intercept.Rules
+	if v.tun != nil {
+		rules = v.tun.Rules() // before those of other sockets
+	}
+	rules = append(rules, v.mod.Rules()...)
 	if v.files != nil {
 		rules = append(rules, v.files.Rules()...)
 	}
@@ -182,6 +194,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Stderr:    p.conf.Stderr,
 		SigMask:   p.conf.SigMask,
 		SigIgnore: p.conf.SigIgnore,
+		Session:   p.conf.far != nil, // a terminal's signals are the program's
 		OnChange:  v.changed,
 		Meter:     p.conf.Meter,
 	}
@@ -416,6 +429,9 @@ func (v *View) close() error {
 	}
 	if v.files != nil {
 		errs = append(errs, v.files.Close())
+	}
+	if v.tun != nil {
+		errs = append(errs, v.tun.Close())
 	}
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())

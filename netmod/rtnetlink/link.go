@@ -129,10 +129,15 @@ func (r *request) oneLink(w *nlmsg.Writer) *nlmsg.Failure {
 
 // link writes one interface.
 func (r *request) link(w *nlmsg.Writer, i *stacks.Interface, flags uint16) {
+	r.linkMessage(w, unix.RTM_NEWLINK, i, flags)
+}
+
+// linkMessage writes one interface as it is, or was.
+func (r *request) linkMessage(w *nlmsg.Writer, typ uint16, i *stacks.Interface, flags uint16) {
 	d := deviceOf(i)
 	inet6 := r.family() == unix.AF_INET6 // inet6_dump_ifinfo says less
 
-	w.Begin(unix.RTM_NEWLINK, flags)
+	w.Begin(typ, flags)
 	if inet6 {
 		w.U8(unix.AF_INET6, 0)
 	} else {

@@ -23,7 +23,8 @@ type Notification struct {
 
 // Changes returns what the groups of rtnetlink(7) are told when a configuration
 // turns from old into next: RTNLGRP_LINK and NEIGH, and for both families IFADDR, RULE and ROUTE.
-// Interfaces come first, then addresses, then the routes that follow from them. What
+// Interfaces come first, then addresses, then the routes that follow from them, and the
+// interfaces that are gone last. What
 // by asked for bears its port and sequence number, as in the kernel: interfaces,
 // addresses of IPv4, and the routes of a request for routes.
 func Changes(old, next stacks.State, by Origin) []Notification {
@@ -104,6 +105,12 @@ func Changes(old, next stacks.State, by Origin) []Notification {
 	rules(next, old, unix.RTM_NEWRULE)
 	routes(before, after, unix.RTM_DELROUTE, 0)
 	routes(after, before, unix.RTM_NEWROUTE, unix.NLM_F_EXCL|unix.NLM_F_CREATE)
+	for i := range old.Interfaces {
+		if o := &old.Interfaces[i]; byIndex(next, o.Index) == nil {
+			r := request{state: old, body: []byte{unix.AF_UNSPEC}}
+			tell(unix.RTNLGRP_LINK, func(w *nlmsg.Writer) { r.linkMessage(w, unix.RTM_DELLINK, o, 0) })
+		}
+	}
 	return out
 }
 

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Devices: files whose opening makes a descriptor of its own.
+
+package fsmod
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// A Device is a device file.
+type Device interface {
+	// Open makes the descriptor that open(2) returns; flags are its flags. The caller
+	// owns it. Errors are errnos.
+	Open(flags int) (fd int, err error)
+}
+
+// device finds the device that a path of the calling thread names, or nil. As with
+// trees, names are taken as they are written.
+func (m *Module) device(c *intercept.Call, dir int, name string) Device {
+	last := name[strings.LastIndexByte(name, '/')+1:]
+	for at, d := range m.devices {
+		if last != at[strings.LastIndexByte(at, '/')+1:] {
+			continue
+		}
+		if !strings.HasPrefix(name, "/") {
+			base := "cwd"
+			if dir != unix.AT_FDCWD {
+				base = fmt.Sprintf("fd/%d", dir)
+			}
+			from, err := link(c, base)
+			if err != nil {
+				return nil
+			}
+			name = from + "/" + name
+		} else if root, err := link(c, "root"); err == nil && root != "/" {
+			name = root + name
+		}
+		if path.Clean(name) == at {
+			return d
+		}
+	}
+	return nil
+}
+
+// openDevice answers an open of a device, unless the host's file is the right one.
+func openDevice(d Device, flags uint64) (intercept.Action, bool) {
+	switch {
+	case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+		return intercept.Fail(unix.EEXIST), true
+	case flags&unix.O_DIRECTORY != 0:
+		return intercept.Fail(unix.ENOTDIR), true
+	}
+	fd, err := d.Open(int(flags))
+	switch {
+	case errors.Is(err, ErrHost):
+		return intercept.Action{}, false
+	case err != nil:
+		return intercept.Fail(intercept.Errno(err)), true
+	}
+	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0), true
+}
