@@ -27,7 +27,7 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	vde_switch:vde-switch vde_plug:vdeplug vdens:vdens nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools \
 	dhclient:isc-dhcp-client arping:iputils-arping \
 	mksquashfs:squashfs-tools genisoimage:genisoimage mkfs.vfat:dosfstools mcopy:mtools zip:zip zstd:zstd xz:xz-utils \
-	danted:dante-server microsocks:microsocks tinyproxy:tinyproxy tor:tor
+	openvpn:openvpn danted:dante-server microsocks:microsocks tinyproxy:tinyproxy tor:tor
 TEST_DEV    := gcc-multilib python3 libvdeplug-vlan
 PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
 	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh nmap:nmap \

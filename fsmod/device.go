@@ -18,7 +18,7 @@ import (
 // A Device is a device file.
 type Device interface {
 	// Open makes the descriptor that open(2) returns; flags are its flags. The caller
-	// owns it. Errors are errnos.
+	// owns it. Errors are errnos, and ErrHost for what the host's own file is right for.
 	Open(flags int) (fd int, err error)
 }
 

@@ -36,13 +36,13 @@ type provider struct {
 	network *providerNetwork
 	far     *farStack
 	view    *View
-	out     *os.File      // where the command writes
 	ended   chan struct{} // closed when nothing of it is left
 	status  int           // then; how it has ended
 	wg      sync.WaitGroup
 
-	mu   sync.Mutex
-	said []string // its last lines; guarded by mu
+	heard chan struct{} // closed when it can say no more
+	mu    sync.Mutex
+	said  []string // its last lines; guarded by mu
 }
 
 const (
@@ -57,14 +57,13 @@ func (t *providerNetwork) start(ctx context.Context, p *Plan, i int, o *opened, 
 	if !ok {
 		return fmt.Errorf("-n %s: a provider needs a userspace stack", t.Spec)
 	}
-	r := &provider{network: t, ended: make(chan struct{})}
-	r.far = &farStack{stack: st, dns: &learner{plan: p, number: i, name: t.Name, stack: st, stub: stub}}
+	r := &provider{network: t, ended: make(chan struct{}), heard: make(chan struct{})}
+	r.far = &farStack{stack: st, provider: r, dns: &learner{plan: p, number: i, name: t.Name, stack: st, stub: stub}}
 	r.far.dns.asked = stacks.DNS{Servers: p.stubs[i].Servers, Search: p.stubs[i].Search}
 	out, in, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	r.out = in
 	r.wg.Go(func() { r.listen(out, p) })
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -103,6 +102,7 @@ func (t *providerNetwork) start(ctx context.Context, p *Plan, i int, o *opened, 
 
 // listen logs what the command says.
 func (r *provider) listen(out io.ReadCloser, p *Plan) {
+	defer close(r.heard)
 	defer out.Close()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -151,6 +151,7 @@ func (r *provider) await(ctx context.Context) error {
 		case <-settled:
 			return nil
 		case <-r.ended:
+			<-r.heard // all that it said
 			return r.network.unready(r.lines(), fmt.Sprintf("has ended with exit status %d", r.status))
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -21,13 +21,15 @@ import (
 // A farStack is the stack of the network that a provider brings, as the provider
 // changes it: in turn with the network's own program once that has a module.
 type farStack struct {
-	stack *netstack.Stack
-	dns   *learner // who is asked for names
+	stack    *netstack.Stack
+	provider *provider
+	dns      *learner // who is asked for names
 
 	mu     sync.Mutex // held during a change; before the locks of the module and the stack
 	whole  stacks.Stack
 	mod    *netmod.Module
 	closed bool
+	resolv []byte // what was written to resolv.conf last
 }
 
 // tell has mod know of all later changes.

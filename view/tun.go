@@ -30,7 +30,7 @@ func (v *View) devices() map[string]fsmod.Device {
 	a, ok := v.st.(stacks.Attacher)
 	if far := v.plan.conf.far; ok && far != nil {
 		v.tun = tun.New(tunNet{v.mod, a, v.st}, v.plan.conf.Log)
-		return map[string]fsmod.Device{tunPath: v.tun}
+		return map[string]fsmod.Device{tunPath: v.tun, resolvConf: resolvFile{far.provider}}
 	}
 	return nil
 }

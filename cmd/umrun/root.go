@@ -95,6 +95,7 @@ Networks (-n):
               vxvde:// vxlan:// 'cmd://ssh HOST vde_plug' vlan://N{URL} slirp:// tap://NAME; all with ip= and gw=
   socks5://[USER@]HOST:PORT   http://[USER@]HOST:PORT   ssh:[USER@]HOST[:PORT]
               through a proxy, which resolves names; auth=FILE: user and password
+  tun-provider:'COMMAND ARG...'   what a VPN client brings: openvpn, openconnect, wireguard-go
   NAME        $XDG_CONFIG_HOME/umrun/profiles/NAME.conf
               or configured by the network: dhcp dhcp6 slaac rd auto fqdn=NAME mac=ADDRESS
   -n A=SPEC -n B=SPEC   several at once: each prefix goes to the network that is configured
