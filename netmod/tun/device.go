@@ -45,7 +45,6 @@ type device struct {
 	flags    uint16    // IFF_*, of the last TUNSETIFF; +checklocks:mu
 	persist  bool      // +checklocks:mu
 	hdrLen   int       // bytes of the virtio_net_hdr; +checklocks:mu
-	big      bool      // it is of a foreign byte order (TUNSETVNETBE); +checklocks:mu
 	offloads uint32    // TUN_F_*; +checklocks:mu
 	closed   bool      // +checklocks:mu
 

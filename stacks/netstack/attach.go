@@ -125,3 +125,9 @@ func (s *Stack) Detach(index int) error {
 	s.notices.notify()
 	return nil
 }
+
+// await waits for a change that is under way; there are no more once s.closed is set.
+func (s *Stack) await() {
+	s.setMu.Lock()
+	defer s.setMu.Unlock()
+}

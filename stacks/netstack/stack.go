@@ -341,8 +341,7 @@ func (s *Stack) Socket(family, typ, proto int) (stacks.Socket, error) {
 func (s *Stack) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
-		s.setMu.Lock() // a change under way ends first
-		s.setMu.Unlock()
+		s.await()
 		close(s.done)
 		s.wg.Wait()
 		s.tasks.close()
