@@ -61,6 +61,10 @@
 // What cannot be looked at (an execute-only program of an ordinary user) gives EPERM
 // to the call, not Continue.
 //
+// Where most of what traps goes on anyway, a rule says so by a [Glance] ([Rule.Pass]),
+// before a Call is made; a [Mark] tells whether a descriptor is a file that was looked at
+// before, whatever has become of its number.
+//
 // # Signals
 //
 // A thread whose call was received is not interrupted by signals until it has its

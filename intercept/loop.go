@@ -32,6 +32,8 @@ type notifier struct {
 	inRecv   atomic.Bool // the receiver is in its ioctl, or nearly
 	stopping atomic.Bool
 	current  *notification // what the receiver receives into
+	glance   Glance        // of current; the receiver's
+	answered response      // to what passed; the receiver's
 	ended    chan struct{} // closed when the receiver has ended
 
 	deniedOnce sync.Map // thread groups that were complained about
@@ -158,12 +160,16 @@ func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handl
 	if nt.arch == auditI386 {
 		arch = I386
 	}
+	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
 	if n.trace.injected(tid, int(nt.nr), &nt.args) {
 		hs = append(hs, HandlerFunc(func(*Call) Action { return Continue() }))
 	} else {
+		if about, ok := n.pass(nt, arch, id); ok {
+			n.meter.add(&meterKind{sysno{arch, int(nt.nr)}, about}, there)
+			return hs
+		}
 		hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
 	}
-	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
 	c := NewCall(n, id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip
 	if len(hs) == 0 {
@@ -171,7 +177,7 @@ func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handl
 		// to the i386 calls that it multiplexes. Nobody answers for it, so it
 		// does not exist.
 		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
-		n.meter.add(c, there)
+		n.meter.add(&meterKind{sysno{arch, c.NR}, c.about}, there)
 		return hs
 	}
 	parked, err := c.Serve(hs...)
@@ -181,7 +187,7 @@ func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handl
 	if parked {
 		n.watch.add(c)
 	}
-	n.meter.add(c, there)
+	n.meter.add(&meterKind{sysno{arch, c.NR}, c.about}, there)
 	return hs
 }
 
@@ -206,12 +212,16 @@ func (n *notifier) Reply(c *Call, r Reply) (int, error) {
 	default:
 		resp.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	}
-	err := n.l.send(&resp)
+	return -1, n.sent(n.l.send(&resp), c.TID, c.NR)
+}
+
+// sent is what became of an answer to a call: nil or ErrGone.
+func (n *notifier) sent(err error, tid, nr int) error {
 	if err != nil && !errors.Is(err, ErrGone) {
-		n.log.Error("answer a call", "tid", c.TID, "call", c.NR, "errno", err)
-		err = ErrGone
+		n.log.Error("answer a call", "tid", tid, "call", nr, "errno", err)
+		return ErrGone
 	}
-	return -1, err
+	return err
 }
 
 // ReplaceFD implements [Backend].

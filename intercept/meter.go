@@ -72,19 +72,19 @@ func threadTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// add counts a call that was there at r; nil is one that was not received.
-func (m *Meter) add(c *Call, r reading) {
+// add counts a call of a kind that was there at r; nil is one that was not received.
+func (m *Meter) add(kind *meterKind, r reading) {
 	if m == nil {
 		return
 	}
 	defer runtime.UnlockOSThread()
-	if c == nil {
+	if kind == nil {
 		return
 	}
 	cpu, d := threadTime()-r.cpu, time.Since(r.wall)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := meterKind{sysno{c.Arch, c.NR}, c.about}
+	k := *kind
 	n := m.kinds[k]
 	if n == nil {
 		if m.kinds == nil {

@@ -15,6 +15,11 @@ type Rule struct {
 	Args    []Arg // all must hold; none: every call
 	Do      Verdict
 	Handler Handler // of Notify
+
+	// Pass, if set, is asked first: whether the call continues, as if Handler had
+	// answered [Continue], and what it is about, for the [Meter]. Only the first rule
+	// that matches a call is asked. It runs where Handle does and must not block.
+	Pass func(*Glance) (about string, ok bool)
 }
 
 // Rules is a list of rules. A Deny that matches wins over every Notify, as in the
@@ -104,6 +109,16 @@ func newTable(rules Rules) table {
 		}
 	}
 	return t
+}
+
+// first returns the first rule that matches, or nil.
+func (t table) first(arch Arch, nr int, args *[6]uint64) *Rule {
+	for _, r := range t[sysno{arch, nr}] {
+		if r.matches(args) {
+			return r
+		}
+	}
+	return nil
 }
 
 // handlers appends to hs the handlers whose rules match.

@@ -18,6 +18,9 @@
 // SOCK_DGRAM pairs by inotify(7), see [closes], and for placeholders that have no
 // such end by [liveness].
 //
+// Calls on AF_UNIX sockets that are none of the module's trap as well, and often; such
+// a socket is marked, so that one question to the kernel lets them go on ([strangers]).
+//
 // # The gate
 //
 // A stream placeholder whose connect(2) is under way is connected to the module
@@ -120,8 +123,8 @@
 //	socket.mu    one per socket; held while bytes move
 //	Module.changing   one change of the stack's configuration at a time
 //	closes.mu    held while closes are read
-//	Module.mu    the table and the lists; a leaf, never held across a call out
-//	rendezvous.mu, queue.mu, netlinkPorts.mu   leaves
+//	Module.mu    the table and the lists; never held across a call out
+//	rendezvous.mu, queue.mu, netlinkPorts.mu, strangers.mu   leaves
 //	afpacket.mu  a leaf, taken by the stack's taps too
 //	Module.install  while a socket of a kernel stack is made; before none of the others
 //

@@ -60,21 +60,22 @@ type Config struct {
 
 // A Module serves the socket calls of one target.
 type Module struct {
-	conf    Config
-	stack   stacks.Stack
-	kernel  stacks.KernelStack // the same, if the program gets its sockets; else nil
-	chooser stacks.Chooser     // the same, if it matters to it who makes a socket; else nil
-	log     *slog.Logger
-	netns   uint64 // inode of the network namespace that the supervisor is in
-	pump    *pump
-	meet    *rendezvous
-	live    *liveness
-	closes  *closes
-	filler  [fillerLen]byte
-	stub    *stub
-	ctx     context.Context // alive until Close
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup // goroutines of single answers
+	conf      Config
+	stack     stacks.Stack
+	kernel    stacks.KernelStack // the same, if the program gets its sockets; else nil
+	chooser   stacks.Chooser     // the same, if it matters to it who makes a socket; else nil
+	log       *slog.Logger
+	netns     uint64 // inode of the network namespace that the supervisor is in
+	pump      *pump
+	meet      *rendezvous
+	live      *liveness
+	closes    *closes
+	strangers *strangers
+	filler    [fillerLen]byte
+	stub      *stub
+	ctx       context.Context // alive until Close
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup // goroutines of single answers
 
 	ports netlinkPorts
 
@@ -93,7 +94,6 @@ type Module struct {
 	sockets map[uint64]socket
 	rings   map[uint64]*packet          // by the inode of the memory
 	owners  map[uint64]Owner            // of sockets of a kernel stack, by their cookies
-	others  map[uint64]struct{}         // cookies of AF_UNIX sockets that are none of the module's
 	leaving map[stacks.Unacked]struct{} // closed by the program, not yet by the peer
 	closed  bool
 	warned  map[string]bool
@@ -109,7 +109,6 @@ func New(conf Config) (*Module, error) {
 		stack:   conf.Stack,
 		log:     conf.Log,
 		sockets: make(map[uint64]socket),
-		others:  make(map[uint64]struct{}),
 		leaving: make(map[stacks.Unacked]struct{}),
 		warned:  make(map[string]bool),
 	}
@@ -135,6 +134,7 @@ func New(conf Config) (*Module, error) {
 		return nil, err
 	}
 	m.closes = newCloses(m)
+	m.strangers = newStrangers()
 	_, _ = rand.Read(m.filler[:]) // cannot fail
 	m.stub = newStub(m)
 	m.hearStack()
@@ -178,7 +178,7 @@ func (m *Module) enter(b *base, id identity) error {
 		return unix.ENETDOWN
 	}
 	m.sockets[id.cookie] = b.self
-	delete(m.others, id.cookie)
+	m.strangers.forget(id.cookie)
 	return nil
 }
 
@@ -344,6 +344,7 @@ func (m *Module) Close() error {
 	}
 	m.wg.Wait()
 	m.closes.close()
+	m.strangers.close()
 	m.meet.close()
 	return nil
 }

@@ -29,6 +29,12 @@ func on(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg)
 	return intercept.Rule{NR: nr, Args: args, Do: intercept.Notify, Handler: intercept.HandlerFunc(f)}
 }
 
+// passing is the rule r for calls that go on when their descriptor is a known stranger's.
+func (m *Module) passing(r intercept.Rule) intercept.Rule {
+	r.Pass = m.strangers.pass
+	return r
+}
+
 // compat is one for a call of the i386 entry.
 func compat(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
 	r := on(nr, f, args...)
@@ -65,10 +71,10 @@ func (m *Module) Rules() intercept.Rules {
 		on(unix.SYS_RECVFROM, m.handleRecvfrom, intercept.ArgMasked(3, unix.MSG_TRUNC, unix.MSG_TRUNC)),
 
 		// The address is in memory.
-		on(unix.SYS_SENDMSG, m.handleSendmsg),
-		on(unix.SYS_SENDMMSG, m.handleSendmmsg),
-		on(unix.SYS_RECVMSG, m.handleRecvmsg),
-		on(unix.SYS_RECVMMSG, m.handleRecvmmsg),
+		m.passing(on(unix.SYS_SENDMSG, m.handleSendmsg)),
+		m.passing(on(unix.SYS_SENDMMSG, m.handleSendmmsg)),
+		m.passing(on(unix.SYS_RECVMSG, m.handleRecvmsg)),
+		m.passing(on(unix.SYS_RECVMMSG, m.handleRecvmmsg)),
 
 		// Socket ioctls, and the size of the send queue.
 		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8900)),

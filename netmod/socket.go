@@ -322,9 +322,9 @@ func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Act
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	if m.other(fd) {
+	if m.strangers.knows(c, fd) {
 		fd.CloseShort()
-		c.About("AF_UNIX")
+		c.About(aboutUnix)
 		return intercept.Continue()
 	}
 	s := m.find(fd)
@@ -335,44 +335,4 @@ func (m *Module) with(c *intercept.Call, f func(s socket, d *held) intercept.Act
 	d := &held{FD: fd}
 	defer d.drop()
 	return f(s, d)
-}
-
-// other tells whether d is known for an AF_UNIX socket that is none of the module's.
-func (m *Module) other(d intercept.FD) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, known := m.others[d.Key.Cookie]
-	return known
-}
-
-// othersMax bounds what is remembered of sockets that are none of the module's; then
-// it begins anew, since no close of them is seen.
-const othersMax = 4096
-
-// foreign answers for a descriptor that is none of the module's sockets. The
-// kernel serves it, but sockets of the host's network, however the program came
-// by them, stay out of use.
-//
-// Programs that pass messages over AF_UNIX call by the thousand; of such a socket is
-// remembered that it is one, by its cookie, which no other socket ever has.
-func (m *Module) foreign(c *intercept.Call, d intercept.FD) intercept.Action {
-	if d.Key.Cookie == 0 {
-		return intercept.Continue() // no socket: the kernel has the errno
-	}
-	domain, err := unix.GetsockoptInt(d.N, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
-	}
-	if domain != unix.AF_UNIX {
-		m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
-		return intercept.Fail(unix.EACCES)
-	}
-	m.mu.Lock()
-	if len(m.others) >= othersMax {
-		clear(m.others)
-	}
-	m.others[d.Key.Cookie] = struct{}{}
-	m.mu.Unlock()
-	c.About("AF_UNIX")
-	return intercept.Continue()
 }

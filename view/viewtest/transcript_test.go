@@ -45,7 +45,7 @@ var transcripts = []string{
 	"listen accept4", "listen accept6", "listen wrong4", "listen wrong6", "listen dual", "listen forked",
 	"udp unconnected 4", "udp unconnected 6", "udp connected 4", "udp connected 6", "udp messages 4", "udp messages 6", "udp local 4", "udp local 6",
 	"options tcp4", "options tcp6", "options udp4", "options udp6", "options connected4", "options connected6", "options sockets",
-	"ping", "pass dup 4", "pass fork 4", "pass rights 4", "pass threads 4", "pass dup 6",
+	"ping", "strangers 4", "strangers 6", "pass dup 4", "pass fork 4", "pass rights 4", "pass threads 4", "pass dup 6",
 	"badptr",
 	"errors 4", "errors 6", "paths 4", "paths 6", "segment 4", "segment 6", "stamps 4", "stamps 6",
 	"signals eintr", "signals restart", "signals storm", "signals stop",
