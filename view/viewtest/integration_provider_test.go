@@ -143,7 +143,7 @@ func TestIntegrationOpenVPN(t *testing.T) {
 	})
 	t.Run("kill switch", func(t *testing.T) {
 		w.ResetStrays()
-		u := w.Umrun(t, spec, "/usr/bin/python3", "-c", mourner, "10.77.0.1,fd77::1", "alive")
+		u := w.Umrun(t, spec, "/usr/bin/python3", "-c", mourner, "10.77.0.1,fd77::1", "alive", "udp")
 		in, err := u.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
