@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The copies: of directories when they are looked at, of content when it is read.
+
+package imagetree
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod/image"
+)
+
+const chunk = 256 << 10 // bytes that are copied at once
+
+// list copies the entries of a directory, which is there as an empty one, and then gives
+// it its attributes.
+func (t *Tree) list(id image.ID, at string) error {
+	if t.listed[id] {
+		return nil
+	}
+	entries, err := t.names.ReadDir(id)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := t.entry(e, at+"/"+e.Name); err != nil {
+			return err
+		}
+	}
+	a, err := t.fsys.Attr(id)
+	if err != nil {
+		return err
+	}
+	t.dress(id, at, a)
+	t.listed[id] = true
+	return nil
+}
+
+// entry copies an object without content. What cannot be read of the image is left out,
+// and so is what this user cannot make.
+func (t *Tree) entry(e image.Entry, at string) error {
+	a, err := t.fsys.Attr(e.ID)
+	if err != nil {
+		t.log.Warn("image: left out", "name", e.Name, "err", err)
+		return nil
+	}
+	typ := a.Mode & unix.S_IFMT
+	if typ != unix.S_IFDIR && a.Nlink > 1 {
+		if first, ok := t.linked[e.ID]; ok {
+			return os.Link(first, at)
+		}
+	}
+	switch typ {
+	case unix.S_IFDIR:
+		// Its own mode comes with its entries.
+		if err = unix.Mkdir(at, 0o700); errors.Is(err, unix.EEXIST) {
+			err = nil // an earlier try, which had no room for all
+		}
+		return err
+	case unix.S_IFLNK:
+		target, err := t.fsys.Readlink(e.ID)
+		if err != nil {
+			t.log.Warn("image: left out", "name", e.Name, "err", err)
+			return nil
+		}
+		if err := unix.Symlink(target, at); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	case unix.S_IFREG:
+		f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Truncate(a.Size), f.Close()); err != nil {
+			return err
+		}
+	default:
+		switch err := unix.Mknod(at, typ|0o600, int(a.Rdev)); {
+		case errors.Is(err, unix.EPERM):
+			t.log.Info("image: a device is left out", "name", e.Name)
+			return nil
+		case err != nil && !errors.Is(err, unix.EEXIST):
+			return err
+		}
+	}
+	if typ != unix.S_IFDIR && a.Nlink > 1 {
+		t.linked[e.ID] = at
+	}
+	t.dress(e.ID, at, a)
+	return nil
+}
+
+// dress gives a copy its owner, mode, extended attributes and times, as far as this
+// user may. Set-user-ID bits are left off.
+func (t *Tree) dress(id image.ID, at string, a image.Attr) {
+	_ = unix.Lchown(at, int(a.UID), int(a.GID)) // an ordinary user's are its own
+	if a.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if all, err := t.fsys.Xattrs(id); err == nil {
+			for name, value := range all {
+				if strings.HasPrefix(name, "user.") {
+					_ = unix.Lsetxattr(at, name, value, 0)
+				}
+			}
+		}
+		_ = unix.Chmod(at, a.Mode&0o1777)
+	}
+	times := []unix.Timespec{unix.NsecToTimespec(a.Atime.UnixNano()), unix.NsecToTimespec(a.Mtime.UnixNano())}
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, at, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// fill copies the content of a file. One that could not be copied whole is tried anew
+// the next time.
+func (t *Tree) fill(id image.ID, at string, a image.Attr) error {
+	if t.filled[id] {
+		return nil
+	}
+	src, err := t.fsys.Open(id)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrPermission) { // its owner may not write
+		if err = os.Chmod(at, 0o600); err == nil {
+			dst, err = os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	err = copyContent(dst, src, a.Size)
+	if e := dst.Close(); err == nil {
+		err = e
+	}
+	t.dress(id, at, a)
+	t.filled[id] = err == nil
+	return err
+}
+
+// copyContent copies size bytes but leaves holes where there are zeros.
+func copyContent(dst io.WriterAt, src io.ReaderAt, size int64) error {
+	b := make([]byte, min(chunk, size))
+	for off := int64(0); off < size; {
+		p := b[:min(int64(len(b)), size-off)]
+		if n, err := src.ReadAt(p, off); n < len(p) {
+			return errors.Join(err, unix.EIO)
+		}
+		if !zero(p) {
+			if _, err := dst.WriteAt(p, off); err != nil {
+				return err
+			}
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
+func zero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
