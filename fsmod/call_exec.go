@@ -216,7 +216,7 @@ func (m *Module) openProgram(o *object) (*os.File, error) {
 	if err := faccess(o.fd, unix.X_OK); err != nil {
 		return nil, err
 	}
-	fd, err := unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := o.reopen(0)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func (m *Module) elf(c *intercept.Call, im *image) error {
 	if o.typ() != unix.S_IFREG {
 		return unix.EACCES
 	}
-	im.loader, err = unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	im.loader, err = o.reopen(0)
 	return err
 }
 

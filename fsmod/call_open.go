@@ -269,7 +269,7 @@ func (m *Module) openPath(o *object, flags int) intercept.Action {
 	if o.typ() != unix.S_IFDIR && o.typ() != unix.S_IFREG || o.m != nil && m.secret(o) {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
-	fd, err := unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := o.reopen(unix.O_NONBLOCK)
 	if err != nil {
 		return fail(err)
 	}

@@ -68,6 +68,12 @@ type FS interface {
 	Close() error
 }
 
+// A Filler is an [FS] whose files get their content when they are opened to be read. It
+// is asked for it where a file is opened by a descriptor of it instead, with O_PATH.
+type Filler interface {
+	Fill(name string) error
+}
+
 // A Dirent is a name in a directory.
 type Dirent struct {
 	Name string

@@ -29,6 +29,18 @@ type object struct {
 	access int    // of an object without a name: F_GETFL of the descriptor it is
 }
 
+// reopen opens the object that was judged to be read, with its content, see [Filler].
+func (o *object) reopen(flags int) (int, error) {
+	if o.m != nil && o.typ() == unix.S_IFREG {
+		if f, ok := o.m.fs.(Filler); ok {
+			if err := f.Fill(o.name); err != nil {
+				return -1, err
+			}
+		}
+	}
+	return unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
+}
+
 func (o *object) close() {
 	if o.fd >= 0 {
 		_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(o.fd), 0, 0)

@@ -135,9 +135,13 @@ func (p *Plan) planFiles() error {
 // chooseEngine decides who makes the mounts, and says why.
 func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 	trap := func(why string) (FSEngine, string, error) {
-		for _, m := range mounts {
+		for i, m := range mounts {
 			if err := trapSupports(m); err != nil {
 				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
+			}
+			image := func(e fsmod.Mount) bool { return e.Kind == fsmod.Image && covers(e.Target, m.Target) }
+			if (m.Kind == fsmod.Cow || m.Kind == fsmod.Merge) && slices.ContainsFunc(mounts[:i], image) {
+				return "", "", NotBuilt(fmt.Sprintf("-m %v over an image with --fs-engine trap", m))
 			}
 		}
 		if c.Hostname != "" {
@@ -167,6 +171,9 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 				if engine, why, err := trap(fmt.Sprintf("only it has %s", m)); err == nil {
 					return engine, why, nil
 				}
+			}
+			if m.Kind == fsmod.Image {
+				return "", "", &Problem{Code: ExitMachine, What: fmt.Sprintf("-m %v: %v", m, err), Try: []string{"--fs-engine trap"}, Err: err}
 			}
 			return "", "", NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
 		}

@@ -13,13 +13,14 @@ import (
 
 	"umrun/fsmod"
 	"umrun/fsmod/cow"
+	"umrun/fsmod/imagetree"
 	"umrun/intercept"
 )
 
 // trapSupports says why a mount cannot be served by the trap engine; nil: it can.
 func trapSupports(m fsmod.Mount) error {
 	switch m.Kind {
-	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge:
+	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge, fsmod.Image:
 		return nil
 	case fsmod.Dev:
 		if m.Source == fsmod.Null || m.Source == fsmod.Zero {
@@ -64,6 +65,8 @@ func (p *Plan) trapFS(v *View, m fsmod.Mount) (fsmod.FS, error) {
 	switch m.Kind {
 	case fsmod.Merge:
 		return cow.NewMerge(m.Source, m.Target)
+	case fsmod.Image:
+		return p.trapImage(m)
 	case fsmod.Cow:
 	default:
 		return fsmod.OpenBuiltin(m)
@@ -82,6 +85,23 @@ func (p *Plan) trapFS(v *View, m fsmod.Mount) (fsmod.FS, error) {
 		return nil, upperBusy(m)
 	}
 	return fs, err
+}
+
+// trapImage opens the tree of an image.
+func (p *Plan) trapImage(m fsmod.Mount) (fsmod.FS, error) {
+	o, err := openImage(m, p.conf.Log)
+	if err != nil {
+		return nil, err
+	}
+	place, gone, err := fsmod.Private()
+	if err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	t, err := imagetree.New(o.FS, place, gone, p.conf.Log)
+	if err != nil {
+		return nil, errors.Join(err, o.Close(), gone())
+	}
+	return t, nil
 }
 
 // closerFunc makes a function a closer.

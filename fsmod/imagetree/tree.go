@@ -80,17 +80,24 @@ func (t *Tree) Open(name string, flags int, _ uint32) (int, error) {
 	if flags&unix.O_PATH == 0 && (flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0 || flags&unix.O_TMPFILE == unix.O_TMPFILE) {
 		return -1, t.refuse(name, flags)
 	}
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = t.ready(name, flags&unix.O_PATH == 0)
-	}()
-	<-done
-	if err != nil {
+	if err := t.apart(name, flags&unix.O_PATH == 0); err != nil {
 		return -1, err
 	}
 	return t.openat(name, flags)
+}
+
+// Fill implements [fsmod.Filler].
+func (t *Tree) Fill(name string) error { return t.apart(name, true) }
+
+// apart is ready, with our own credentials.
+func (t *Tree) apart(name string, content bool) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = t.ready(name, content)
+	}()
+	<-done
+	return err
 }
 
 func (t *Tree) openat(name string, flags int) (int, error) {

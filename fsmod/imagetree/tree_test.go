@@ -29,7 +29,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var _ fsmod.FS = (*Tree)(nil)
+var (
+	_ fsmod.FS     = (*Tree)(nil)
+	_ fsmod.Namer  = (*Tree)(nil)
+	_ fsmod.Filler = (*Tree)(nil)
+)
 
 // newTree makes a directory, a tar of it and the tree of that.
 func newTree(t *testing.T) (dir string, tree *Tree) {
