@@ -49,7 +49,23 @@ func Private() (dir string, gone func() error, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return dir, func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, nil
+	return dir, func() error { return errors.Join(removeAll(dir), lock.Close()) }, nil
+}
+
+// removeAll is os.RemoveAll that directories which their owner may not write do not stop:
+// a program may leave such.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if e != nil && e.IsDir() && os.Chmod(path, 0o700) != nil {
+			return fs.SkipDir // not ours
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }
 
 // openPrivate makes a tree in a place of its own, which goes with it. create makes the root

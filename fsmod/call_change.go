@@ -17,6 +17,7 @@ import (
 // and the last component of the path, which is not followed.
 type nameAt struct {
 	m       *mount
+	in      *mount // the directory's, which is not m at a mount
 	name    string
 	view    string
 	slash   bool   // a slash stood behind it
@@ -44,12 +45,18 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 	switch last {
 	case "":
 		n.special = "/"
+		root, err := m.rootOf(c)
+		if err != nil {
+			return err
+		}
+		n.in, _ = m.table.lookup(root)
 		return f(&n)
 	case ".", "..":
 		o, err := m.resolvePath(c, dir, path, true, 0)
 		if err != nil {
 			return err
 		}
+		n.in = o.m
 		o.close()
 		n.special = last
 		return f(&n)
@@ -65,6 +72,9 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 			cur, err = m.cwdOf(c)
 		} else {
 			cur, err = m.dirOf(c, dir)
+			if err == nil && strings.HasPrefix(path, "..") {
+				err = m.table.isDirectory(cur)
+			}
 		}
 		if err != nil {
 			return err
@@ -72,9 +82,15 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 	}
 	var o object
 	if view, dots, ok := w.lexical(cur, up, &o); ok && !dots {
-		n.view = view + "/" + last
+		// What f says of a place holds only if the directory is one: behind a link it
+		// is another.
+		n.in, n.view = m.table.directory(view), view+"/"+last
 		n.m, n.name = m.table.lookup(n.view)
-		if err := f(&n); !errors.Is(err, unix.ELOOP) {
+		err := m.table.isDirectory(view)
+		if err == nil {
+			err = f(&n)
+		}
+		if !errors.Is(err, unix.ELOOP) {
 			return err
 		}
 	}
@@ -93,13 +109,41 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 		case o.m == nil:
 			return unix.EACCES
 		}
-		n.view = o.view + "/" + last
+		n.in, n.view = o.m, o.view+"/"+last
 		n.m, n.name = m.table.lookup(n.view)
 		if err := f(&n); !errors.Is(err, unix.ELOOP) {
 			return err
 		}
 	}
 	return unix.ELOOP
+}
+
+// directory is the mount that a directory of the view is in.
+func (t *table) directory(view string) *mount {
+	m, _ := t.lookup(view)
+	return m
+}
+
+// isDirectory is nil if the view has a directory there, and ELOOP if a symbolic link
+// is on the way or is it.
+func (t *table) isDirectory(view string) error {
+	m, name := t.lookup(view)
+	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return nil
+	case unix.S_IFLNK:
+		return unix.ELOOP
+	}
+	return unix.ENOTDIR
 }
 
 // there reports whether something has the name.
@@ -297,8 +341,8 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 	}
 	return result(m.onTwo(c, fromDir, from, toDir, to, func(f, t *nameAt) error {
 		switch {
-		case (f.special != "" || t.special != "") && f.m != t.m && f.special != "" && t.special == "":
-			return unix.EBUSY
+		case f.in != t.in:
+			return unix.EXDEV
 		case f.special != "":
 			return unix.EBUSY
 		case t.special != "":
@@ -306,12 +350,15 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 				return unix.EEXIST
 			}
 			return unix.EBUSY
-		case f.m != t.m && !m.table.has(f.view) && !m.table.has(t.view):
-			return unix.EXDEV
 		}
 		st, err := f.there()
 		if err != nil && !f.m.ReadOnly {
 			return err
+		}
+		if flags&unix.RENAME_NOREPLACE != 0 {
+			if _, err := t.there(); err == nil {
+				return unix.EEXIST
+			}
 		}
 		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 		if err == nil && !dir && (f.slash || t.slash) {
@@ -376,12 +423,15 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 			return unix.EXDEV
 		case err != nil:
 			return err
-		case o.typ() == unix.S_IFDIR:
-			return unix.EPERM
-		case o.view == "":
+		case o.view == "" && o.typ() != unix.S_IFDIR:
 			return m.linkFD(&o, n)
 		case o.m != n.m:
+			if _, err := n.there(); err == nil {
+				return unix.EEXIST
+			}
 			return unix.EXDEV
+		case o.typ() == unix.S_IFDIR:
+			return unix.EPERM
 		}
 		return n.m.fs.Link(o.name, n.name)
 	}))

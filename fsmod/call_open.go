@@ -43,6 +43,9 @@ func (m *Module) doOpenat2(c *intercept.Call) intercept.Action {
 	if c.Args[3] < uint64(len(how)) {
 		return intercept.Fail(unix.EINVAL)
 	}
+	if c.Args[3] > pathMax { // a page, which is as much
+		return intercept.Fail(unix.E2BIG)
+	}
 	if c.Args[3] > uint64(len(how)) {
 		more := make([]byte, min(c.Args[3], pathMax)-uint64(len(how)))
 		if err := c.ReadMem(intercept.Addr(c.Args[2])+intercept.Addr(len(how)), more); err != nil {
@@ -99,10 +102,13 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 	if op.flags&unix.O_PATH != 0 {
 		op.flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	}
-	if op.flags&unix.O_TMPFILE == unix.O_TMPFILE {
-		op.flags &^= unix.O_CREAT
+	if op.flags&(unix.O_CREAT|unix.O_DIRECTORY) == unix.O_CREAT|unix.O_DIRECTORY {
+		return intercept.Fail(unix.EINVAL) // O_TMPFILE has the second in it
 	}
 	creates := op.flags&unix.O_CREAT != 0
+	if creates && op.path[len(op.path)-1] == '/' {
+		return m.createsDirectory(c, op)
+	}
 	exclusive := creates && op.flags&unix.O_EXCL != 0
 	follow := op.flags&unix.O_NOFOLLOW == 0 && !exclusive
 	for range maxLinks {
@@ -126,11 +132,10 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 			return a
 		case !errors.Is(err, unix.ENOENT) || !creates || o.m == nil:
 			return fail(err)
-		case o.dir:
-			if op.path[len(op.path)-1] == '/' {
-				return intercept.Fail(unix.EISDIR)
-			}
+		case o.dir && strings.HasSuffix(op.path, "."):
 			return fail(err)
+		case o.dir: // by a link with a slash behind it
+			return intercept.Fail(unix.EISDIR)
 		case o.m.ReadOnly:
 			return m.readOnlyParent(&o)
 		}
@@ -150,6 +155,25 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 	return intercept.Fail(unix.ELOOP)
 }
 
+// createsDirectory answers an open that shall create what has a slash behind it: no file
+// is made there, nor a directory.
+func (m *Module) createsDirectory(c *intercept.Call, op *opening) intercept.Action {
+	name := strings.TrimRight(op.path, "/")
+	if name == "" && op.flags&unix.O_EXCL != 0 {
+		return intercept.Fail(unix.EEXIST)
+	}
+	if name == "" {
+		return intercept.Fail(unix.EISDIR)
+	}
+	o, err := m.resolvePath(c, op.dir, name, false, op.resolve)
+	there := o.m != nil
+	o.close()
+	if err == nil || errors.Is(err, unix.ENOENT) && there {
+		return intercept.Fail(unix.EISDIR)
+	}
+	return fail(err)
+}
+
 // readOnlyParent is the error of making something in a mount that takes no changes.
 func (m *Module) readOnlyParent(o *object) intercept.Action {
 	i := strings.LastIndexByte(o.name, '/')
@@ -163,7 +187,10 @@ func (m *Module) readOnlyParent(o *object) intercept.Action {
 
 // openThere opens an object that is there.
 func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a intercept.Action, again bool) {
-	flags := op.flags &^ (unix.O_CREAT | unix.O_EXCL)
+	flags := op.flags &^ unix.O_CREAT
+	if flags&unix.O_TMPFILE != unix.O_TMPFILE {
+		flags &^= unix.O_EXCL
+	}
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
 	switch o.typ() {
 	case unix.S_IFLNK:

@@ -151,12 +151,18 @@ func (m *Module) readlink(c *intercept.Call, dir int, path, to intercept.Addr, s
 	if size <= 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
+	if path == 0 {
+		return intercept.Fail(unix.EFAULT)
+	}
 	o, err := m.find(c, dir, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
 	if o.typ() != unix.S_IFLNK {
+		if s, err := c.ReadString(path, pathMax); err == nil && s == "" {
+			return intercept.Fail(unix.ENOENT)
+		}
 		return intercept.Fail(unix.EINVAL)
 	}
 	text, err := m.linkText(c, &o)

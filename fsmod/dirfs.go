@@ -127,6 +127,15 @@ func (d *dirFS) raw(path string) (int, error) {
 	return d.openat2(path, &how)
 }
 
+// there reports whether raw finds something.
+func (d *dirFS) there(path string) bool {
+	fd, err := d.raw(path)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
 // openRoot opens the root anew.
 func (d *dirFS) openRoot(flags int) (int, error) {
 	switch {

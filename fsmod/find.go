@@ -75,6 +75,9 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 			cur, err = m.cwdOf(c)
 		} else {
 			cur, err = m.dirOf(c, dir)
+			if err == nil && strings.HasPrefix(path, "..") {
+				err = m.table.isDirectory(cur)
+			}
 		}
 		if err != nil {
 			if err == unix.ENOENT && strings.Trim(path, "./") == "" {

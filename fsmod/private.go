@@ -57,7 +57,7 @@ func sweep(base string) {
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && int(st.Uid) == os.Geteuid() && time.Since(time.Unix(st.Mtim.Unix())) > unlocked &&
 			unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			_ = os.RemoveAll(dir)
+			_ = removeAll(dir)
 		}
 		unix.Close(fd)
 	}

@@ -158,9 +158,13 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 		if from == "" {
 			from = "."
 		}
-		o.fd, err = o.m.dir.raw(from + "/" + strings.TrimRight(rest, "/"))
+		path := from + "/" + strings.TrimRight(rest, "/")
+		o.fd, err = o.m.dir.raw(path)
 		if err == unix.EXDEV || err == unix.EAGAIN {
 			err = unix.ELOOP
+		}
+		if err == unix.ENOENT && !o.m.dir.there(path[:strings.LastIndexByte(path, '/')]) {
+			o.m = nil // more than the last name is missing
 		}
 	} else {
 		o.fd, err = o.m.fs.Open(o.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

@@ -52,7 +52,13 @@ func (b *branch) removable(name string, p *place, dir bool) error {
 	if !dir {
 		return nil
 	}
-	switch empty, err := b.empty(name, &p.node); {
+	empty, err := b.empty(name, &p.node)
+	if mode := p.st.Mode & 0o7777; err == unix.EACCES && p.up >= 0 && unix.Chmod(fdPath(p.up), mode|0o500) == nil {
+		// Its owner need not be able to read it.
+		empty, err = b.empty(name, &p.node)
+		_ = unix.Chmod(fdPath(p.up), mode)
+	}
+	switch {
 	case err != nil:
 		return err
 	case !empty:
