@@ -10,6 +10,7 @@
 # make fuzz    run each fuzz target for FUZZTIME (10m); make test runs their seeds
 # make bench   measure, side by side with the peers that are installed
 # make conform the conformance cases alone: programs natively and under umrun; needs root
+# make posix   what each kind of mount answers, held against a plain directory; needs root
 # make check   vet, staticcheck, format; no network namespaces, no root
 
 GO         ?= go
@@ -34,7 +35,7 @@ PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquit
 	firefox-esr:firefox-esr
 PROGRAM_DEV := postgresql-15 ruby-webrick
 
-.PHONY: all build test conform check fuzz bench suites programs matrix lease demo deps-build deps-test clean
+.PHONY: all build test conform posix check fuzz bench suites programs matrix lease demo deps-build deps-test clean
 all: build
 
 build: deps-build
@@ -71,6 +72,10 @@ test: deps-test build
 
 conform: deps-test build
 	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 LAB_CONFORM=1 $(GO) test -json -count=1 -timeout 15m -run 'Transcripts|Cases' ./view/viewtest | \
+		$(GO) run ./testdata/testsum
+
+posix: deps-test build
+	UMRUN_BIN=$(CURDIR)/bin/umrun UMRUN_TEST_FULL=1 $(GO) test -json -count=1 -timeout 10m -run '^TestPosix$$' ./view/viewtest | \
 		$(GO) run ./testdata/testsum
 
 fuzz: deps-build

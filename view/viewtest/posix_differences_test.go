@@ -16,6 +16,7 @@ type posixDifference struct {
 	name          *regexp.Regexp
 	native, umrun string // empty: any
 	reason        string
+	sometimes     bool // it depends on who is faster
 }
 
 // named matches whole names of cases.
@@ -27,6 +28,20 @@ const (
 	whiteout  = "a character device 0:0 is what overlayfs marks a removed name with"
 	apart     = "overlayfs copies one name of a file that has several: the others stay as they were"
 	renaming  = "overlayfs does not rename a directory that was there before (EXDEV, and mv copies it)"
+	noPath    = "the kernel installs no O_PATH descriptors in another process: the program gets one that reads, and none of a link, a FIFO or a socket"
+	noHandle  = "a file handle names the host's file, and would be opened past the view"
+	newXattr  = "the calls of Linux 6.13 are not answered; libraries take the older ones"
+	tooDeep   = "what no path of 4096 bytes reaches is not served"
+	noBind    = "an absolute path of an AF_UNIX address is the host's; a relative one is the view's"
+	hostName  = "the kernel knows the file by the host's name, or by none"
+	loaded    = "the program is started from a copy or a descriptor, which the kernel tells of"
+	events    = "umrun's own descriptor of the file is closed an instant later"
+	unlinked  = "a file without a name is opened anew by what the descriptor may do"
+	goneDir   = "a directory that was removed has no place in the view"
+	byRead    = "a directory is entered by a descriptor that reads it, which takes its mode"
+	ownLimit  = "truncate(2) by name is bound by umrun's limit of a file's size"
+	noDevice  = "no device is made in a cow"
+	realUser  = "access(2) is answered for the effective user"
 	reader    = "what was mapped or opened to read before the first write shows the file as it was"
 )
 
@@ -48,7 +63,47 @@ var cowOverlay = []posixDifference{
 
 var posixDifferences = slices.Concat([]posixDifference{
 	{where: "* ns user", name: named(`chown/.*`), native: "EPERM", umrun: "EINVAL", reason: ofUserNS},
-}, on("cow ns *", cowOverlay), on("away ns *", cowOverlay))
+}, on("cow ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("* trap root", trappedRoot),
+	on("cow trap *", cowTrapped), on("away trap *", cowTrapped),
+	on("cow trap root", cowTrappedRoot), on("away trap root", cowTrappedRoot))
+
+// What the trap engine answers otherwise on every mount.
+var trapped = []posixDifference{
+	{name: named(`(call|callat)/handle .*|handle/.*`), reason: noHandle},
+	{name: named(`(call|callat)/(set|get|list|remove)xattrat .*`), umrun: "ENOSYS", reason: newXattr},
+	{name: named(`call/openat_path_nofollow .*|open/RDONLY.*NOFOLLOW\+PATH .*|mknod/O_PATH of a socket`), umrun: "EOPNOTSUPP", reason: noPath},
+	{name: named(`callat/.* of path of a link`), reason: noPath},
+	{name: named(`opath/.*|flags/F_GETFL of .*|stat/.* agrees on (fifo|l)|utime/utimensat of null, O_PATH|xattr/get by O_PATH|exec/execveat of a link's descriptor`), reason: noPath},
+	{name: named(`watched/by a descriptor that is none`), reason: noPath},
+	{name: named(`deep/.*`), reason: tooDeep},
+	{name: named(`call/(bind|connect) absolute`), umrun: "ENOENT", reason: noBind},
+	{name: named(`socket/(bind an absolute path|connect by .*|its absolute name)`), reason: noBind},
+	{name: named(`proc/(fd of fifo|fd after unlink|name in maps.*)`), reason: hostName},
+	{name: named(`proc/(truncate by fd|which leaves)|unlink/by /proc/self/fd`), reason: unlinked},
+	{name: named(`move/truncate beyond it`), native: "EFBIG", umrun: "ok", reason: ownLimit},
+	{name: named(`cwd/(above|/proc/self/cwd in) what is gone`), reason: goneDir},
+	{name: named(`exec/.*|loader/.*|script/execveat .*`), reason: loaded},
+	{name: named(`(watch|watched)/.*|seen/events of the directory`), reason: events, sometimes: true},
+}
+
+var trappedRoot = []posixDifference{
+	{name: named(`other/searchonly .*`), reason: byRead},
+	{name: named(`user/access asks for the real user`), native: "EACCES", umrun: "ok", reason: realUser},
+}
+
+var cowTrappedRoot = []posixDifference{
+	{name: named(`group/mknod block`), native: "ok", umrun: "EPERM", reason: noDevice},
+}
+
+// A cow of the trap engine copies as overlayfs does.
+var cowTrapped = []posixDifference{
+	{name: named(`group/mknod character`), umrun: "EPERM", reason: whiteout},
+	{name: named(`(written|changed|renamed)/.*`), reason: apart},
+	{name: named(`tied/.*`), reason: apart},
+	{name: named(`removed/its other name`), native: "file 644 1 links", umrun: "file 644 2 links", reason: apart},
+	{name: named(`moved/.*`), reason: renaming},
+	{name: named(`seen/.*`), reason: reader},
+}
 
 // on is a list for mounts.
 func on(where string, list []posixDifference) []posixDifference {
