@@ -22,8 +22,7 @@
 // Nor does an overlay copy for a user what belongs to somebody whom the user's
 // namespace does not know (EOVERFLOW). A file of root's nobody else can write anyway;
 // but to write /home/me/x it would copy /home. So the directories on the way to where
-// users write are made in UPPER beforehand, see skeleton. They are the user's own then,
-// and read-only to it.
+// users write are made in UPPER beforehand, see skeleton. They are the user's own then.
 
 package nsmount
 
@@ -320,10 +319,9 @@ func (c *cow) skeleton(l layer, upper string) error {
 	return nil
 }
 
-// makeLike makes a directory as the one at rel, if it is one. With others it is only
-// made if that belongs to somebody else, or is the first; and what the user may not
-// write, the user's copy may not be written either. on says that what is below it may
-// be looked at.
+// makeLike makes a directory as the one at rel, if it is one; for an ordinary user only
+// if that belongs to somebody else, or is the first. on says that there is one, and that
+// what is below it may be looked at.
 func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(was, rel, &st, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -338,24 +336,12 @@ func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return false, err
 	}
-	mode := st.Mode & 0o7777
-	if user && int(st.Uid) != os.Geteuid() && unix.Faccessat(was, orDot(rel), unix.W_OK, unix.AT_EACCESS) != nil {
-		mode &^= 0o222
-	}
 	if !user {
 		if err := unix.Chown(path, int(st.Uid), int(st.Gid)); err != nil {
 			return false, err
 		}
 	}
-	return true, unix.Chmod(path, mode)
-}
-
-// orDot is "." for the directory itself.
-func orDot(rel string) string {
-	if rel == "" {
-		return "."
-	}
-	return rel
+	return true, unix.Chmod(path, st.Mode&0o7777)
 }
 
 // escape makes one name of a path.

@@ -303,3 +303,26 @@ func TestIntegrationMountsKilled(t *testing.T) {
 		}
 	}
 }
+
+// TestIntegrationCowAcross: the engines keep what was written in the same form.
+func TestIntegrationCowAcross(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		dir := mountTree(t, w, user)
+		sum := treeSum(t, filepath.Join(dir, "dst"))
+		for i, step := range []struct{ engine, script, want string }{
+			{"ns", "rm a; mkdir a; echo 1 >a/1; echo more >>b; ln -s b c", ""},
+			{"trap", "ls; cat a/1 c; rm b; mkdir -p e/f; echo 2 >e/f/2; rm -r a; mkdir a; mv e/f a/g", "a\nb\nc\n1\ntarget b\nmore\n"},
+			{"ns", "ls -R; cat a/g/2; echo b again >b; rm c", ".:\na\nc\ne\n\n./a:\ng\n\n./a/g:\n2\n\n./e:\n2\n"},
+			{"trap", "ls; cat b", "a\nb\ne\nb again\n"},
+		} {
+			r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", step.engine, "-m", "cow:"+dir+"/up:"+dir+"/dst", "--", "sh", "-c", "cd "+dir+"/dst;"+step.script).Result()
+			if r.Status != 0 || r.Stdout != step.want {
+				t.Errorf("step %d by %s: want %q, got %v", i, step.engine, step.want, r)
+			}
+		}
+		if treeSum(t, filepath.Join(dir, "dst")) != sum {
+			t.Error("the real tree has changed")
+		}
+	}
+}
