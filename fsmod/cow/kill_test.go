@@ -38,7 +38,7 @@ func TestKill(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	rounds := 25
+	rounds := 12
 	if os.Getenv("LAB_COW_SEEDS") != "" {
 		rounds = 500
 	}

@@ -111,7 +111,7 @@ func open(t *testing.T, lower, upper string) *FS {
 // keptSeeds are those that have found something.
 var keptSeeds = []uint64{1, 158338196, 236588193, 236588199, 423085067, 729363116, 131658370}
 
-// TestOverlayfs runs LAB_COW_SEEDS seeds (8), or the one LAB_COW_SEED, of LAB_COW_OPS
+// TestOverlayfs runs LAB_COW_SEEDS seeds (4), or the one LAB_COW_SEED, of LAB_COW_OPS
 // operations (300) each.
 func TestOverlayfs(t *testing.T) {
 	if !inNamespace(t) {
@@ -132,7 +132,7 @@ func TestOverlayfs(t *testing.T) {
 		againstOverlayfs(t, seed, ops)
 	}
 	first := uint64(time.Now().UnixNano() % 1_000_000 * 1000)
-	for i := range number("LAB_COW_SEEDS", 8) {
+	for i := range number("LAB_COW_SEEDS", 4) {
 		if t.Failed() {
 			return
 		}

@@ -69,7 +69,7 @@ func TestUnprivileged(t *testing.T) {
 		}
 		return
 	}
-	seeds := 20
+	seeds := 8
 	if n, err := strconv.Atoi(os.Getenv("LAB_COW_SEEDS")); err == nil {
 		seeds = n
 	}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Copy on write under programs that do not forgive, with both engines: databases that are
+// killed, a build, a full disk.
+
+package viewtest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+)
+
+// eachEngine runs a test with both, as the ordinary user, in a directory of its own.
+func eachEngine(t *testing.T, f func(t *testing.T, w *viewtest.World, engine, dir string)) {
+	w := viewtest.New(t)
+	for _, engine := range []string{"trap", "ns"} {
+		t.Run(engine, func(t *testing.T) { f(t, w, engine, mountTree(t, w, true)) })
+	}
+	w.NoStrays(t)
+}
+
+// onCow prepares a script that the user runs in DIR/dst, which is covered.
+func onCow(t testing.TB, w *viewtest.World, engine, dir, script string) *viewtest.Cmd {
+	t.Helper()
+	u := umrunAs(t, w, true, "-q", "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "cow:"+dir+"/up:"+dir+"/dst", "--", "sh", "-ec", script)
+	u.Dir = filepath.Join(dir, "dst")
+	return u
+}
+
+// ok runs it, and returns what it prints.
+func ok(t testing.TB, c *viewtest.Cmd) string {
+	t.Helper()
+	r := c.Result()
+	if r.Status != 0 {
+		t.Fatal(r)
+	}
+	return r.Stdout
+}
+
+// killView kills umrun with all that it runs, as a power cut would.
+func killView(t testing.TB, w *viewtest.World, u *viewtest.Cmd) {
+	t.Helper()
+	for _, pid := range append([]int{u.Process.Pid}, w.Host.Pids()...) {
+		syscall.Kill(pid, syscall.SIGKILL) // a server outlives umrun, without a network
+	}
+	u.Wait()
+	viewtest.Eventually(t, 20*time.Second, func() error {
+		if left := w.Host.Pids(); len(left) > 0 {
+			return fmt.Errorf("still running: %v", left)
+		}
+		return nil
+	})
+}
+
+// asUserOnHost runs a script as the user without a view.
+func asUserOnHost(t testing.TB, w *viewtest.World, dir, script string) string {
+	t.Helper()
+	c := w.HostCmd(context.Background(), "sh", "-ec", script).AsUser(w.Home())
+	c.Dir = dir
+	return ok(t, c)
+}
+
+// TestIntegrationCowSQLite kills a writer in the middle: what it was told is committed is
+// there in the next view, the database is whole, and the real one as it was.
+func TestIntegrationCowSQLite(t *testing.T) {
+	const writer = `import sqlite3
+c = sqlite3.connect("x.db")
+n = c.execute("select count(*) from t").fetchone()[0]
+while True:
+    c.execute("insert into t values (?, ?)", (n, "x" * 500))
+    c.execute("update t set b = 'y' where a = ?", (n // 2,))
+    c.commit()
+    print(n, flush=True)
+    n += 1
+`
+	const look = `python3 -c '
+import sqlite3
+c = sqlite3.connect("x.db")
+print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select count(*), max(a) + 1 from t").fetchone())'`
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		asUserOnHost(t, w, dir+"/dst", `python3 -c '
+import sqlite3
+c = sqlite3.connect("x.db")
+c.execute("create table t (a integer primary key, b text)")
+c.executemany("insert into t values (?, ?)", ((i, "z" * 900) for i in range(1000)))
+c.commit()'`)
+		if err := os.WriteFile(dir+"/dst/writer.py", []byte(writer), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sum := treeSum(t, dir+"/dst")
+		rows := 1000
+		for _, journal := range []string{"delete", "wal"} {
+			ok(t, onCow(t, w, engine, dir, `python3 -c 'import sqlite3; sqlite3.connect("x.db").execute("pragma journal_mode=`+journal+`")'`))
+			u := start(t, onCow(t, w, engine, dir, "exec python3 writer.py"))
+			awaitOutput(t, u, fmt.Sprintf("\n%d\n", rows+8))
+			killView(t, w, u)
+			told := strings.Fields(u.Output())
+			last, err := strconv.Atoi(told[len(told)-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ok(t, onCow(t, w, engine, dir, look))
+			var n, next int
+			if _, err := fmt.Sscanf(got, "ok %d %d\n", &n, &next); err != nil || n != next || n <= last {
+				t.Errorf("%s: %d was committed, and the database is %q", journal, last, got)
+			}
+			rows = n
+		}
+		if treeSum(t, dir+"/dst") != sum {
+			t.Error("the real tree has changed")
+		}
+	})
+}
+
+// TestIntegrationCowPostgres kills a server under load: it recovers in the next view, the
+// books balance, and the real cluster is as it was.
+func TestIntegrationCowPostgres(t *testing.T) {
+	if _, err := os.Stat(postgresBin + "pgbench"); err != nil {
+		t.Skip("no PostgreSQL: make programs installs it")
+	}
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		asUserOnHost(t, w, dir+"/dst", postgresBin+"initdb -D pg -A trust -U lab --no-sync --locale=C >/dev/null; mkdir -m 700 sock")
+		sum := treeSum(t, dir+"/dst")
+		const in = " -h /tmp/cow-pg -U lab "
+		server := "rm -rf /tmp/cow-pg; mkdir -m 700 /tmp/cow-pg; " + postgresBin + "postgres -D pg -k /tmp/cow-pg -c listen_addresses= -c log_min_messages=error & pg=$!; " +
+			"while ! " + postgresBin + "pg_isready -q -h /tmp/cow-pg; do sleep 0.1; done; "
+		server = strings.ReplaceAll(server, "/tmp/cow-pg", dir+"/s")
+		bench, psql := postgresBin+"pgbench"+strings.ReplaceAll(in, "/tmp/cow-pg", dir+"/s"), postgresBin+"psql -X"+strings.ReplaceAll(in, "/tmp/cow-pg", dir+"/s")
+		u := start(t, onCow(t, w, engine, dir, server+bench+"-i -q -s 1 postgres 2>/dev/null; "+bench+"-c 4 -j 2 -T 30 -n -P 1 postgres 2>&1"))
+		awaitOutput(t, u, "progress: 1.")
+		killView(t, w, u)
+		got := ok(t, onCow(t, w, engine, dir, "rm -f pg/postmaster.pid; "+server+psql+`-Atc '
+select (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history) and
+	(select sum(abalance) from pgbench_accounts) = (select sum(tbalance) from pgbench_tellers), count(*) > 20 from pgbench_history' postgres
+kill -INT $pg; wait $pg`))
+		if got != "t|t\n" {
+			t.Errorf("after the recovery: %q", got)
+		}
+		if treeSum(t, dir+"/dst") != sum {
+			t.Error("the real tree has changed")
+		}
+	})
+}
+
+// TestIntegrationCowClone clones, builds and tests a C project in the tree that is covered,
+// and changes the repository that it came from.
+func TestIntegrationCowClone(t *testing.T) {
+	viewtest.Need(t, "git", "gcc", "make")
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		asUserOnHost(t, w, dir+"/dst", `mkdir repo; cd repo; git init -q .
+printf 'int add(int, int);\nint main(void) { return add(2, 3) != 5; }\n' >main.c
+echo 'int add(int a, int b) { return a + b; }' >add.c
+printf 'prog: main.o add.o\n\tcc -o $@ $^\ntest: prog\n\t./prog && touch tested\n' >Makefile
+git add .; git -c user.name=x -c user.email=x@x commit -qm one`)
+		sum := treeSum(t, dir+"/dst")
+		got := ok(t, onCow(t, w, engine, dir, `git clone -q "file://$PWD/repo" clone
+cd clone; make -s test; ls; echo '// more' >>add.c; make -s test; git diff --stat
+git -c user.name=x -c user.email=x@x commit -qam two; git push -q origin HEAD:other; git clean -qfdx; ls
+cd ../repo; git gc -q; git fsck; git log --oneline other | wc -l; mv .git moved; rm -r main.c moved; ls`))
+		want := "Makefile\nadd.c\nadd.o\nmain.c\nmain.o\nprog\ntested\n add.c | 1 +\n 1 file changed, 1 insertion(+)\nMakefile\nadd.c\nmain.c\n2\nMakefile\nadd.c\n"
+		if got != want {
+			t.Errorf("want %q\n got %q", want, got)
+		}
+		if treeSum(t, dir+"/dst") != sum {
+			t.Error("the real tree has changed")
+		}
+	})
+}
+
+// TestIntegrationCowFull: of a disk that is full the program is told, and what was there
+// before stays.
+func TestIntegrationCowFull(t *testing.T) {
+	w := viewtest.New(t)
+	for _, engine := range []string{"trap", "ns"} {
+		dir := mountTree(t, w, false)
+		if err := os.WriteFile(dir+"/dst/big", make([]byte, 4<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sum := treeSum(t, dir+"/dst")
+		umrun := fmt.Sprintf("%s -q -n none --no-proc --fs-engine %s -m cow:%s/up:%s/dst -- ", viewtest.Binary(t), engine, dir, dir)
+		r := w.HostCmd(context.Background(), "unshare", "-m", "sh", "-c", fmt.Sprintf(`mkdir %s/up; mount -t tmpfs -o size=1m none %[1]s/up; cd %[1]s/dst
+%[2]s sh -c 'echo kept >>a; echo x >>big; dd if=/dev/zero of=new bs=100k count=40 2>&1 | head -1; cat a; wc -c <big; rm new; echo more >>a && rm b && ls'
+%[2]s sh -c 'cat a; wc -c <big; ls'`, dir, umrun)).Result()
+		want := `dd: error writing 'new': No space left on device
+target a
+kept
+4194304
+a
+big
+target a
+kept
+more
+4194304
+a
+big
+`
+		if r.Stdout != want || !regexp.MustCompile(`(?i)big: No space left on device`).MatchString(r.Stderr) {
+			t.Errorf("%s: %v", engine, r)
+		}
+		if treeSum(t, dir+"/dst") != sum {
+			t.Error("the real tree has changed")
+		}
+	}
+	w.NoStrays(t)
+}
