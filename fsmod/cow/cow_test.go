@@ -95,7 +95,7 @@ func TestReaderKeeps(t *testing.T) {
 
 // TestHoles: a sparse file stays sparse.
 func TestHoles(t *testing.T) {
-	const size = 64 << 20
+	const size = 8 << 20
 	lower, upper := lowerWith(t, map[string]string{"f": "head"})
 	f, err := os.OpenFile(lower+"/f", os.O_WRONLY, 0)
 	if err != nil {

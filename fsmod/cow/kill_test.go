@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,8 +22,8 @@ import (
 )
 
 const (
-	killFiles  = 12
-	killSize   = 1_000_000
+	killFiles  = 5
+	killSize   = 2_000_000
 	killRecord = "a record"
 )
 
@@ -38,7 +39,7 @@ func TestKill(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	rounds := 12
+	rounds := 6
 	if os.Getenv("LAB_COW_SEEDS") != "" {
 		rounds = 500
 	}
@@ -60,7 +61,14 @@ func TestKill(t *testing.T) {
 	acknowledged, middle := 0, 0
 	for i := range rounds {
 		upper := filepath.Join(dir, fmt.Sprintf("upper%d", i))
-		acks := killAfter(t, dir, upper, time.Duration(rand.Int64N(int64(8*time.Millisecond))))
+		when := func() { time.Sleep(time.Duration(rand.Int64N(int64(8 * time.Millisecond)))) }
+		if i%2 == 0 { // while something is copied
+			when = func() {
+				for end := time.Now().Add(5 * time.Second); names(t, upper+"/work/copies") == "" && time.Now().Before(end); {
+				}
+			}
+		}
+		acks := killAfter(t, dir, upper, when)
 		acknowledged += len(acks)
 		if names(t, upper+"/work/copies") != "" {
 			middle++
@@ -78,8 +86,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// killAfter runs killed for a time, and returns what it has acknowledged.
-func killAfter(t *testing.T, dir, upper string, d time.Duration) []string {
+// killAfter runs killed until when returns, and tells what it has acknowledged.
+func killAfter(t *testing.T, dir, upper string, when func()) []string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestKill$")
 	cmd.Env = append(os.Environ(), "LAB_COW_KILL="+dir, "LAB_COW_UPPER="+upper)
@@ -91,15 +99,20 @@ func killAfter(t *testing.T, dir, upper string, d time.Duration) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var done sync.WaitGroup
 	var acks []string
 	s := bufio.NewScanner(out)
 	for s.Scan() {
 		if s.Text() == "ready" {
-			time.AfterFunc(d, func() { _ = cmd.Process.Kill() })
+			done.Go(func() {
+				when()
+				_ = cmd.Process.Kill()
+			})
 			continue
 		}
 		acks = append(acks, s.Text())
 	}
+	done.Wait()
 	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Fatalf("the process was not killed: %v %v", err, acks)
 	}
