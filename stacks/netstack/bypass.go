@@ -130,7 +130,7 @@ func (b *bypass) Release(err error) {
 	b.Conduit.Release(err)
 }
 
-// pastCounters count what went past an interface.
+// pastCounters count what went past an interface of gVisor's.
 type pastCounters struct{ rxPackets, txPackets, rxBytes, txBytes atomic.Uint64 }
 
 func (*pastCounters) add(packets, bytes *atomic.Uint64, n int) {
@@ -138,4 +138,23 @@ func (*pastCounters) add(packets, bytes *atomic.Uint64, n int) {
 		packets.Add(uint64((n + gsoMaxSize - 1) / gsoMaxSize))
 		bytes.Add(uint64(n))
 	}
+}
+
+// sent and received count a packet that gVisor does not.
+func (c *pastCounters) sent(size int) {
+	c.txPackets.Add(1)
+	c.txBytes.Add(uint64(size))
+}
+
+func (c *pastCounters) received(size int) {
+	c.rxPackets.Add(1)
+	c.rxBytes.Add(uint64(size))
+}
+
+// addTo adds what was counted to c.
+func (p *pastCounters) addTo(c *stacks.Counters) {
+	c.RxPackets += p.rxPackets.Load()
+	c.RxBytes += p.rxBytes.Load()
+	c.TxPackets += p.txPackets.Load()
+	c.TxBytes += p.txBytes.Load()
 }

@@ -75,13 +75,12 @@ func (s *Stack) Counters(index int) stacks.Counters {
 		RxPackets: st.Rx.Packets.Value(), RxBytes: st.Rx.Bytes.Value(), RxDropped: st.DisabledRx.Packets.Value(),
 		TxPackets: st.Tx.Packets.Value(), TxBytes: st.Tx.Bytes.Value(), TxDropped: st.TxPacketsDroppedNoBufferSpace.Value(),
 	}
+	if index == loopbackNIC {
+		s.loop.past.addTo(&c)
+	}
 	if e := s.links.of(index); e != nil {
 		c.TxDropped += e.dropped.Load()
-		p := &e.past
-		c.RxPackets += p.rxPackets.Load()
-		c.RxBytes += p.rxBytes.Load()
-		c.TxPackets += p.txPackets.Load()
-		c.TxBytes += p.txBytes.Load()
+		e.past.addTo(&c)
 		c.RxBytes += c.RxPackets * uint64(e.MaxHeaderLength())
 	}
 	return c

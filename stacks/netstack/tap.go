@@ -139,7 +139,9 @@ func (e *endpoint) inject(p *stack.PacketBuffer, origin any) {
 	if e.closed {
 		return
 	}
-	e.emitLocked(p, origin)
+	if e.emitLocked(p, origin) {
+		e.past.sent(p.Size())
+	}
 	if !e.busy && len(e.queue) > 0 {
 		e.notEmpty.Signal()
 	}
@@ -176,6 +178,7 @@ func wire(p *stack.PacketBuffer) []byte {
 type loopEndpoint struct {
 	stack.LinkEndpoint
 	taps *taps
+	past pastCounters // what packet sockets put onto it
 
 	mu   sync.Mutex
 	disp stack.NetworkDispatcher // +checklocks:mu
@@ -214,10 +217,12 @@ func (e *loopEndpoint) show(p *stack.PacketBuffer, origin any) {
 // send puts a packet of a packet socket onto the device; deliver: the stack gets it.
 func (e *loopEndpoint) send(p *stack.PacketBuffer, origin any, deliver bool) {
 	e.show(p, origin)
+	e.past.sent(p.Size())
 	e.mu.Lock()
 	d := e.disp
 	e.mu.Unlock()
 	if !deliver || d == nil {
+		e.past.received(p.Size())
 		return
 	}
 	in := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: p.ToBuffer()})

@@ -241,6 +241,25 @@ static int build(unsigned char *p, const char *src, const char *dst, int port, c
 	return 60;
 }
 
+// counters are those of /proc/net/dev: in and out.
+struct counters { long long bytes[2], packets[2]; };
+
+static void count(int index, struct counters *c)
+{
+	char line[512], name[IF_NAMESIZE + 1] = "";
+	FILE *f = fopen("/proc/net/dev", "r");
+	if_indextoname(index, name);
+	strcat(name, ":");
+	while (f && fgets(line, sizeof line, f)) {
+		char *p = line + strspn(line, " ");
+		if (!strncmp(p, name, strlen(name)) &&
+		    sscanf(p + strlen(name), "%lld %lld %*d %*d %*d %*d %*d %*d %lld %lld", &c->bytes[0], &c->packets[0], &c->bytes[1], &c->packets[1]) == 4)
+			return (void)fclose(f);
+	}
+	ok("read /proc/net/dev", -1);
+	exit(9);
+}
+
 static void sends(void)
 {
 	unsigned char p[3000] = { 0 }, q[70000] = { 0 };
@@ -283,6 +302,24 @@ static void sends(void)
 	num("dgram", sendto(other, p, 60, 0, (struct sockaddr *)&a, sizeof a));
 	see("the sender sees the answer", other, 1, 0);
 	close(fd), close(other), close(six), close(from);
+
+	begin("packet/send-counters");
+	struct counters before, after;
+	for (int d = 0; d < 2; d++) {
+		const char *name = d ? "lo" : "the link";
+		fd = on(d ? SOCK_RAW : SOCK_DGRAM, d ? lo : dev, 0);
+		a = at(d ? lo : dev, ETH_P_IP);
+		build(p + 14, d ? "127.0.0.1" : env("LAB_SELF4"), d ? "127.0.0.1" : env("LAB_PEER4"), d ? 4000 : CLOSED, "mark-13");
+		count(d ? lo : dev, &before);
+		for (int i = 0; i < 3; i++)
+			need("send", sendto(fd, d ? p : p + 14, d ? 74 : 60, 0, (struct sockaddr *)&a, sizeof a));
+		nap(100);
+		count(d ? lo : dev, &after);
+		say("%s: %lld packets and %lld bytes out", name, after.packets[1] - before.packets[1], after.bytes[1] - before.bytes[1]);
+		if (d)
+			say("%s: %lld packets and %lld bytes in", name, after.packets[0] - before.packets[0], after.bytes[0] - before.bytes[0]);
+		close(fd);
+	}
 
 	begin("packet/send-errors");
 	int unbound = need("socket", socket(AF_PACKET, SOCK_RAW, 0)), dgram = need("socket", socket(AF_PACKET, SOCK_DGRAM, 0));
