@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ChildMain()
+	ChildMain(testSteps...)
 	supervise() // a supervisor of its own, for tests that kill it
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if targetDir != "" {
