@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
@@ -165,13 +166,15 @@ func bulk(t *testing.T, p stacktest.Pair, to netip.Addr) {
 		n   int64
 		err error
 	}
-	done := make(chan half, 1) // one result
-	go func() {                // ends with its connection
+	done := make(chan half, 1)         // one result
+	accepted := make(chan net.Conn, 1) // one connection
+	go func() {                        // ends with its connection
 		c, err := l.Accept()
 		if err != nil {
 			done <- half{0, err}
 			return
 		}
+		accepted <- c
 		defer c.Close()
 		n, err := io.Copy(c, io.LimitReader(c, int64(len(data))))
 		done <- half{n, err}
@@ -189,6 +192,13 @@ func bulk(t *testing.T, p stacktest.Pair, to netip.Addr) {
 	}()
 	got := make([]byte, len(data))
 	if n, err := io.ReadFull(c, got); err != nil {
+		t.Logf("A: %s", tcpState(c))
+		select {
+		case c := <-accepted:
+			t.Logf("B: %s", tcpState(c))
+		default:
+			t.Log("B has accepted none")
+		}
 		t.Fatalf("%s: after %d bytes: %v", to, n, err)
 	}
 	if !bytes.Equal(got, data) {
@@ -200,6 +210,24 @@ func bulk(t *testing.T, p stacktest.Pair, to netip.Addr) {
 	if h := <-done; h.err != nil || h.n != int64(len(data)) {
 		t.Errorf("%s: the other end has seen %d bytes, %v", to, h.n, h.err)
 	}
+}
+
+// tcpState says how a connection stands, for one that has stopped.
+func tcpState(c net.Conn) string {
+	buf := make([]byte, unsafe.Sizeof(unix.TCPInfo{}))
+	o, ok := c.(interface {
+		Option(level, name int, buf []byte) (int, error)
+	})
+	if !ok {
+		return "unknown"
+	}
+	if _, err := o.Option(unix.IPPROTO_TCP, unix.TCP_INFO, buf); err != nil {
+		return err.Error()
+	}
+	var in, out [4]byte
+	_, _ = o.Option(unix.SOL_SOCKET, unix.SO_RCVBUF, in[:])
+	_, _ = o.Option(unix.SOL_SOCKET, unix.SO_SNDBUF, out[:])
+	return fmt.Sprintf("%+v, buffers %x %x", *(*unix.TCPInfo)(unsafe.Pointer(&buf[0])), in, out)
 }
 
 // TestConn holds connections against what the standard library asks of them.

@@ -57,6 +57,7 @@ type endpoint struct {
 	taps    *taps
 	log     *slog.Logger
 
+	shut   shutWindows
 	policy *atomic.Pointer[policy] // the stack's
 	urgent *urgents                // the stack's
 
@@ -169,6 +170,7 @@ func (e *endpoint) emitLocked(p *stack.PacketBuffer, origin any) bool {
 	if e.taps.on() {
 		e.showOut(p, origin)
 	}
+	e.shut.leaving(p)
 	if e.sendLocked(p) {
 		return true
 	}
@@ -370,11 +372,19 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 		return
 	}
 	e.st.takeOver(f.data, e.index)
-	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(f.data)})
-	p.PktType = f.kind
+	if ack := e.shut.arriving(f.data); ack != nil && (valid || offload.Verify(f.data)) {
+		e.hand(d, f.proto, f.kind, ack, true)
+	}
+	e.hand(d, f.proto, f.kind, f.data, valid)
+}
+
+// hand gives gVisor a packet; valid says that its checksums are not to be looked at.
+func (e *endpoint) hand(d stack.NetworkDispatcher, proto tcpip.NetworkProtocolNumber, kind tcpip.PacketType, b []byte, valid bool) {
+	p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	p.PktType = kind
 	e.delivery.Lock()
 	e.rxValid.Store(valid)
-	d.DeliverNetworkPacket(f.proto, p)
+	d.DeliverNetworkPacket(proto, p)
 	e.delivery.Unlock()
 	p.DecRef()
 }

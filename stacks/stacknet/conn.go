@@ -196,6 +196,11 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// Option is getsockopt(2) on the socket; a caller finds it by its own interface.
+func (c *conn) Option(level, name int, buf []byte) (int, error) {
+	return c.sock.Option(level, name, buf)
+}
+
 // CloseWrite ends the sending direction of a TCP connection.
 func (c *conn) CloseWrite() error { return c.sock.Shutdown(unix.SHUT_WR) }
 
