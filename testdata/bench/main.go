@@ -69,13 +69,15 @@ func main() {
 			os.Exit(agent())
 		case "serve":
 			os.Exit(serve(os.Args[2:]))
+		case "stopwatch":
+			os.Exit(stopwatch(os.Args[2:]))
 		}
 	}
 	var o options
 	flag.StringVar(&o.umrun, "umrun", "bin/umrun", "the program to measure")
 	flag.StringVar(&o.wg, "wireguard-go", "", "the wireguard-go to compare with; built from go.mod's version if empty")
 	flag.StringVar(&o.cc, "cc", "cubic", "congestion control of all stacks: cubic or reno")
-	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated (up,down,crr,crrgo,rr,udp,nat,devices,rivals,vde,calls,page,start,idle,leak)")
+	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated (up,down,crr,crrgo,rr,udp,nat,devices,rivals,vde,calls,page,files,start,idle,leak)")
 	flag.StringVar(&o.stacks, "stacks", "netstack,kernel", "stacks of umrun to measure over WireGuard, nat and devices, comma separated")
 	flag.IntVar(&o.rounds, "rounds", 7, "pairs of samples")
 	flag.DurationVar(&o.time, "time", 1200*time.Millisecond, "length of a sample")
@@ -154,7 +156,7 @@ func run(ctx context.Context, o options) (ok bool, err error) {
 	for _, part := range []struct {
 		row string
 		do  func(context.Context) error
-	}{{"devices", b.devices}, {"rivals", b.rivals}, {"vde", b.vde}, {"calls", b.calls}, {"page", b.page}, {"start", b.start}, {"idle", b.idle}, {"leak", b.leak}} {
+	}{{"devices", b.devices}, {"rivals", b.rivals}, {"vde", b.vde}, {"calls", b.calls}, {"page", b.page}, {"files", b.files}, {"start", b.start}, {"idle", b.idle}, {"leak", b.leak}} {
 		if !b.wants(part.row) {
 			continue
 		}
