@@ -16,7 +16,7 @@ func (b *branch) Mkdir(name string, mode uint32) error {
 // Mknod is as [fsmod.FS] has it. A whiteout cannot be made, as on overlayfs.
 func (b *branch) Mknod(name string, mode uint32, dev uint64) error {
 	device := mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK
-	if device && (dev == 0 || !capable(unix.CAP_MKNOD)) {
+	if mode&unix.S_IFMT == unix.S_IFCHR && dev == 0 || device && !capable(unix.CAP_MKNOD) {
 		b.mu.RLock()
 		defer b.mu.RUnlock()
 		p, err := b.vacant(name)

@@ -40,7 +40,6 @@ const (
 	goneDir   = "a directory that was removed has no place in the view"
 	byRead    = "a directory is entered by a descriptor that reads it, which takes its mode"
 	ownLimit  = "truncate(2) by name is bound by umrun's limit of a file's size"
-	noDevice  = "no device is made in a cow"
 	realUser  = "access(2) is answered for the effective user"
 	reader    = "what was mapped or opened to read before the first write shows the file as it was"
 )
@@ -64,8 +63,7 @@ var cowOverlay = []posixDifference{
 var posixDifferences = slices.Concat([]posixDifference{
 	{where: "* ns user", name: named(`chown/.*`), native: "EPERM", umrun: "EINVAL", reason: ofUserNS},
 }, on("cow ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("* trap root", trappedRoot),
-	on("cow trap *", cowTrapped), on("away trap *", cowTrapped),
-	on("cow trap root", cowTrappedRoot), on("away trap root", cowTrappedRoot))
+	on("cow trap *", cowTrapped), on("away trap *", cowTrapped))
 
 // What the trap engine answers otherwise on every mount.
 var trapped = []posixDifference{
@@ -89,10 +87,6 @@ var trapped = []posixDifference{
 var trappedRoot = []posixDifference{
 	{name: named(`other/searchonly .*`), reason: byRead},
 	{name: named(`user/access asks for the real user`), native: "EACCES", umrun: "ok", reason: realUser},
-}
-
-var cowTrappedRoot = []posixDifference{
-	{name: named(`group/mknod block`), native: "ok", umrun: "EPERM", reason: noDevice},
 }
 
 // A cow of the trap engine copies as overlayfs does.
