@@ -273,8 +273,15 @@ func TestIntegrationMountsEngine(t *testing.T) {
 	}
 	// A user namespace in which no other may be made.
 	script := `echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$0" "$@"`
-	r := w.HostCmd(context.Background(), "unshare", "-Ur", "sh", "-c", script, viewtest.Binary(t), "-n", "none", "-m", "tmpfs:/opt", "--fs-engine", "ns", "true").Result()
+	in := func(args ...string) viewtest.Result {
+		args = append([]string{"unshare", "-Ur", "sh", "-c", script, viewtest.Binary(t), "-q", "-n", "none", "-m", "tmpfs:/opt"}, args...)
+		return w.HostCmd(context.Background(), args...).Result()
+	}
+	r := in("--fs-engine", "ns", "true")
 	if r.Status != 123 || !strings.Contains(r.Stderr, "a private mount namespace cannot be had here") || !strings.Contains(r.Stderr, "sysctl user.max_user_namespaces") {
 		t.Error(r)
+	}
+	if r := in("sh", "-c", "touch /opt/x && ls /opt"); r.Status != 0 || r.Stdout != "x\n" {
+		t.Errorf("by the engine trap: %v", r)
 	}
 }

@@ -326,3 +326,20 @@ func TestIntegrationCowAcross(t *testing.T) {
 		}
 	}
 }
+
+// TestIntegrationMountsPropagation: what the host mounts later comes in, and nothing
+// gets out.
+func TestIntegrationMountsPropagation(t *testing.T) {
+	viewtest.Need(t, "unshare", "mount")
+	w := viewtest.New(t)
+	for _, flags := range []string{"-m tmpfs:/opt", "-m cow:" + w.Dir() + "/up:/srv", "-m bind:/etc:/umrun-lab/etc"} {
+		dir := mountTree(t, w, false)
+		inside := "touch ready; while ! [ -e src/x ]; do sleep 0.02; done; echo came in; mount -t tmpfs none dst; touch dst/x; ls dst"
+		script := `mount --make-rshared / && "$0" -q -n none ` + flags + ` -- sh -c '` + inside + `' & while ! [ -e ready ]; do sleep 0.02; done; mount -t tmpfs none src; touch src/x; wait; ls dst`
+		c := w.HostCmd(context.Background(), "unshare", "-m", "sh", "-c", script, viewtest.Binary(t))
+		c.Dir = dir
+		if r := c.Result(); r.Stdout != "came in\nx\na\nb\n" {
+			t.Errorf("%s: %v", flags, r)
+		}
+	}
+}
