@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
 
@@ -140,31 +141,32 @@ func TestHostileZip(t *testing.T) {
 
 // TestBomb: what unpacks to too much is refused, and what is merely large is not.
 func TestBomb(t *testing.T) {
-	zeros := func(n int64) []byte {
-		var b bytes.Buffer
-		w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-		tw := tar.NewWriter(w)
-		if err := tw.WriteHeader(&tar.Header{Name: "zeros", Size: n}); err != nil {
-			t.Fatal(err)
-		}
-		chunk := make([]byte, 1<<20)
-		for ; n > 0; n -= int64(len(chunk)) {
-			_, _ = tw.Write(chunk)
-		}
-		if err := errors.Join(tw.Close(), w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	b := zeros(60 << 20)
-	fsys, err := open(bytes.NewReader(b), int64(len(b)))
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fsys.Close()
-	b = zeros(200 << 20)
-	if _, err := open(bytes.NewReader(b), int64(len(b))); !errors.Is(err, unix.EFBIG) {
-		t.Errorf("of %d bytes: %v", len(b), err)
+	chunk := make([]byte, 1<<20)
+	for range 66 {
+		if _, err := w.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(bytes.NewReader(b.Bytes()), int64(b.Len())); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("of %d bytes: %v", b.Len(), err)
+	}
+	for most, want := range map[int64]error{1 << 20: nil, 1<<20 - 1: unix.EFBIG} {
+		f, err := temporary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := unpack(f, bytes.NewReader(chunk), most); !errors.Is(err, want) || err == nil && n != 1<<20 {
+			t.Errorf("at most %d: %d, %v", most, n, err)
+		}
+		f.Close()
 	}
 }
 
