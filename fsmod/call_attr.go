@@ -317,9 +317,9 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 		return intercept.Fail(unix.EINVAL)
 	case o.readOnly():
 		return intercept.Fail(unix.EROFS)
-	case o.m == nil:
+	case o.m == nil && o.access == unix.O_RDONLY:
 		return intercept.Fail(unix.EACCES)
-	case o.m.dir != nil:
+	case o.m == nil, o.m.dir != nil:
 		return result(unix.Truncate(procFD(o.fd), size))
 	}
 	fd, err := o.m.fs.Open(o.name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

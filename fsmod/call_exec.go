@@ -46,6 +46,22 @@ func (m *Module) doExecveat(c *intercept.Call) intercept.Action {
 	return m.exec(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), c.Args[2], c.Args[3], flags)
 }
 
+// closesOnExec reports whether a descriptor of the program is gone after an exec
+// (proc_pid_fdinfo(5)).
+func closesOnExec(c *intercept.Call, fd int) bool {
+	b, err := os.ReadFile(taskFile(c.TID, "fdinfo/"+strconv.Itoa(fd)))
+	if err != nil {
+		return true
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte("flags:")); ok {
+			flags, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 8, 64)
+			return err != nil || flags&unix.O_CLOEXEC != 0
+		}
+	}
+	return true
+}
+
 // An image is a program that is about to run.
 type image struct {
 	file   *os.File
@@ -86,6 +102,9 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 	var page []byte
 	var pointers []uint64
 	if im.prefix != nil {
+		if dir != unix.AT_FDCWD && name != path && closesOnExec(c, dir) {
+			return intercept.Fail(unix.ENOENT) // its interpreter would not find it
+		}
 		if pointers, err = argPointers(c, argv); err != nil {
 			return fail(err)
 		}
@@ -161,6 +180,12 @@ func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, er
 		if depth > maxScripts {
 			o.close()
 			return nil, unix.ELOOP
+		}
+		if o.view == "" && depth == 0 && o.fd >= 0 {
+			o.view, _ = m.viewOf(o.fd, &o.st)
+			if o.m == nil {
+				o.m, _ = m.table.lookup(o.view)
+			}
 		}
 		f, err := m.openProgram(&o)
 		o.close()
@@ -259,7 +284,7 @@ func (m *Module) elf(c *intercept.Call, im *image) error {
 	defer o.close()
 	im.files = append(im.files, o.st.Ino)
 	var st unix.Stat_t
-	if unix.Stat(m.hostRoot(c)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
+	if unix.Stat(m.hostRoot(c, name)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
 		return nil
 	}
 	if o.typ() != unix.S_IFREG {
@@ -269,116 +294,15 @@ func (m *Module) elf(c *intercept.Call, im *image) error {
 	return err
 }
 
-// hostRoot is where the kernel begins to look for a task.
-func (m *Module) hostRoot(c *intercept.Call) string {
-	if !m.table.chrooted.Load() {
-		return ""
+// hostRoot is where the kernel begins to look for a name.
+func (m *Module) hostRoot(c *intercept.Call, name string) string {
+	switch {
+	case !strings.HasPrefix(name, "/"):
+		return taskFile(c.TID, "cwd/")
+	case m.table.chrooted.Load():
+		return taskFile(c.TID, "root")
 	}
-	return taskFile(c.TID, "root")
-}
-
-// elfLoader returns the name in the PT_INTERP segment and where it is (elf(5)).
-func elfLoader(f *os.File) (name string, at int64, err error) {
-	var h [64]byte
-	n, _ := f.ReadAt(h[:], 0)
-	if n < 52 || string(h[:4]) != "\x7fELF" {
-		return "", 0, unix.ENOEXEC // what binfmt_misc(5) knows is not for here
-	}
-	var order binary.ByteOrder = binary.LittleEndian
-	if h[5] == 2 {
-		order = binary.BigEndian
-	}
-	wide := h[4] == 2
-	var off int64
-	var size, count int
-	if wide {
-		off, size, count = int64(order.Uint64(h[32:])), int(order.Uint16(h[54:])), int(order.Uint16(h[56:]))
-	} else {
-		off, size, count = int64(order.Uint32(h[28:])), int(order.Uint16(h[42:])), int(order.Uint16(h[44:]))
-	}
-	if size < 32 || wide && size < 56 || size*count > 65536 || off < 0 {
-		return "", 0, unix.ENOEXEC
-	}
-	ph := make([]byte, size*count)
-	if n, _ := f.ReadAt(ph, off); n < len(ph) {
-		return "", 0, unix.ENOEXEC
-	}
-	for ; len(ph) > 0; ph = ph[size:] {
-		const ptInterp = 3
-		if order.Uint32(ph) != ptInterp {
-			continue
-		}
-		var length uint64
-		if wide {
-			at, length = int64(order.Uint64(ph[8:])), order.Uint64(ph[32:])
-		} else {
-			at, length = int64(order.Uint32(ph[4:])), uint64(order.Uint32(ph[16:]))
-		}
-		if length < 2 || length > pathMax {
-			return "", 0, unix.ENOEXEC
-		}
-		b := make([]byte, length)
-		if n, _ := f.ReadAt(b, at); n < len(b) || b[length-1] != 0 {
-			return "", 0, unix.ENOEXEC
-		}
-		name, _, _ := strings.Cut(string(b), "\x00")
-		return name, at, nil
-	}
-	return "", 0, nil
-}
-
-// renameLoader puts a copy in the place of the program that names the thread's descriptor
-// fd as its loader.
-func (im *image) renameLoader(fd int) error {
-	old, at, err := elfLoader(im.file)
-	if err != nil {
-		return err
-	}
-	name := "/proc/self/fd/" + strconv.Itoa(fd)
-	if len(name) > len(old) {
-		return unix.ENAMETOOLONG
-	}
-	st, err := im.file.Stat()
-	if err != nil {
-		return err
-	}
-	base := im.view[strings.LastIndexByte(im.view, '/')+1:]
-	mem, err := unix.MemfdCreate(base[:min(len(base), 200)], unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(mem)
-	for off := int64(0); off < st.Size(); {
-		n, err := unix.Sendfile(mem, int(im.file.Fd()), &off, int(min(st.Size()-off, 1<<30)))
-		if err != nil {
-			return fmt.Errorf("copy %s: %w", im.view, err)
-		}
-		if n == 0 {
-			break
-		}
-	}
-	if _, err := unix.Pwrite(mem, append([]byte(name), make([]byte, len(old)-len(name))...), at); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(mem, 0o555); err != nil {
-		return err
-	}
-	if _, err := unix.FcntlInt(uintptr(mem), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
-		return err
-	}
-	// What is open for writing is not executed (ETXTBSY).
-	ro, err := unix.Open(procFD(mem), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	im.file.Close()
-	im.file = os.NewFile(uintptr(ro), im.view)
-	var mst unix.Stat_t
-	if err := unix.Fstat(ro, &mst); err != nil {
-		return err
-	}
-	im.files[0] = mst.Ino
-	return nil
+	return ""
 }
 
 // runs notes what the view calls a program that the host has another name for.
@@ -393,7 +317,7 @@ func (t *table) runs(im *image) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !bound && im.loader < 0 {
+	if im.view == "" || !bound && im.loader < 0 {
 		delete(t.exes, inodeOf(&st))
 		return
 	}

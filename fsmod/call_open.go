@@ -194,8 +194,8 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
 	switch o.typ() {
 	case unix.S_IFLNK:
-		if flags&unix.O_PATH != 0 {
-			return intercept.Fail(unix.EOPNOTSUPP), false // see docs/limits.md
+		if flags&unix.O_PATH != 0 && flags&unix.O_DIRECTORY == 0 {
+			break
 		}
 		if flags&unix.O_DIRECTORY != 0 {
 			return intercept.Fail(unix.ENOTDIR), false
@@ -211,7 +211,7 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 		}
 	}
 	if flags&unix.O_PATH != 0 {
-		return m.openPath(o, flags), false
+		return m.openPath(c, o, flags), false
 	}
 	if o.m == nil {
 		return m.openNameless(c, o, flags), false
@@ -274,7 +274,12 @@ func (m *Module) openNameless(c *intercept.Call, o *object, flags int) intercept
 		return intercept.Fail(unix.ENXIO)
 	}
 	want := flags & unix.O_ACCMODE
-	if o.typ() == unix.S_IFREG && (o.access != unix.O_RDWR && want != o.access || flags&unix.O_TRUNC != 0 && o.access == unix.O_RDONLY) {
+	mt := m.table.tagOf(o.fd)
+	gone := o.st.Nlink == 0 // and it was the program's: by no name could it be covered
+	if write := want != unix.O_RDONLY || flags&unix.O_TRUNC != 0; write && mt != nil && mt.ReadOnly {
+		return intercept.Fail(unix.EROFS)
+	}
+	if !gone && o.typ() == unix.S_IFREG && (o.access != unix.O_RDWR && want != o.access || flags&unix.O_TRUNC != 0 && o.access == unix.O_RDONLY) {
 		return intercept.Fail(unix.EACCES)
 	}
 	if o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR {
@@ -284,15 +289,28 @@ func (m *Module) openNameless(c *intercept.Call, o *object, flags int) intercept
 	if err != nil {
 		return fail(err)
 	}
-	if mt := m.table.tagOf(o.fd); mt != nil {
+	if mt != nil {
 		setTag(fd, mt.tag)
 	}
 	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
 }
 
-// openPath answers an open with O_PATH. The kernel installs no such descriptor
-// (SECCOMP_IOCTL_NOTIF_ADDFD gives EBADF), so the program gets the nearest thing.
-func (m *Module) openPath(o *object, flags int) intercept.Action {
+// openPath answers an open with O_PATH. Where the descriptor that was judged cannot be
+// handed over, the program gets the nearest thing.
+func (m *Module) openPath(c *intercept.Call, o *object, flags int) intercept.Action {
+	if o.m == nil { // what a magic link leads to, and no such descriptor yet
+		fd, err := unix.Open(procFD(o.fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fail(err)
+		}
+		o.close()
+		o.fd = fd
+	} else {
+		m.table.went(inodeOf(&o.st), o.m)
+	}
+	if a, ok := m.givePath(c, o.fd, flags&unix.O_CLOEXEC != 0); ok {
+		return a
+	}
 	if o.typ() != unix.S_IFDIR && o.typ() != unix.S_IFREG || o.m != nil && m.secret(o) {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}

@@ -205,7 +205,12 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 				}
 				if host, err := os.Readlink(procFD(to.fd)); err == nil && (!strings.HasPrefix(host, "/") || strings.HasSuffix(host, deleted)) {
 					if cut, ok := strings.CutSuffix(host, deleted); ok {
-						host = m.table.viewOfHost(cut, func() *mount { return nil }) + deleted
+						host = m.table.viewOfHost(cut, func() *mount {
+							if mt := m.table.tagOf(to.fd); mt != nil {
+								return mt
+							}
+							return m.table.lastSeen(inodeOf(&to.st))
+						}) + deleted
 					}
 					return host, nil
 				}
@@ -244,6 +249,21 @@ func (m *Module) seenFrom(c *intercept.Call, view string) string {
 		return "/"
 	}
 	return view
+}
+
+// doHandle answers name_to_handle_at(2): nobody could open what it would give.
+func (m *Module) doHandle(c *intercept.Call) intercept.Action {
+	flags := int(uint32(c.Args[4]))
+	how := unix.AT_SYMLINK_NOFOLLOW | flags&unix.AT_EMPTY_PATH
+	if flags&unix.AT_SYMLINK_FOLLOW != 0 {
+		how &^= unix.AT_SYMLINK_NOFOLLOW
+	}
+	o, err := m.find(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), how)
+	if err != nil {
+		return fail(err)
+	}
+	o.close()
+	return intercept.Fail(unix.EOPNOTSUPP)
 }
 
 func (m *Module) doStatfs(c *intercept.Call) intercept.Action {

@@ -74,6 +74,7 @@ var pathCalls = slices.Concat(legacyCalls, []pathCall{
 	{native: unix.SYS_IOCTL, i386: 54, do: (*Module).doSetFlags, args: []intercept.Arg{intercept.ArgEqual32(1, unix.FS_IOC_SETFLAGS)}},
 	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
 	{native: -1, i386: 221, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
+	{native: unix.SYS_NAME_TO_HANDLE_AT, i386: 341, do: (*Module).doHandle},
 	{native: unix.SYS_INOTIFY_ADD_WATCH, i386: 292, do: (*Module).doInotify},
 
 	{native: unix.SYS_CHDIR, i386: 12, do: (*Module).doChdir},
@@ -129,7 +130,6 @@ var refusedCalls = []struct {
 	{unix.SYS_FSPICK, 433, unix.EPERM, nil},
 	{unix.SYS_MOUNT_SETATTR, 442, unix.EPERM, nil},
 	{sysOpenTreeAttr, sysOpenTreeAttr, unix.EPERM, nil},
-	{unix.SYS_NAME_TO_HANDLE_AT, 341, unix.EOPNOTSUPP, nil},
 	{unix.SYS_OPEN_BY_HANDLE_AT, 342, unix.EPERM, nil},
 	{unix.SYS_FANOTIFY_MARK, 339, unix.EPERM, nil},
 	{unix.SYS_SWAPON, 87, unix.EPERM, nil},

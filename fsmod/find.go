@@ -5,6 +5,7 @@
 package fsmod
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -80,10 +81,17 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 			}
 		}
 		if err != nil {
-			if err == unix.ENOENT && strings.Trim(path, "./") == "" {
+			if err == unix.ENOENT && strings.Trim(path, "/") == "." {
 				return m.removedDir(c, dir)
 			}
-			return none, err
+			above, e := m.aboveRemoved(c, dir)
+			if err != unix.ENOENT || e != nil || path != ".." && !strings.HasPrefix(path, "../") {
+				return none, err
+			}
+			cur, path = above, strings.TrimLeft(path[2:], "/")
+			if path == "" {
+				path = "."
+			}
 		}
 		w.base = cur
 		if resolve&unix.RESOLVE_IN_ROOT != 0 {
@@ -91,6 +99,20 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 		}
 	}
 	return w.to(cur, path, follow)
+}
+
+// aboveRemoved is where the working directory was that is no more.
+func (m *Module) aboveRemoved(c *intercept.Call, dir int) (string, error) {
+	what := "cwd"
+	if dir != unix.AT_FDCWD {
+		what = "fd/" + strconv.Itoa(dir)
+	}
+	host, err := link(c, what)
+	if err != nil || !strings.HasSuffix(host, deleted) {
+		return "", unix.ENOENT
+	}
+	up := host[:strings.LastIndexByte(strings.TrimSuffix(host, deleted), '/')]
+	return m.table.viewOfHost(up, func() *mount { return m.seenAt(c, what) }), nil
 }
 
 // removedDir is the object of a working directory that is no more.

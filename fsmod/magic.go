@@ -236,6 +236,12 @@ func (t *table) went(id inode, m *mount) {
 	t.dirs[id] = m.tag
 }
 
+// isPath reports whether a descriptor is one of O_PATH, which cannot be marked.
+func isPath(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_PATH != 0
+}
+
 // Directories that are no more have this behind their name (fs/d_path.c).
 const deleted = " (deleted)"
 
@@ -311,5 +317,10 @@ func (m *Module) dirOf(c *intercept.Call, fd int) (string, error) {
 	if st.Nlink == 0 {
 		return "", unix.ENOENT
 	}
-	return t.viewOfHost(host, func() *mount { return t.tagOf(d.N) }), nil
+	return t.viewOfHost(host, func() *mount {
+		if mt := t.tagOf(d.N); mt != nil || !isPath(d.N) {
+			return mt
+		}
+		return t.lastSeen(inodeOf(&st))
+	}), nil
 }

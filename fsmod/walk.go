@@ -313,7 +313,7 @@ func (w *walk) substitute(cur, name string, o *object, after string) (next, left
 				return "", "", nil, unix.ELOOP
 			}
 			return "", "", nil, unix.EXDEV
-		case to != nil && to.m == nil:
+		case to != nil && (to.m == nil || to.typ() == unix.S_IFLNK):
 			return "", after, to, nil
 		case to != nil:
 			to.close()
