@@ -2,39 +2,72 @@
 
 // Package fsmod turns path calls of the target into its own view of files.
 //
-// # What there is today
+// # Generated trees
 //
-// Generated trees: directories whose files are made when they are opened, as a view's
-// /proc/net and /sys/class/net are. They trap only open(2), openat(2) and openat2(2)
-// for reading, and no stat call, so that a program which looks at no file of theirs
-// pays for its opens alone: the path is read and, unless its last name is one that a
-// tree has, the call goes on.
+// Directories whose files are made when they are opened, as a view's /proc/net and
+// /sys/class/net are. Alone they trap only open(2), openat(2) and openat2(2) for reading,
+// and no stat call, so that a program which looks at no file of theirs pays for its opens
+// alone: the path is read and, unless its last name is one that a tree has, the call goes
+// on. They are no boundary: a path that no tree has is opened by the kernel, which reads
+// it again. They tell a program the truth about its network, and keep nothing from it.
 //
-//	openat --> path --> does its last name occur in a tree? --no--> Continue
-//	                          | yes
-//	                    where does it lead? (the caller's root, cwd or directory,
-//	                          |              then names, lexically)
-//	                    Tree.Open --> sealed memory file, or a directory of ours --> InstallFD
+// A file is delivered as a memory file, sealed against every change, and opened anew for
+// reading, with its own position. A directory is a real one in a private place, with
+// empty files of the right names; an open relative to it is found to be one of the tree's.
+// The place goes with [Module.Close].
 //
-// # What it is not
+// # Mounts
 //
-// It is no boundary. A path that no tree has is opened by the kernel, which reads it
-// again; a program that changes it meanwhile, opens the file for writing only, or gets
-// there by a symbolic link of its own making, sees the host's file, as it would see
-// without this package. Generated trees tell a program the truth about its network;
-// they keep nothing from it.
+// With mounts every call that names a file traps (pathCalls), and none of them is handed
+// back to the kernel by name. The path is read once, and resolved here:
 //
-// # Files
+//	call --> path --> where it begins: root, working directory, descriptor
+//	                        |
+//	                  walk: a place of the view, a clean path without links
+//	                        |                      ^
+//	                  table: mount, name           | a symbolic link, a magic link of procfs
+//	                        |                      |
+//	                  FS.Open(name, O_PATH) -------+
+//	                        |
+//	                  object: a descriptor that was judged --> fstat, open anew, chmod, ...
 //
-// A file is delivered as a memory file, sealed against every change, and opened anew
-// for reading, with its own position: what is read, mapped or seeked in is the state
-// at the open, as with the kernel's seq_file after the first read. A directory is a
-// real one in a private place, with empty files of the right names; an open relative to
-// it is found to be one of the tree's and answered as such. The place goes with
-// [Module.Close].
+// A place is in the mount with the longest target above it; everything else is the host's
+// tree, which is served as one more mount. An [FS] promises to follow no symbolic link
+// (openat2(2), RESOLVE_NO_SYMLINKS), so that a place that was judged stays the one that
+// is opened, whatever other threads do to links, directories or the string. Most
+// paths have no link in them and take one open. ELOOP says that there is one: then the
+// path is walked name by name up to the first link, and begun anew from there.
+//
+// Files arrive as real descriptors; read, mmap, locks and execution are the kernel's. One
+// that came through a mount is marked (tag.go), so that what it is a descriptor of has
+// one name, and a read-only mount can be told from a writable one of the same directory.
+// A descriptor without a mark stands for the place in the view that has the name which the
+// kernel knows it by: with a descriptor of a covered directory one is where the mount is.
+//
+// What only a thread can do to itself it is made to do (intercept.Injection): to change the
+// working directory and root (call_cwd.go), to become another program (call_exec.go), to
+// have a descriptor of O_PATH (opath.go). It is ptrace(2) for that moment, so that these
+// calls fail with EPERM for a thread that a debugger in the view traces.
+//
+// Credentials are the calling task's (cred.go). What may block, as the open of a FIFO, is
+// parked on a goroutine and taken back if a signal comes (wait.go).
+//
+// # What is a boundary and what is not
+//
+// No file that a mount covers is opened, changed or looked at by a path, a descriptor or
+// a link of procfs, by whatever race (escape_test.go); what may stand above a mount cannot
+// be moved; the supervisor's own /proc is closed. Two tasks that go into one directory by
+// a bind and by its own name are told apart by the last one that did, which decides the
+// name of the working directory and whether it is read-only there; both names are theirs.
+// A bind shows what the host has at its source, also what another mount covers. AF_UNIX
+// addresses are the kernel's to look up (package netmod). Root in the view is root on the
+// machine.
 //
 // # Goroutines and locks
 //
-// Handlers run on intercept's receiver; there are no goroutines. Module.mu guards the
-// private directory and is held while its names are brought up to date.
+// Handlers run on intercept's receiver; the goroutines are those of opens that wait, which
+// Close awaits. The mount table is set once. Locks are leaves: no two of Module.mu (the
+// private directory), table.mu (what went where), listings.mu and waitingOpen.mu are held
+// at once. umasking is held while a file is made with another umask than ours, which
+// is the whole process's.
 package fsmod
