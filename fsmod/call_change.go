@@ -73,7 +73,7 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 		} else {
 			cur, err = m.dirOf(c, dir)
 			if err == nil && strings.HasPrefix(path, "..") {
-				err = m.table.isDirectory(cur)
+				err = m.table.isBase(cur)
 			}
 		}
 		if err != nil {
@@ -122,6 +122,15 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 func (t *table) directory(view string) *mount {
 	m, _ := t.lookup(view)
 	return m
+}
+
+// isBase is isDirectory for where a path begins: no link is on the way there.
+func (t *table) isBase(view string) error {
+	err := t.isDirectory(view)
+	if errors.Is(err, unix.ELOOP) {
+		return unix.ENOTDIR
+	}
+	return err
 }
 
 // isDirectory is nil if the view has a directory there, and ELOOP if a symbolic link

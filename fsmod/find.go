@@ -77,7 +77,7 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 		} else {
 			cur, err = m.dirOf(c, dir)
 			if err == nil && strings.HasPrefix(path, "..") {
-				err = m.table.isDirectory(cur)
+				err = m.table.isBase(cur)
 			}
 		}
 		if err != nil {

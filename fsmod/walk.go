@@ -98,6 +98,9 @@ func (w *walk) to(cur, path string, follow bool) (object, error) {
 		if !errors.Is(err, unix.ELOOP) {
 			return o, err
 		}
+		if err := w.m.table.isDirectory(cur); errors.Is(err, unix.ELOOP) {
+			return object{fd: -1}, unix.ENOTDIR // a descriptor of a link, where the path begins
+		}
 		next, r, end, err := w.step(cur, rest)
 		if err != nil || end != nil {
 			return w.ended(end, err, r)

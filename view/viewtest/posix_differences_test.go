@@ -28,7 +28,7 @@ const (
 	whiteout  = "a character device 0:0 is what overlayfs marks a removed name with"
 	apart     = "overlayfs copies one name of a file that has several: the others stay as they were"
 	renaming  = "overlayfs does not rename a directory that was there before (EXDEV, and mv copies it)"
-	noPath    = "the kernel installs no O_PATH descriptors in another process: the program gets one that reads, and none of a link, a FIFO or a socket"
+	noPath    = "a descriptor of O_PATH comes as a duplicate of umrun's own, and cannot be marked with its mount"
 	noHandle  = "a file handle names the host's file, and would be opened past the view"
 	newXattr  = "the calls of Linux 6.13 are not answered; libraries take the older ones"
 	tooDeep   = "what no path of 4096 bytes reaches is not served"
@@ -36,8 +36,6 @@ const (
 	hostName  = "the kernel knows the file by the host's name, or by none"
 	loaded    = "the program is started from a copy or a descriptor, which the kernel tells of"
 	events    = "umrun's own descriptor of the file is closed an instant later"
-	unlinked  = "a file without a name is opened anew by what the descriptor may do"
-	goneDir   = "a directory that was removed has no place in the view"
 	byRead    = "a directory is entered by a descriptor that reads it, which takes its mode"
 	ownLimit  = "truncate(2) by name is bound by umrun's limit of a file's size"
 	realUser  = "access(2) is answered for the effective user"
@@ -69,17 +67,12 @@ var posixDifferences = slices.Concat([]posixDifference{
 var trapped = []posixDifference{
 	{name: named(`(call|callat)/handle .*|handle/.*`), reason: noHandle},
 	{name: named(`(call|callat)/(set|get|list|remove)xattrat .*`), umrun: "ENOSYS", reason: newXattr},
-	{name: named(`call/openat_path_nofollow .*|open/RDONLY.*NOFOLLOW\+PATH .*|mknod/O_PATH of a socket`), umrun: "EOPNOTSUPP", reason: noPath},
-	{name: named(`callat/.* of path of a link`), reason: noPath},
 	{name: named(`opath/.*|flags/F_GETFL of .*|stat/.* agrees on (fifo|l)|utime/utimensat of null, O_PATH|xattr/get by O_PATH|exec/execveat of a link's descriptor`), reason: noPath},
-	{name: named(`watched/by a descriptor that is none`), reason: noPath},
 	{name: named(`deep/.*`), reason: tooDeep},
 	{name: named(`call/(bind|connect) absolute`), umrun: "ENOENT", reason: noBind},
 	{name: named(`socket/(bind an absolute path|connect by .*|its absolute name)`), reason: noBind},
 	{name: named(`proc/(fd of fifo|fd after unlink|name in maps.*)`), reason: hostName},
-	{name: named(`proc/(truncate by fd|which leaves)|unlink/by /proc/self/fd`), reason: unlinked},
 	{name: named(`move/truncate beyond it`), native: "EFBIG", umrun: "ok", reason: ownLimit},
-	{name: named(`cwd/(above|/proc/self/cwd in) what is gone`), reason: goneDir},
 	{name: named(`exec/.*|loader/.*|script/execveat .*`), reason: loaded},
 	{name: named(`(watch|watched)/.*|seen/events of the directory`), reason: events, sometimes: true},
 }
