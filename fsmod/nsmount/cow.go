@@ -43,6 +43,7 @@ type cow struct {
 	b     *builder
 	at    string // the target
 	upper string // a path of UPPER
+	kept  bool   // UPPER was given
 	subs  []submount
 }
 
@@ -56,7 +57,7 @@ type layer struct {
 
 // cow lays one over target. upper is UPPER, -1 for the pool.
 func (b *builder) cow(target string, upper int) error {
-	c := &cow{b: b, at: target, upper: byFD(upper)}
+	c := &cow{b: b, at: target, upper: byFD(upper), kept: upper >= 0}
 	if upper < 0 {
 		if err := b.openPool(); err != nil {
 			return err
@@ -129,7 +130,10 @@ func (c *cow) below(rel string) (subs []submount) {
 
 // layGlue makes a directory of glue, whose entries have their own counterparts.
 func (c *cow) layGlue(l layer, at func(tree int) error) error {
-	glue, err := c.b.newGlue(l.was)
+	// A name that is made in it goes with the view: that is what was asked for if
+	// nothing is kept.
+	lost := c.kept || unix.Faccessat(l.was, ".", unix.W_OK, unix.AT_EACCESS) != nil
+	glue, err := c.b.newGlue(l.was, lost)
 	if err == nil {
 		err = at(glue)
 	}

@@ -69,7 +69,7 @@ func (b *builder) cover(path string) error {
 		return err
 	}
 	defer unix.Close(was)
-	glue, err := b.newGlue(was)
+	glue, err := b.newGlue(was, true)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,9 @@ func (b *builder) cover(path string) error {
 	return b.pivot(glue)
 }
 
-// newGlue makes the tmpfs of a directory's glue.
-func (b *builder) newGlue(was int) (int, error) {
+// newGlue makes the tmpfs of a directory's glue, which is read-only in the end if it is
+// to be sealed.
+func (b *builder) newGlue(was int, sealed bool) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(was, &st); err != nil {
 		return -1, err
@@ -100,7 +101,9 @@ func (b *builder) newGlue(was int) (int, error) {
 		return -1, err
 	}
 	like(fd, &st)
-	b.glue = append(b.glue, fd)
+	if sealed {
+		b.glue = append(b.glue, fd)
+	}
 	return fd, b.own(fd)
 }
 

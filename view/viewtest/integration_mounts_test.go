@@ -343,3 +343,38 @@ func TestIntegrationMountsPropagation(t *testing.T) {
 		}
 	}
 }
+
+// TestIntegrationCowOverMounts: what is mounted in the tree is copied on write as well.
+func TestIntegrationCowOverMounts(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		dir := mountTree(t, w, user)
+		sub := filepath.Join(dir, "dst", "sub")
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Host.Tmpfs(sub); err != nil {
+			t.Fatal(err)
+		}
+		w.Host.MustRun(t, "sh", "-c", "echo old >"+sub+"/old")
+		if user {
+			w.Host.MustRun(t, "chown", "-R", fmt.Sprintf("%d:%d", viewtest.UID, viewtest.GID), sub)
+		}
+		for _, upper := range []string{"", dir + "/up"} {
+			script := "cd " + dir + "/dst; touch made 2>/dev/null && echo made; echo new >sub/new; echo changed >sub/old; cat sub/*"
+			want := "made\nnew\nchanged\n"
+			if user && upper != "" { // docs/limits.md: the mounts are locked
+				want = "new\nchanged\n"
+			}
+			if r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", "ns", "-m", "cow:"+upper+":"+dir+"/dst", "--", "sh", "-c", script).Result(); r.Stdout != want {
+				t.Errorf("want %q, got %v", want, r)
+			}
+			if got := w.Host.MustRun(t, "sh", "-c", "cd "+dir+"/dst; cat sub/*; ls"); got != "old\na\nb\nsub\n" {
+				t.Errorf("the host has %q", got)
+			}
+		}
+		if got := readFile(t, filepath.Join(dir, "up/sub/sub/upper/new")); got != "new\n" {
+			t.Errorf("kept is %q", got)
+		}
+	}
+}
