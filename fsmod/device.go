@@ -22,6 +22,16 @@ type Device interface {
 	Open(flags int) (fd int, err error)
 }
 
+// deviceRules are those of the ramdisks.
+func (m *Module) deviceRules() (all intercept.Rules) {
+	for _, d := range m.devices {
+		if r, ok := d.(*Disk); ok {
+			all = append(all, r.Rules()...)
+		}
+	}
+	return all
+}
+
 // device finds the device that a path of the calling thread names, or nil. As with
 // trees, names are taken as they are written.
 func (m *Module) device(c *intercept.Call, dir int, name string) Device {

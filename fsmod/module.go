@@ -100,10 +100,10 @@ const (
 // that can read, and with devices those that only write, too; of which there are none
 // without either.
 func (m *Module) Rules() intercept.Rules {
-	var rules intercept.Rules
+	rules := m.deviceRules()
 	switch {
 	case m.table != nil:
-		return m.mountRules()
+		return append(rules, m.mountRules()...)
 	case len(m.trees)+len(m.devices) == 0:
 		return nil
 	}

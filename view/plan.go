@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"umrun/netmod/dns"
@@ -30,7 +31,8 @@ type Plan struct {
 	Backend    string        `json:"backend"` // notify
 	Wait       float64       `json:"wait_seconds"`
 	WaitAll    bool          `json:"wait_all"`
-	Files      *PlanFiles    `json:"files,omitempty"` // nil: the host's
+	Files      *PlanFiles    `json:"files,omitempty"`   // nil: the host's
+	Devices    []PlanMount   `json:"devices,omitempty"` // of --mount, which neither engine makes
 	Warnings   []string      `json:"warnings"`
 
 	conf   Config
@@ -112,8 +114,13 @@ func MakePlan(conf Config) (*Plan, error) {
 	if len(conf.Argv) == 0 {
 		return nil, badConfig("there is no program to run")
 	}
+	all := conf.Mounts
+	conf.Mounts = slices.DeleteFunc(slices.Clone(all), isDevice)
 	p, err := planNetworks(conf)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.planDevices(all); err != nil {
 		return nil, err
 	}
 	if conf.Env == nil {

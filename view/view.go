@@ -141,8 +141,10 @@ func (p *Plan) openFiles(v *View) (err error) {
 			return err
 		}
 	}
-	conf.Devices = v.devices()
-	if conf.Trees != nil || conf.Mounts != nil || conf.Devices != nil {
+	if conf.Devices, err = v.devices(); err != nil {
+		return err
+	}
+	if conf.Trees != nil || conf.Mounts != nil || len(conf.Devices) > 0 {
 		v.files, err = fsmod.New(conf)
 	}
 	return err

@@ -110,7 +110,7 @@ Files (-m, repeatable):
   bind:SRC:DST[:ro]  SRC, a directory or file, at DST     tmpfs:DST      an empty directory
   cow:[UPPER]:DST    DST, but what is written goes to UPPER (made if missing), or is thrown away
   merge:SRC:DST      SRC's names before DST's, read-only  hide:PATH      nobody may look into it
-  file:SRC:DST       a copy of SRC, the program's own     dev:null:PATH  dev:zero:PATH
+  file:SRC:DST       a copy of SRC, the program's own     dev:null:PATH  dev:zero:PATH  dev:tun:PATH  dev:ramdisk:PATH,size=N
 
 Commands:
   check SPEC...  parse, and try each network: handshake, DNS, MTU

@@ -131,6 +131,24 @@ func TestIntegrationOpenVPN(t *testing.T) {
 	check("names", says("10.77.0.1"), "sh", "-c", fetch+"http://"+viewtest.NameWeb+"/ -o /dev/null -w '%{remote_ip}\n' -4")
 	check("search domain", says("10.77.0.1"), "sh", "-c", "getent ahostsv4 intra")
 
+	// The same in the view itself, by the interface that it has: -m dev:tun.
+	t.Run("in the view", func(t *testing.T) {
+		w.ResetStrays()
+		r := w.UmrunFlags(t, "-n", "nat", "-m", "dev:tun:/dev/net/tun", "--", "sh", "-c", `
+openvpn --config `+ovpn+` --route-noexec --up /bin/true >/dev/null & pid=$!
+for i in $(seq 200); do ip addr show dev tun0 2>/dev/null | grep -q 10.60.0 && break; sleep 0.05; done
+ip route add 10.77.0.0/24 via 10.60.0.1
+`+fetch+`http://10.77.0.1/big.bin | sha256sum
+ip -br link show tun0
+kill $pid; wait $pid
+ip -br link; ip route get 10.77.0.1`).AsUser(w.Home()).Result()
+		before, after, _ := strings.Cut(r.Stdout, "\ntun0 ")
+		if r.Status != 0 || before != viewtest.BigSum()+"  -" || strings.Count(after, "tun0") > 0 || !strings.Contains(after, "via 10.0.2.2 dev nat0") {
+			t.Errorf("got %v", r)
+		}
+		w.NoStrays(t)
+	})
+
 	spec = "vpn=tun-provider:exec openvpn --config " + openVPN(t, w, p, "tap", 51822)
 	check("ethernet", says(viewtest.BigSum()+"  -\n", "link/ether", "10.61.0.", "fd61::10", "10.61.0.1 dev tap0 lladdr"),
 		"sh", "-c", fetch+"http://10.77.0.1/big.bin | sha256sum; "+who+"; ip addr show dev tap0; ip neigh")
