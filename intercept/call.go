@@ -134,13 +134,16 @@ func (c *Call) WriteMem(a Addr, p []byte) error {
 // is right for bigger ones too.
 const pageSize = 4096
 
+// usualString is more than most strings have: what is read at once, and made room for.
+const usualString = 512
+
 // ReadString reads a string that ends with a NUL, which is not returned.
 // ENAMETOOLONG says that there is no NUL within max bytes; other errors are those
 // of ReadMem. Nothing behind the page of the NUL is touched.
 func (c *Call) ReadString(a Addr, max int) (string, error) {
 	var s []byte
 	for len(s) < max {
-		n := min(pageSize-int(uint64(a)%pageSize), max-len(s))
+		n := min(pageSize-int(uint64(a)%pageSize), max-len(s), usualString)
 		s = append(s, make([]byte, n)...)
 		chunk := s[len(s)-n:]
 		if err := c.ReadMem(a, chunk); err != nil {
