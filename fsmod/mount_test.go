@@ -254,3 +254,31 @@ func TestBindExec(t *testing.T) {
 		})
 	}
 }
+
+// TestCredentials has root's program become another user, who has that user's rights and
+// umask.
+func TestCredentials(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	l := newLab(t)
+	for dir := l.dir; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.Chmod(l.src, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.src+"/secret", []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := mountedIn(t, l.dir, l.bind(), "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c",
+		"cat at/secret; cat at/file; umask 077; echo mine >at/mine; stat -c '%u %a' at/mine; chmod 777 at/file")
+	want := "cat: at/secret: Permission denied\nsource\n65534 600\nchmod: changing permissions of 'at/file': Operation not permitted\n"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
