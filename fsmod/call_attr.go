@@ -333,6 +333,15 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 // doSetFlags answers FS_IOC_SETFLAGS (ioctl_iflags(2)), which needs no file that is open
 // for writing.
 func (m *Module) doSetFlags(c *intercept.Call) intercept.Action {
+	return m.setFlags(c, unix.FS_IOC_SETFLAGS, 4)
+}
+
+// doSetXattrFlags answers FS_IOC_FSSETXATTR, which is given a struct fsxattr.
+func (m *Module) doSetXattrFlags(c *intercept.Call) intercept.Action {
+	return m.setFlags(c, fsIocFSSetXattr, 28)
+}
+
+func (m *Module) setFlags(c *intercept.Call, request uintptr, size int) intercept.Action {
 	o, err := m.findFD(c, int(int32(c.Args[0])))
 	if err != nil {
 		return fail(err)
@@ -344,11 +353,11 @@ func (m *Module) doSetFlags(c *intercept.Call) intercept.Action {
 	case o.m != nil && o.m.dir == nil:
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
-	var flags [8]byte
-	if err := c.ReadMem(intercept.Addr(c.Args[2]), flags[:4]); err != nil {
+	var flags [28]byte
+	if err := c.ReadMem(intercept.Addr(c.Args[2]), flags[:size]); err != nil {
 		return fail(err)
 	}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), unix.FS_IOC_SETFLAGS, uintptr(unsafe.Pointer(&flags)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), request, uintptr(unsafe.Pointer(&flags)))
 	return intercept.Fail(errno)
 }
 

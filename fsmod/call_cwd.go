@@ -124,16 +124,15 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 	m.table.chrooted.Store(true)
 	nr := nrs(c)
 	return m.enter(c, &o, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
-		var result int64
-		err := onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (err error) {
+		result, err := onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
 			if result, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(fd)}}); err != nil || result < 0 {
-				return err
+				return result, err
 			}
 			if result, err = do(intercept.Injected{NR: nr.chroot, Args: [6]uint64{dot}}); err != nil {
-				return err
+				return 0, err
 			}
 			_, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(cwd)}})
-			return err
+			return result, err
 		})
 		if err != nil {
 			return 0, err
@@ -143,26 +142,25 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 	})
 }
 
-// onPage gives the thread some memory with a content for as long as f runs.
-func onPage(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) error) error {
+// onPage gives the thread some memory with a content for as long as f runs, whose result it
+// returns, or why there is no memory, a negative errno.
+func onPage(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
 	size := uint64(len(content)+4095) &^ 4095
 	const private = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	at, err := do(intercept.Injected{NR: nrs(c).mmap, Args: [6]uint64{0, size, unix.PROT_READ | unix.PROT_WRITE, private, ^uint64(0) & mask(c), 0}})
-	if err != nil {
-		return err
-	}
-	if at < 0 && at > -4096 {
-		return unix.ENOMEM
+	if err != nil || at < 0 && at > -4096 {
+		return at, err
 	}
 	addr := uint64(at) & mask(c)
 	if err := poke(c.TID, addr, content); err != nil {
-		return err
+		return 0, err
 	}
-	if err := f(c.TID, addr); err != nil {
-		return err
+	result, err := f(c.TID, addr)
+	if err != nil {
+		return 0, err
 	}
 	_, err = do(intercept.Injected{NR: nrs(c).munmap, Args: [6]uint64{addr, size}})
-	return err
+	return result, err
 }
 
 // mask is what registers of the call's entry hold.

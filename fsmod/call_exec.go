@@ -109,11 +109,13 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 			return fail(err)
 		}
 	}
+	var given []int // descriptors that the thread has for the exec
 	if im.loader >= 0 {
 		n, err := c.AddFD(im.loader, true) // open until the exec is over
 		if err != nil {
 			return fail(err)
 		}
+		given = append(given, n)
 		if err := im.renameLoader(n); err != nil {
 			return fail(err)
 		}
@@ -123,6 +125,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 	if err != nil {
 		return fail(err)
 	}
+	given = append(given, fd)
 	if im.prefix != nil {
 		page = []byte{0}
 		for _, arg := range im.prefix {
@@ -148,22 +151,24 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 			size := len(page) + 16 + 8*(len(prefix)+len(pointers)+1)
 			content := make([]byte, size)
 			copy(content, page)
-			err = onPage(c, do, content, func(tid int, at uint64) error {
+			result, err = onPage(c, do, content, func(tid int, at uint64) (int64, error) {
 				table := argTable(c, at, prefix, pointers)
 				from := uint64(len(page)+15) &^ 15
 				if err := poke(tid, at+from, table); err != nil {
-					return err
+					return 0, err
 				}
-				var err error
-				result, err = call(do, tid, at, at+from)
-				return err
+				return call(do, tid, at, at+from)
 			})
 		}
 		if err != nil {
 			return 0, err
 		}
-		_, err = do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}})
-		return result, err
+		for _, fd := range given { // it failed: the thread's descriptors are to be as before
+			if _, err := do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}}); err != nil {
+				return 0, err
+			}
+		}
+		return result, nil
 	}})
 }
 
@@ -331,21 +336,31 @@ func (t *table) runs(im *image) {
 // argPointers reads the arguments of a program but the first, which a script's
 // interpreter does not get.
 func argPointers(c *intercept.Call, argv uint64) (pointers []uint64, err error) {
-	size := pointerSize(c)
+	size := uint64(pointerSize(c))
 	const most = 1 << 20
+	var page [4096]byte
 	for argv != 0 {
-		var b [8]byte
-		if err := c.ReadMem(intercept.Addr(argv), b[:size]); err != nil {
+		// As many as there are up to the end of the page, and no byte behind it.
+		n := max((4096-argv%4096)/size, 1) * size
+		b := page[:n]
+		if err := c.ReadMem(intercept.Addr(argv), b); err != nil {
 			return nil, err
 		}
-		p := binary.NativeEndian.Uint64(b[:])
-		if p == 0 {
-			break
+		for ; len(b) > 0; b = b[size:] {
+			var word [8]byte
+			copy(word[:], b[:size])
+			p := binary.LittleEndian.Uint64(word[:])
+			if p == 0 {
+				argv = 0
+				break
+			}
+			if pointers = append(pointers, p); len(pointers) > most {
+				return nil, unix.E2BIG
+			}
 		}
-		if pointers = append(pointers, p); len(pointers) > most {
-			return nil, unix.E2BIG
+		if argv != 0 {
+			argv += n
 		}
-		argv += uint64(size)
 	}
 	if len(pointers) > 0 {
 		pointers = pointers[1:]

@@ -7,6 +7,8 @@ package fsmod
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -234,14 +236,18 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	var err error
 	switch {
 	case o.m.dir != nil && flags&unix.O_TMPFILE != unix.O_TMPFILE:
-		fd, err = unix.Open(procFD(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		m.guardedFile(c, o, func() {
+			fd, err = unix.Open(procFD(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		})
 	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
 		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
 			fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 			return err
 		})
 	default:
-		fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		m.guardedFile(c, o, func() {
+			fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		})
 	}
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
@@ -321,31 +327,51 @@ func (m *Module) openPath(c *intercept.Call, o *object, flags int) intercept.Act
 	return m.install(fd, o.m, flags)
 }
 
-// secret reports whether o is a file of the supervisor's in /proc that only its own user
-// could read were it dumpable, which it is to itself.
+// secret reports whether o is a file of the supervisor's in procfs that only its own user
+// could read were it dumpable, which it is to itself. It goes by the host's name of the
+// file: a mount may show procfs as well.
 func (m *Module) secret(o *object) bool {
-	if o.m != m.table.host || o.st.Mode&unix.S_IFMT == unix.S_IFDIR && o.st.Mode&0o077 != 0 {
+	if o.st.Mode&unix.S_IFMT == unix.S_IFDIR && o.st.Mode&0o077 != 0 {
 		return false
 	}
+	tasks, last := procTasks(o)
+	if !slices.ContainsFunc(tasks, m.ours) {
+		return false
+	}
+	switch last {
+	case "stat", "status", "statm", "cmdline", "comm", "cgroup", "limits", "oom_score", "oom_score_adj", "sched":
+		return false
+	}
+	return true
+}
+
+// procTasks are the numbers of tasks in the name of a file of procfs, and its last name.
+func procTasks(o *object) (tasks []int, last string) {
 	if unix.Major(o.st.Dev) != 0 || !isProc(o.fd) {
-		return false
+		return nil, ""
 	}
-	parts := strings.Split(o.name, "/")
+	host, err := readlink(procFD(o.fd))
+	if err != nil {
+		return nil, ""
+	}
+	parts := strings.Split(host, "/")
 	for i, p := range parts {
-		if numeric(p) && (i == 0 || !numeric(parts[i-1]) && parts[i-1] != "fd") {
-			n := 0
-			for _, d := range []byte(p) {
-				n = n*10 + int(d-'0')
+		if i > 0 && numeric(p) && !numeric(parts[i-1]) && parts[i-1] != "fd" {
+			if n, err := strconv.Atoi(p); err == nil {
+				tasks = append(tasks, n)
 			}
-			if !m.ours(n) {
-				continue
-			}
-			switch parts[len(parts)-1] {
-			case "stat", "status", "statm", "cmdline", "comm", "cgroup", "limits", "oom_score", "oom_score_adj", "sched":
-				return false
-			}
-			return true
 		}
 	}
-	return false
+	return tasks, parts[len(parts)-1]
+}
+
+// guardedFile is guarded for a file of procfs, of any other f alone.
+func (m *Module) guardedFile(c *intercept.Call, o *object, f func()) {
+	if m.mixed.Load() {
+		if tasks, _ := procTasks(o); len(tasks) > 0 {
+			m.guarded(c, tasks[0], f)
+			return
+		}
+	}
+	f()
 }

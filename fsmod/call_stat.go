@@ -186,7 +186,7 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 			switch {
 			case text != "":
 				return text, nil
-			case err != nil && !errors.Is(err, unix.EACCES):
+			case err == errOurs || err != nil && !errors.Is(err, unix.EACCES):
 				return "", err
 			case to != nil:
 				defer to.close()
@@ -218,7 +218,9 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 		}
 	}
 	buf := make([]byte, pathMax)
-	n, err := unix.Readlinkat(o.fd, "", buf)
+	var n int
+	var err error
+	m.guardedFile(c, o, func() { n, err = unix.Readlinkat(o.fd, "", buf) })
 	if err != nil {
 		return "", err
 	}

@@ -5,6 +5,8 @@
 package fsmod
 
 import (
+	"bytes"
+
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
@@ -48,7 +50,8 @@ func (m *Module) doFsetxattr(c *intercept.Call) intercept.Action {
 
 // xattrSetter reads the arguments but the first of setxattr(2).
 func (m *Module) xattrSetter(c *intercept.Call) (func(*object, int) error, error) {
-	if c.Args[4]&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0 {
+	flags := uint32(c.Args[4])
+	if flags&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0 {
 		return nil, unix.EINVAL
 	}
 	name, err := xattrName(c, intercept.Addr(c.Args[1]))
@@ -62,7 +65,21 @@ func (m *Module) xattrSetter(c *intercept.Call) (func(*object, int) error, error
 	if err := c.ReadMem(intercept.Addr(c.Args[2]), value); err != nil {
 		return nil, err
 	}
-	return func(_ *object, fd int) error { return unix.Setxattr(procFD(fd), name, value, int(c.Args[4])) }, nil
+	return func(o *object, fd int) error {
+		if o.reserves(name) {
+			return unix.EOPNOTSUPP
+		}
+		return unix.Setxattr(procFD(fd), name, value, int(flags))
+	}, nil
+}
+
+// reserves reports whether an attribute is its tree's own, as overlayfs has some.
+func (o *object) reserves(name string) bool {
+	if o.m == nil {
+		return false
+	}
+	r, ok := o.m.fs.(Reserver)
+	return ok && r.Reserved(name)
 }
 
 func (m *Module) doGetxattr(c *intercept.Call) intercept.Action { return m.getxattr(c, 0) }
@@ -75,27 +92,58 @@ func (m *Module) getxattr(c *intercept.Call, flags int) intercept.Action {
 	if err != nil {
 		return fail(err)
 	}
-	return m.xattrValue(c, flags, func(path string, buf []byte) (int, error) { return unix.Getxattr(path, name, buf) }, 2)
+	return m.xattrValue(c, flags, func(o *object, buf []byte) (int, error) {
+		if o.reserves(name) {
+			return 0, unix.EOPNOTSUPP
+		}
+		return unix.Getxattr(procFD(o.fd), name, buf)
+	}, 2)
 }
 
 func (m *Module) doListxattr(c *intercept.Call) intercept.Action {
-	return m.xattrValue(c, 0, unix.Listxattr, 1)
+	return m.xattrValue(c, 0, xattrList, 1)
 }
 
 func (m *Module) doLlistxattr(c *intercept.Call) intercept.Action {
-	return m.xattrValue(c, unix.AT_SYMLINK_NOFOLLOW, unix.Listxattr, 1)
+	return m.xattrValue(c, unix.AT_SYMLINK_NOFOLLOW, xattrList, 1)
+}
+
+// xattrList lists attributes but those of the tree.
+func xattrList(o *object, buf []byte) (int, error) {
+	if o.m == nil {
+		return unix.Listxattr(procFD(o.fd), buf)
+	}
+	if _, ok := o.m.fs.(Reserver); !ok {
+		return unix.Listxattr(procFD(o.fd), buf)
+	}
+	all := make([]byte, xattrMax)
+	n, err := unix.Listxattr(procFD(o.fd), all)
+	if err != nil {
+		return 0, err
+	}
+	var list []byte
+	for name := range bytes.SplitAfterSeq(all[:n], []byte{0}) {
+		if !o.reserves(string(bytes.TrimSuffix(name, []byte{0}))) {
+			list = append(list, name...)
+		}
+	}
+	if len(buf) > 0 && len(buf) < len(list) {
+		return 0, unix.ERANGE
+	}
+	copy(buf, list)
+	return len(list), nil
 }
 
 // xattrValue answers with what get has to say, to the buffer and size in the arguments
 // from arg on.
-func (m *Module) xattrValue(c *intercept.Call, flags int, get func(string, []byte) (int, error), arg int) intercept.Action {
+func (m *Module) xattrValue(c *intercept.Call, flags int, get func(*object, []byte) (int, error), arg int) intercept.Action {
 	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
 	buf := make([]byte, min(c.Args[arg+1], xattrMax))
-	n, err := get(procFD(o.fd), buf)
+	n, err := get(&o, buf)
 	if err != nil {
 		return fail(err)
 	}
@@ -117,7 +165,10 @@ func (m *Module) removexattr(c *intercept.Call, flags int) intercept.Action {
 	if err != nil {
 		return fail(err)
 	}
-	return m.change(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags, func(_ *object, fd int) error {
+	return m.change(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), flags, func(o *object, fd int) error {
+		if o.reserves(name) {
+			return unix.EOPNOTSUPP
+		}
 		return unix.Removexattr(procFD(fd), name)
 	})
 }
@@ -127,7 +178,10 @@ func (m *Module) doFremovexattr(c *intercept.Call) intercept.Action {
 	if err != nil {
 		return fail(err)
 	}
-	return m.changeFD(c, int(int32(c.Args[0])), func(_ *object, fd int) error {
+	return m.changeFD(c, int(int32(c.Args[0])), func(o *object, fd int) error {
+		if o.reserves(name) {
+			return unix.EOPNOTSUPP
+		}
 		return unix.Removexattr(procFD(fd), name)
 	})
 }

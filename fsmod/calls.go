@@ -31,6 +31,16 @@ const (
 	sysFileSetattr   = 469
 )
 
+// ioctls of linux/fs.h, fsverity.h and fscrypt.h that change a file.
+const (
+	fsIocSetFlags32    = 0x40046602
+	fsIocFSSetXattr    = 0x401c5820
+	fsIocSetVersion    = 0x40087602
+	fsIocSetVersion32  = 0x40047602
+	fsIocEnableVerity  = 0x40806685
+	fsIocSetEncryption = 0x800c6613
+)
+
 // pathCalls are all calls that name a file, and those on descriptors by which a mount
 // that takes no changes could be changed.
 var pathCalls = slices.Concat(legacyCalls, []pathCall{
@@ -71,7 +81,9 @@ var pathCalls = slices.Concat(legacyCalls, []pathCall{
 	{native: unix.SYS_REMOVEXATTR, i386: 235, do: (*Module).doRemovexattr},
 	{native: unix.SYS_LREMOVEXATTR, i386: 236, do: (*Module).doLremovexattr},
 	{native: unix.SYS_FREMOVEXATTR, i386: 237, do: (*Module).doFremovexattr},
-	{native: unix.SYS_IOCTL, i386: 54, do: (*Module).doSetFlags, args: []intercept.Arg{intercept.ArgEqual32(1, unix.FS_IOC_SETFLAGS)}},
+	{native: unix.SYS_IOCTL, i386: -1, do: (*Module).doSetFlags, args: []intercept.Arg{intercept.ArgEqual32(1, unix.FS_IOC_SETFLAGS)}},
+	{native: -1, i386: 54, do: (*Module).doSetFlags, args: []intercept.Arg{intercept.ArgEqual32(1, fsIocSetFlags32)}},
+	{native: unix.SYS_IOCTL, i386: 54, do: (*Module).doSetXattrFlags, args: []intercept.Arg{intercept.ArgEqual32(1, fsIocFSSetXattr)}},
 	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
 	{native: -1, i386: 221, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
 	{native: unix.SYS_NAME_TO_HANDLE_AT, i386: 341, do: (*Module).doHandle},
@@ -108,6 +120,10 @@ var notedCalls = []pathCall{
 	{native: -1, i386: 81, do: (*Module).noteCredentials},
 	{native: unix.SYS_CAPSET, i386: 185, do: (*Module).noteCredentials},
 	{native: unix.SYS_UNSHARE, i386: 310, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
+	{native: unix.SYS_SETNS, i386: 346, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(1, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
+	// With the next execve(2) of root's.
+	{native: unix.SYS_PRCTL, i386: 172, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgEqual32(0, unix.PR_CAPBSET_DROP)}},
+	{native: unix.SYS_PRCTL, i386: 172, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgEqual32(0, unix.PR_SET_SECUREBITS)}},
 	{native: unix.SYS_CLONE, i386: 120, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
 }
 
@@ -135,6 +151,11 @@ var refusedCalls = []struct {
 	{unix.SYS_SWAPON, 87, unix.EPERM, nil},
 	{unix.SYS_SWAPOFF, 115, unix.EPERM, nil},
 	{unix.SYS_ACCT, 51, unix.EPERM, nil},
+	// These change files, also of a mount that takes no changes, by any descriptor.
+	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetVersion)}},
+	{-1, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetVersion32)}},
+	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocEnableVerity)}},
+	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetEncryption)}},
 	{unix.SYS_QUOTACTL, 131, unix.EPERM, nil},
 	// Who joins a mount namespace has another root and working directory.
 	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgMasked(1, unix.CLONE_NEWNS, unix.CLONE_NEWNS)}},
@@ -183,6 +204,12 @@ func (m *Module) mountRules() intercept.Rules {
 	}
 	for _, pc := range notedCalls {
 		add(pc, func(c *intercept.Call) intercept.Action { return pc.do(m, c) })
+	}
+	if m.privileged() {
+		// Its flags are in memory, and may ask for a user namespace. Programs go back to clone(2).
+		for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {
+			rules = append(rules, intercept.Rule{Arch: arch, NR: unix.SYS_CLONE3, Do: intercept.Deny(unix.ENOSYS)})
+		}
 	}
 	for _, r := range refusedCalls {
 		if r.native >= 0 {

@@ -70,13 +70,29 @@ func taskCredentials(task string) (credentials, error) {
 	if seen != 5 && err == nil {
 		err = unix.EIO
 	}
+	// Capabilities in a user namespace of the program's own are none over the host's files,
+	// but for those of users who are mapped there, which we do not follow.
+	if cr.caps != 0 && task != "self" && !ownUserNamespace(task) {
+		cr.caps = 0
+	}
 	return cr, err
 }
 
-// fileCaps are the capabilities that matter to calls on files: CAP_CHOWN to CAP_FSETID,
-// CAP_LINUX_IMMUTABLE, CAP_SYS_CHROOT, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD,
-// CAP_SETFCAP, CAP_MAC_OVERRIDE, CAP_MAC_ADMIN (linux/capability.h).
-const fileCaps = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<9 | 1<<18 | 1<<21 | 1<<24 | 1<<27 | 1<<31 | 1<<32 | 1<<33
+// ownUserNamespace reports whether a task is in the user namespace that we are in.
+func ownUserNamespace(task string) bool {
+	var ours, its unix.Stat_t
+	return unix.Stat("/proc/self/ns/user", &ours) == nil && unix.Stat("/proc/"+task+"/ns/user", &its) == nil &&
+		inodeOf(&ours) == inodeOf(&its)
+}
+
+// Capabilities that are kept whoever we act for, without which we could not look at the
+// task itself, nor go back: CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE (linux/capability.h).
+// What procfs shows to those who may trace a task is asked for without the last, see
+// [Module.guarded].
+const (
+	capPtrace = 1 << unix.CAP_SYS_PTRACE
+	fileCaps  = ^uint64(1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | capPtrace)
+)
 
 func (cr *credentials) same(o *credentials) bool {
 	return cr.uid == o.uid && cr.gid == o.gid && cr.ruid == o.ruid && cr.rgid == o.rgid &&
@@ -163,6 +179,42 @@ func setCaps(effective uint64) error {
 	return nil
 }
 
+// guarded runs f, which does with procfs what the kernel allows to who may trace the task
+// tid, with no more rights to that than the caller has.
+func (m *Module) guarded(c *intercept.Call, tid int, f func()) {
+	if !m.mixed.Load() || tid == c.TID || tid == c.Task.TGID() {
+		f()
+		return
+	}
+	if cr, err := taskCredentials(strconv.Itoa(c.TID)); err == nil && cr.caps&capPtrace != 0 {
+		f()
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	caps, err := effectiveCaps()
+	if err == nil {
+		err = setCaps(caps &^ capPtrace)
+	}
+	if err == nil {
+		f()
+		err = setCaps(caps)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("fsmod: capabilities: %v", err))
+	}
+}
+
+// effectiveCaps are those of the calling thread.
+func effectiveCaps() (uint64, error) {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return 0, fmt.Errorf("capget: %w", err)
+	}
+	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
+}
+
 // umasking is held while the process has another umask than its own, which all threads
 // share.
 var umasking sync.Mutex
@@ -186,11 +238,14 @@ func (m *Module) create(c *intercept.Call, mode uint32, f func(mode uint32) erro
 
 // noteCredentials sees a task change its credentials or umask.
 func (m *Module) noteCredentials(*intercept.Call) intercept.Action {
-	if m.creds.caps&fileCaps != 0 || m.creds.uid == 0 {
+	if m.privileged() {
 		m.mixed.Store(true)
 	}
 	return intercept.Next()
 }
+
+// privileged reports whether we could do more than a task that has changed its credentials.
+func (m *Module) privileged() bool { return m.creds.caps&fileCaps != 0 || m.creds.uid == 0 }
 
 func (m *Module) noteUmask(*intercept.Call) intercept.Action {
 	m.umasked.Store(true)

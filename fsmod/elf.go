@@ -8,11 +8,19 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// elfMachines are those whose programs the kernel runs by itself (e_machine of elf.h).
+var elfMachines = map[string][]uint16{
+	"amd64": {62, 3},   // EM_X86_64, EM_386
+	"arm64": {183, 40}, // EM_AARCH64, EM_ARM
+}[runtime.GOARCH]
 
 // elfLoader returns the name in the PT_INTERP segment and where it is (elf(5)).
 func elfLoader(f *os.File) (name string, at int64, err error) {
@@ -24,6 +32,9 @@ func elfLoader(f *os.File) (name string, at int64, err error) {
 	var order binary.ByteOrder = binary.LittleEndian
 	if h[5] == 2 {
 		order = binary.BigEndian
+	}
+	if !slices.Contains(elfMachines, order.Uint16(h[18:])) {
+		return "", 0, unix.ENOEXEC // nor what it knows of other machines' programs
 	}
 	wide := h[4] == 2
 	var off int64

@@ -74,6 +74,13 @@ type Filler interface {
 	Fill(name string) error
 }
 
+// A Reserver is an [FS] that keeps its own notes in extended attributes of its files. The
+// program sees none of these by name, and can set none: they mean something else to the
+// tree.
+type Reserver interface {
+	Reserved(attr string) bool
+}
+
 // A Dirent is a name in a directory.
 type Dirent struct {
 	Name string

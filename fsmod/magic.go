@@ -5,6 +5,7 @@
 package fsmod
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ func isProc(fd int) bool {
 	var fs unix.Statfs_t
 	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
 }
+
+// errOurs says that a link is one of the supervisor's, which is not dumpable.
+var errOurs = fmt.Errorf("a file of the supervisor: %w", unix.EACCES)
 
 // magic resolves a symbolic link of procfs, by its name and the directory that it is in.
 // It gives a text where the link has one that is the program's own, or the object that it
@@ -41,7 +45,7 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 		return "", nil, nil
 	}
 	if w.m.ours(tid) {
-		return "", nil, unix.EACCES // the supervisor is not dumpable
+		return "", nil, errOurs
 	}
 	switch {
 	case in == "fd":
@@ -49,14 +53,18 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 		if err != nil {
 			return "", nil, unix.ENOENT
 		}
-		fd, err := w.m.fdOf(w.c, tid, n)
+		var fd int
+		w.m.guarded(w.c, tid, func() { _, err = readlink("/proc/" + owner + "/fd/" + name) })
+		if err == nil {
+			fd, err = w.m.fdOf(w.c, tid, n)
+		}
 		if err != nil {
 			return "", nil, err
 		}
 		to, err = w.byFD(fd)
 		return "", to, err
 	case in == "map_files", in == "ns":
-		fd, err := unix.Open("/proc/"+owner+"/"+in+"/"+name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := w.openTask(tid, in+"/"+name)
 		if err != nil {
 			return "", nil, err
 		}
@@ -67,7 +75,7 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 		to = &object{fd: fd, access: unix.O_RDONLY}
 		return "", to, unix.Fstat(fd, &to.st)
 	case name == "cwd", name == "root", name == "exe":
-		fd, err := unix.Open("/proc/"+owner+"/"+name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := w.openTask(tid, name)
 		if err != nil {
 			return "", nil, err
 		}
@@ -75,6 +83,12 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 		return "", to, err
 	}
 	return "", nil, nil
+}
+
+// openTask opens what a link of a task leads to.
+func (w *walk) openTask(tid int, name string) (fd int, err error) {
+	w.m.guarded(w.c, tid, func() { fd, err = unix.Open(taskFile(tid, name), unix.O_PATH|unix.O_CLOEXEC, 0) })
+	return fd, err
 }
 
 // byFD finds the place of a file that a descriptor of ours, which it takes, refers to. Of

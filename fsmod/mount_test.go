@@ -31,14 +31,19 @@ type mountedConfig struct {
 	mounts  []fsmod.Mount
 	inherit []int
 	env     []string
+	open    func(fsmod.Mount) (fsmod.FS, error) // nil: OpenBuiltin
 }
 
 func mountedWith(t *testing.T, mc mountedConfig, argv ...string) string {
 	t.Helper()
 	dir, mounts := mc.dir, mc.mounts
 	conf := fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	open := mc.open
+	if open == nil {
+		open = fsmod.OpenBuiltin
+	}
 	for _, mt := range mounts {
-		fs, err := fsmod.OpenBuiltin(mt)
+		fs, err := open(mt)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,8 +45,8 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 		ctl  = 96
 		end  = ctl + 24 // CMSG_SPACE(sizeof(int))
 	)
-	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (result int64, err error) {
-		err = onPage(c, do, make([]byte, end), func(tid int, page uint64) error {
+	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (int64, error) {
+		return onPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
 			var b [end]byte
 			var hdr unix.Msghdr
 			hdr.SetIovlen(1)
@@ -58,33 +58,33 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 			word.PutUint64(b[iov:], page+data)
 			word.PutUint64(b[iov+8:], 1)
 			if err := poke(tid, page, b[:]); err != nil {
-				return err
+				return 0, err
 			}
 			n, err := do(intercept.Injected{NR: unix.SYS_RECVMSG, Args: [6]uint64{uint64(at), page, unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT}})
 			if err != nil {
-				return err
+				return 0, err
 			}
-			if n != 1 {
-				result = -int64(unix.EMFILE)
+			// A cmsghdr with its length, and the descriptor; none if the thread may have no more.
+			var got [20]byte
+			if err := peek(tid, page+ctl, got[:]); err != nil {
+				return 0, err
+			}
+			if n != 1 || word.Uint64(got[:]) != uint64(len(got)) {
 				_, err := do(intercept.Injected{NR: unix.SYS_CLOSE, Args: [6]uint64{uint64(at)}})
-				return err
+				return -int64(unix.EMFILE), err
 			}
-			var got [4]byte
-			if err := peek(tid, page+ctl+16, got[:]); err != nil {
-				return err
-			}
-			from := uint64(word.Uint32(got[:]))
+			from := uint64(word.Uint32(got[16:]))
 			var flags uint64
 			if cloexec {
 				flags = unix.O_CLOEXEC
 			}
-			if result, err = do(intercept.Injected{NR: unix.SYS_DUP3, Args: [6]uint64{from, uint64(at), flags}}); err != nil {
-				return err
+			result, err := do(intercept.Injected{NR: unix.SYS_DUP3, Args: [6]uint64{from, uint64(at), flags}})
+			if err != nil {
+				return 0, err
 			}
 			_, err = do(intercept.Injected{NR: unix.SYS_CLOSE, Args: [6]uint64{from}})
-			return err
+			return result, err
 		})
-		return result, err
 	}}), true
 }
 

@@ -18,6 +18,11 @@ const (
 	metacopyName  = "metacopy"
 )
 
+// Reserved implements [fsmod.Reserver].
+func (f *FS) Reserved(attr string) bool {
+	return strings.HasPrefix(attr, userPrefix) || strings.HasPrefix(attr, trustedPrefix)
+}
+
 // isOpaque reports whether an upper directory hides a lower one of its name. It is for the
 // tree to know, also if the caller may not read the directory, or nobody: then its mode is
 // another for a moment, which b.peek keeps to one at a time.

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Attempts to have a privileged supervisor do what the program's own rights do not allow.
+
+package fsmod_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/cow"
+)
+
+// rightsScript gives up rights in each way, and tells which files it can open then. It
+// prints the same with umrun and without.
+const rightsScript = `
+import os, sys, errno, ctypes, time
+d = sys.argv[1]
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(name, f):
+    try: r = f()
+    except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
+    print(name, r, flush=True)
+def rd(p):
+    fd = os.open(p, os.O_RDONLY)
+    try: os.read(fd, 100)
+    finally: os.close(fd)
+    return "read"
+def files(name):
+    for f in "root", "user", "theirs/f": tell(name + " " + f, lambda: rd(d + "/" + f))
+def must(r):
+    if r < 0: raise OSError(ctypes.get_errno(), "")
+def user(): os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)
+def userns(): user(); must(libc.unshare(0x10000000))
+def rootns(): must(libc.unshare(0x10000000))
+def again(name): os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], d, sys.argv[2], name])
+def bounded():
+    for c in range(41): must(libc.prctl(24, c, 0, 0, 0))
+    again("bounded")
+def noroot(): must(libc.prctl(28, 1, 0, 0, 0)); again("noroot")
+def reduced(): must(libc.syscall(126, (ctypes.c_uint*2)(0x20080522, 0), (ctypes.c_uint*6)()))
+def procfs():
+    other = os.fork()
+    if other == 0: time.sleep(0.6); os._exit(0)
+    user(); other = "/proc/%d/" % other
+    tell("maps of root's", lambda: rd(other + "maps"))
+    for l in "cwd", "root", "exe", "ns/net":
+        tell(l + " of root's", lambda: os.readlink(other + l))
+        tell(l + " of root's, followed", lambda: os.stat(other + l) and "there")
+    tell("own maps", lambda: rd("/proc/self/maps"))
+    pid = os.fork()
+    if pid == 0: os.execv("/bin/sleep", ["sleep", "30"])
+    time.sleep(0.2)
+    tell("maps of own", lambda: rd("/proc/%d/maps" % pid))
+    tell("exe of own", lambda: rd("/proc/%d/exe" % pid))
+    tell("cwd of own", lambda: os.stat("/proc/%d/cwd" % pid) and "there")
+    tell("fd of own", lambda: os.stat("/proc/%d/fd/1" % pid) and "there")
+    os.kill(pid, 9)
+def clone3():
+    # Where there is none, programs go back to clone(2).
+    a = (ctypes.c_ulong*8)(0x10000000, 0, 0, 0, 17)
+    pid = libc.syscall(435, a, 64)
+    if pid < 0: pid = libc.syscall(56, 0x10000000|17, 0, 0, 0, 0)
+    must(pid)
+    if pid: os.waitpid(pid, 0); os._exit(0)
+if len(sys.argv) > 3: files(sys.argv[3]); os._exit(0)
+for f in bounded, noroot, clone3, rootns, userns, user, reduced, procfs:
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try: f(); f is not procfs and files(f.__name__)
+        except OSError as e: print(f.__name__, e)
+        sys.stdout.flush(); os._exit(0)
+    os.waitpid(pid, 0)
+# What cannot be had ends no program, and leaves no descriptor.
+with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
+with open(d + "/foreign", "wb") as f:
+    b = bytearray(open("/bin/true", "rb").read()); b[18:20] = b"\xb7\0"; f.write(b)
+for p in "script", "foreign": os.chmod(d + "/" + p, 0o755)
+n = len(os.listdir("/proc/self/fd"))
+tell("foreign", lambda: os.execv(d + "/foreign", ["foreign"]))
+tell("long", lambda: os.execv("/bin/true", ["x" * (1 << 20)]))
+tell("descriptors", lambda: len(os.listdir("/proc/self/fd")) - n)
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0: os.execv(d + "/script", ["script"] + ["x"] * 2000 + [""])
+tell("script", lambda: os.waitpid(pid, 0)[1])
+`
+
+func TestRights(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an ordinary user's supervisor has no more rights than its program")
+	}
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir, mounts := secretLab(t)
+	for name, mode := range map[string]os.FileMode{"root": 0o600, "user": 0o600, "theirs/f": 0o644} {
+		if err := os.MkdirAll(dir+"/theirs", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/"+name, []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for p := dir; p != "/tmp" && p != "/"; p = p[:strings.LastIndexByte(p, '/')] {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, id := range map[string]int{"user": 1000, "theirs": 1001, "theirs/f": 1001} {
+		if err := unix.Chown(dir+"/"+name, id, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := exec.Command(python, "-c", rightsScript, dir, rightsScript).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	want := string(b)
+	t.Log(want)
+	for _, l := range []string{"user root EACCES", "user user read", "bounded theirs/f EACCES", "maps of root's EACCES", "maps of own read", "script 0"} {
+		if !strings.Contains(want, l+"\n") {
+			t.Errorf("without umrun there is no %q", l)
+		}
+	}
+	for _, m := range [][]fsmod.Mount{mounts, {{Kind: fsmod.Bind, Source: dir, Target: dir}}} {
+		got := mountedWith(t, mountedConfig{mounts: m}, python, "-c", rightsScript, dir, rightsScript)
+		g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+		for i := range max(len(g), len(w)) {
+			if i >= len(g) || i >= len(w) || g[i] != w[i] {
+				t.Errorf("line %d differs\n%s\nfrom that without umrun\n%s", i, got, want)
+				break
+			}
+		}
+	}
+}
+
+// TestSupervisorByMount looks for the supervisor's files in procfs where a mount shows it.
+func TestSupervisorByMount(t *testing.T) {
+	dir, _ := secretLab(t)
+	const script = `
+import os, sys, errno
+sup = os.getppid()
+for p in ("/proc", sys.argv[1] + "/proc"):
+    for f in "mem", "environ", "maps", "fd", "task/%d/mem" % sup:
+        try: fd = os.open("%s/%d/%s" % (p, sup, f), os.O_RDONLY); print(f, "ESCAPED")
+        except OSError as e: print(f, errno.errorcode[e.errno])
+    for f in "cwd", "exe", "fd/0", "fd/3":
+        try: print(f, "ESCAPED", os.readlink("%s/%d/%s" % (p, sup, f)))
+        except OSError as e: print(f, errno.errorcode[e.errno])
+    print(open("%s/%d/comm" % (p, sup)).read() and "comm")
+`
+	got := mountedIn(t, dir, []fsmod.Mount{{Kind: fsmod.Bind, Source: "/", Target: dir + "/alias"}}, "python3", "-c", script, dir+"/alias")
+	if strings.Contains(got, "ESCAPED") || strings.Count(got, "comm") != 2 {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// TestNoRoom opens with O_PATH, executes and changes directories where the program may have
+// no more descriptors or memory.
+func TestNoRoom(t *testing.T) {
+	dir, mounts := secretLab(t)
+	const script = `
+import os, sys, errno, resource, signal
+d = sys.argv[1]
+def tell(name, f):
+    try: r = f()
+    except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
+    print(name, r)
+with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
+os.chmod(d + "/script", 0o755)
+was = os.fstat(0).st_ino
+top = os.open("/", os.O_RDONLY); os.close(top)
+resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, 4096))
+tell("O_PATH", lambda: os.open(d, os.O_PATH) and "opened")
+tell("stdin", lambda: os.fstat(0).st_ino == was)
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+tell("descriptor", lambda: os.open("/", os.O_RDONLY) == top)
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0:
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 16, 1 << 16))
+    try: os.execv(d + "/script", ["script"])
+    except OSError as e: os._exit(e.errno)
+st = os.waitpid(pid, 0)[1]
+print("exec without memory", os.WIFEXITED(st) and errno.errorcode[os.WEXITSTATUS(st)])
+`
+	got := mountedIn(t, dir, mounts, "python3", "-c", script, dir)
+	if want := "O_PATH EMFILE\nstdin True\ndescriptor True\nexec without memory ENOMEM\n"; got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// TestCowAttributes touches what a cow notes in extended attributes, and changes files by
+// descriptors that are open to be read.
+func TestCowAttributes(t *testing.T) {
+	dir, _ := secretLab(t)
+	upper := t.TempDir()
+	const script = `
+import os, sys, errno, fcntl, struct
+d = sys.argv[1]
+def tell(name, f):
+    try: r = f()
+    except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
+    print(name, r)
+o = "user.overlay.opaque"
+os.mkdir(d + "/deep/new")
+tell("set", lambda: os.setxattr(d + "/deep", o, b"y"))
+tell("fset", lambda: os.setxattr(os.open(d + "/deep", 0), o, b"y"))
+tell("see", lambda: sorted(os.listdir(d + "/deep")))
+os.rename(d + "/open/f", d + "/f"); os.rmdir(d + "/open"); os.mkdir(d + "/open")
+tell("own", lambda: os.setxattr(d + "/open", "user.a", b"1"))
+tell("list", lambda: os.listxattr(d + "/open"))
+tell("get", lambda: os.getxattr(d + "/open", o))
+tell("remove", lambda: os.removexattr(d + "/open", o))
+tell("see", lambda: os.listdir(d + "/open"))
+fd = os.open(d + "/other/f", os.O_RDONLY)
+tell("FS_IOC_FSSETXATTR", lambda: fcntl.ioctl(fd, 0x401c5820, bytes(28)))
+tell("FS_IOC_SETFLAGS", lambda: fcntl.ioctl(fd, 0x40086602, bytes(8)))
+tell("FS_IOC_ENABLE_VERITY", lambda: fcntl.ioctl(fd, 0x40806685, bytes(128)))
+`
+	got := mountedWith(t, mountedConfig{
+		mounts: []fsmod.Mount{{Kind: fsmod.Cow, Source: upper, Target: dir}},
+		open: func(m fsmod.Mount) (fsmod.FS, error) {
+			return cow.New(cow.Config{Lower: m.Target, Upper: m.Source, Volatile: true})
+		},
+	}, "python3", "-c", script, dir)
+	want := `set ENOTSUP
+fset ENOTSUP
+see ['new', 'secret']
+own None
+list ['user.a']
+get ENOTSUP
+remove ENOTSUP
+see []
+FS_IOC_FSSETXATTR ENOTSUP
+FS_IOC_SETFLAGS ENOTSUP
+FS_IOC_ENABLE_VERITY ENOTSUP
+`
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
