@@ -122,7 +122,11 @@ func (j *injector) wait() (stop, error) {
 		if _, err := unix.Wait4(j.tid, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil {
 			return stopOther, unix.ESRCH
 		}
-		return kindOf(ws), nil
+		if s := kindOf(ws); s != stopSignal || ws.StopSignal() != unix.SIGSTOP {
+			return s, nil
+		}
+		j.stopped = true
+		return stopSignal, nil
 	}
 }
 
@@ -187,9 +191,9 @@ func (j *injector) bury() {
 
 // do makes the calls and lets the thread go.
 func (j *injector) do(in *Injection) (err error) {
-	if _, err := j.n.Reply(j.c, Reply{Kind: ReplyRestart}); err != nil {
-		return unix.ESRCH // it was killed
-	}
+	// It was killed if that fails, which the wait tells; or the kernel is older than 5.19,
+	// where PTRACE_INTERRUPT has ended the call itself, with the same result.
+	_, _ = j.n.Reply(j.c, Reply{Kind: ReplyRestart})
 	if _, err := j.wait(); err != nil {
 		return err
 	}
@@ -288,8 +292,9 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	return result, nil
 }
 
-// next lets the thread run to the next stop that is not a signal's. Only SIGSTOP and
-// SIGKILL are not blocked.
+// next lets the thread run to the next stop that is not a signal's. Only SIGSTOP, which it
+// gets in the end, and SIGKILL are not blocked; a filter of the program's own may still
+// send it SIGSYS for our call, which is dropped with the call.
 func (j *injector) next() (stop, error) {
 	for {
 		if err := j.resume(unix.PTRACE_SYSCALL); err != nil {
@@ -300,9 +305,7 @@ func (j *injector) next() (stop, error) {
 			return s, err
 		}
 		switch s {
-		case stopSignal:
-			j.stopped = true
-		case stopEvent:
+		case stopSignal, stopEvent:
 		default:
 			return s, nil
 		}

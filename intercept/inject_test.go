@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package intercept
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestInject has threads make other calls than their own, where a received call can be
+// interrupted and where it cannot.
+func TestInject(t *testing.T) {
+	if !canInject {
+		t.Skip(ErrNotInjected)
+	}
+	for _, old := range []bool{false, true} {
+		for _, tt := range []struct{ name, want string }{
+			{"call", "call: 1000\n"},
+			{"threads", "bad: 0\n"},
+			{"fork", "bad: 0\n"},
+		} {
+			name := tt.name
+			if old {
+				name += ", interruptible"
+			}
+			t.Run(name, func(t *testing.T) {
+				var wrong atomic.Int32
+				h := func(c *Call) Action {
+					return c.Inject(Injection{Run: func(tid int, do func(Injected) (int64, error)) (int64, error) {
+						for _, call := range []Injected{{NR: unix.SYS_GETTID}, {NR: unix.SYS_GETPGID, Args: c.Args}} {
+							r, err := do(call)
+							if err != nil {
+								return 0, err
+							}
+							if call.NR == unix.SYS_GETTID && r != int64(tid) {
+								wrong.Add(1)
+							}
+						}
+						return 1000 + int64(int32(c.Args[0])), nil
+					}})
+				}
+				_, out := start(t, Config{Rules: onCall(h), interruptible: old}, tt.name).wait(t)
+				if out != tt.want || wrong.Load() != 0 {
+					t.Errorf("output %q, want %q; %d wrong results", out, tt.want, wrong.Load())
+				}
+			})
+		}
+	}
+}
