@@ -22,6 +22,7 @@ import (
 type builder struct {
 	plan  *Plan
 	link  *os.File // to who serves images; nil: there are none
+	fds   int      // O_PATH of /proc/self/fd, where we are: see byFD
 	pool  int      // the tmpfs of what is in memory; -1: none yet
 	files int      // in the pool
 	glue  []int    // tmpfs mounts that are read-only in the end
@@ -43,6 +44,13 @@ func (b *builder) build() error {
 	// is made here must not get out.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make the mounts slaves of the host's: %w", err)
+	}
+	var err error
+	if b.fds, err = openPath(unix.AT_FDCWD, "/proc/self/fd"); err == nil {
+		err = unix.Fchdir(b.fds)
+	}
+	if err != nil {
+		return fmt.Errorf("/proc/self/fd: %w", err)
 	}
 	if b.plan.Trial {
 		return b.openPool()
@@ -280,6 +288,9 @@ func (b *builder) pivot(tree int) error {
 	if err == nil {
 		err = unix.PivotRoot(".", ".")
 	}
+	if err == nil {
+		err = unix.Fchdir(b.fds)
+	}
 	if err != nil {
 		return fmt.Errorf("make it the root directory: %w", err)
 	}
@@ -324,8 +335,9 @@ func isDir(fd int) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
 }
 
-// byFD returns a path of an open file.
-func byFD(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+// byFD returns a path of an open file, from /proc/self/fd, where the builder is: a new
+// root may have no /proc.
+func byFD(fd int) string { return fmt.Sprintf("./%d", fd) }
 
 // like gives a new directory the mode of another, and its owner if that is allowed.
 func like(fd int, st *unix.Stat_t) {

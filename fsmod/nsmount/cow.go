@@ -241,7 +241,12 @@ func (c *cow) file(was int, rel string, at func(tree int) error) error {
 		return err
 	}
 	regular := st.Mode&unix.S_IFMT == unix.S_IFREG
-	if f, err := os.Open(byFD(was) + "/" + rel); regular && err == nil && st.Size <= mostFile {
+	var f *os.File
+	err := error(unix.EINVAL)
+	if regular && st.Size <= mostFile { // to open another, a pipe say, might take for ever
+		f, err = os.Open(byFD(was) + "/" + rel)
+	}
+	if err == nil {
 		defer f.Close()
 		name, err := c.b.pooled(f, os.FileMode(st.Mode&0o777))
 		if err != nil {

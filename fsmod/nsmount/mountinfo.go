@@ -32,7 +32,7 @@ var pseudo = map[string]bool{
 // submounts lists what is mounted below the directory at path, that fd is of, and can
 // be seen there: parents before children.
 func submounts(path string, fd int) ([]submount, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := os.ReadFile("../mountinfo") // of /proc/self, see byFD
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +71,11 @@ func relative(root, at string) (string, bool) {
 
 // parseMountinfo reads a line of proc_pid_mountinfo(5).
 func parseMountinfo(line string) (id uint64, at, kind string, ok bool) {
-	head, tail, _ := strings.Cut(line, " - ")
-	fields := strings.Fields(head)
-	kinds := strings.Fields(tail)
-	if len(fields) < 5 || len(kinds) < 1 {
+	// Only blanks separate: other space of Unicode's stands as it is in a name.
+	head, tail, ok := strings.Cut(line, " - ")
+	fields := strings.Split(head, " ")
+	kinds := strings.Split(tail, " ")
+	if len(fields) < 5 || !ok {
 		return 0, "", "", false
 	}
 	id, err := strconv.ParseUint(fields[0], 10, 64)

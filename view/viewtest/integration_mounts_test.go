@@ -92,6 +92,9 @@ var mountCases = []mountCase{
 		script: `pwd; rm -rf DIR/src DIR/dst/*; echo x >/tmp/umrun-lab-x; cat /tmp/umrun-lab-x; ls DIR DIR/dst; echo gone >/dev/null; head -c 2 /dev/zero | wc -c; touch /dev/shm/umrun-lab-x`,
 		want:   "DIR/dst\nx\nDIR:\nbin\ndst\npath\ntraps\n\nDIR/dst:\n2\n",
 		after:  `cat DIR/dst/* DIR/src/a; ls -d /tmp/umrun-lab-x /dev/shm/umrun-lab-x || true`, left: "target a\ntarget b\nsource a\n"},
+	{name: "without /proc", ns: true, flags: "-m tmpfs:/proc -m tmpfs:DIR/dst -m cow::DIR/src -m file:/etc/hostname:DIR/path/x -m bind:DIR/bin:DIR/src/sub",
+		script: `ls /proc; stat -c %a DIR/dst; echo new >DIR/src/a; cat DIR/src/a; cmp DIR/path/x /etc/hostname; ls DIR/src/sub`, want: "750\nnew\nonly-here\n",
+		after: `cat DIR/src/a`, left: "source a\n"},
 	{name: "several", flags: "-m cow::/ -m hide:/etc/hostname -m bind:DIR/src:/umrun-lab/x -m tmpfs:/var",
 		script: `ls /var; cat /umrun-lab/x/a; stat -c %s /etc/hostname`, want: "source a\n0\n"},
 }
@@ -341,6 +344,29 @@ func TestIntegrationMountsPropagation(t *testing.T) {
 		if r := c.Result(); r.Stdout != "came in\nx\na\nb\n" {
 			t.Errorf("%s: %v", flags, r)
 		}
+	}
+}
+
+// TestIntegrationCowOverOddMounts: a cow waits for no pipe that is mounted in its tree, and
+// finds what is mounted where a name has a space that is none for the kernel.
+func TestIntegrationCowOverOddMounts(t *testing.T) {
+	w := viewtest.New(t)
+	dir := mountTree(t, w, false)
+	odd := filepath.Join(dir, "dst", "no\u00a0break")
+	if err := os.Mkdir(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Host.Tmpfs(odd); err != nil {
+		t.Fatal(err)
+	}
+	w.Host.MustRun(t, "sh", "-c", "echo seen >'"+odd+"/x'; mkfifo "+dir+"/pipe; mount --bind "+dir+"/pipe "+dir+"/dst/b")
+	r := umrunAs(t, w, false, "-q", "-n", "none", "--fs-engine", "ns", "-m", "cow::"+dir+"/dst", "--", "sh", "-c",
+		"cd "+dir+"/dst; test -p b && echo pipe; cat no*/x; echo changed >no*/x").Result()
+	if r.Stdout != "pipe\nseen\n" {
+		t.Errorf("got %v", r)
+	}
+	if got := w.Host.MustRun(t, "cat", odd+"/x"); got != "seen\n" {
+		t.Errorf("the host has %q", got)
 	}
 }
 
