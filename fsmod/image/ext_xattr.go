@@ -24,11 +24,11 @@ func (e *ext) Xattrs(id ID) (map[string][]byte, error) {
 
 // attributes reads those in the inode and those in a block of their own.
 func (e *ext) attributes(in *extInode) (map[string][]byte, error) {
-	all := map[string][]byte{}
+	var all attributes
 	b := in.raw
 	if len(b) > 132 {
 		if at := 128 + int(le.Uint16(b[128:])); at+4 <= len(b) && le.Uint32(b[at:]) == extXattrMagic {
-			if err := e.parseXattrs(all, b[at+4:], b[at+4:]); err != nil {
+			if err := e.parseXattrs(&all, b[at+4:], b[at+4:]); err != nil {
 				return nil, err
 			}
 		}
@@ -41,15 +41,15 @@ func (e *ext) attributes(in *extInode) (map[string][]byte, error) {
 		if le.Uint32(block) != extXattrMagic {
 			return nil, corrupt("extended attributes in block %d", n)
 		}
-		if err := e.parseXattrs(all, block[32:], block); err != nil {
+		if err := e.parseXattrs(&all, block[32:], block); err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
+	return all.all, nil
 }
 
 // parseXattrs reads the entries b, whose values are at offsets of values.
-func (e *ext) parseXattrs(all map[string][]byte, b, values []byte) error {
+func (e *ext) parseXattrs(all *attributes, b, values []byte) error {
 	for len(b) >= 16 && le.Uint32(b) != 0 {
 		n, index := int(b[0]), b[1]
 		off, inode, size := int(le.Uint16(b[2:])), le.Uint32(b[4:]), le.Uint32(b[8:])
@@ -80,7 +80,9 @@ func (e *ext) parseXattrs(all map[string][]byte, b, values []byte) error {
 			value = posixACL(value)
 		}
 		if extPrefixes[index] != "" && value != nil || index == 1 {
-			all[name] = value
+			if err := all.add(name, value); err != nil {
+				return err
+			}
 		}
 		b = b[min(len(b), (16+n+3)&^3):]
 	}

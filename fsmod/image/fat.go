@@ -122,21 +122,23 @@ func (f *fat) next(c uint32) (n uint32, ok bool, err error) {
 	return n, n < 0x0ffffff8&(1<<f.bits-1), nil
 }
 
-// chain returns the clusters from first on, up to most. A longer one is an error, as is
-// one that leads to no cluster: which also ends those that lead back into themselves.
-func (f *fat) chain(first uint32, most int64) ([]uint32, error) {
-	var all []uint32
+// chain returns the clusters from first on, up to most: more says that it goes on, which
+// those do without end that lead back into themselves. One that leads to no cluster is an
+// error.
+func (f *fat) chain(first uint32, most int64) (all []uint32, more bool, err error) {
 	for c, ok := first, first != 0; ok; {
-		if c < 2 || c-2 >= f.clusters || int64(len(all)) >= most {
-			return nil, corrupt("chain from cluster %d, at %d after %d", first, c, len(all))
+		if int64(len(all)) >= most {
+			return all, true, nil
+		}
+		if c < 2 || c-2 >= f.clusters {
+			return nil, false, corrupt("chain from cluster %d, at %d after %d", first, c, len(all))
 		}
 		all = append(all, c)
-		var err error
 		if c, ok, err = f.next(c); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return all, nil
+	return all, false, nil
 }
 
 func (f *fat) at(cluster uint32) int64 { return f.data + int64(cluster-2)*f.cluster }
@@ -213,7 +215,10 @@ func (f *fat) ReadDir(id ID) ([]Entry, error) {
 		_, err := n.block(b, f.root)
 		return n.list.entries, err
 	}
-	chain, err := f.chain(first, maxDir/f.cluster+1)
+	chain, more, err := f.chain(first, maxDir/f.cluster+1)
+	if err == nil && more {
+		err = corrupt("directory of more than %d bytes", maxDir)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +352,7 @@ func (f *fat) Open(id ID) (File, error) {
 	file := &fatFile{f: f, size: int64(le.Uint32(b[28:]))}
 	need := (file.size + f.cluster - 1) / f.cluster
 	// A chain may be longer than the file.
-	if file.chain, err = f.chain(f.first(b), int64(f.clusters)); err == nil && int64(len(file.chain)) < need {
+	if file.chain, _, err = f.chain(f.first(b), need); err == nil && int64(len(file.chain)) < need {
 		err = corrupt("file of %d clusters has %d", need, len(file.chain))
 	}
 	return file, err

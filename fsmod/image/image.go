@@ -67,6 +67,7 @@ const (
 	maxName    = 255     // NAME_MAX
 	maxTarget  = 4095    // of a symbolic link: PATH_MAX without the NUL
 	maxXattrs  = 1 << 16 // XATTR_SIZE_MAX, of one value; and XATTR_LIST_MAX
+	allXattrs  = 4 << 20 // bytes of all that an object has
 )
 
 // errFormat says that a file is not of some format.
@@ -183,20 +184,38 @@ func symlink(b []byte) (string, error) {
 	return string(b), nil
 }
 
+// An attributes collects extended attributes. Many may share one value in the image.
+type attributes struct {
+	all  map[string][]byte
+	size int
+}
+
+func (a *attributes) add(name string, value []byte) error {
+	if a.all == nil {
+		a.all = map[string][]byte{}
+	}
+	if a.size += len(name) + len(value); a.size > allXattrs {
+		return corrupt("more than %d bytes of extended attributes", allXattrs)
+	}
+	a.all[name] = value
+	return nil
+}
+
 // A listing collects the entries of a directory: names that are none, and second ones, are
 // left out.
 type listing struct {
 	entries []Entry
 	seen    map[string]bool
+	n       int // what was to be added
 }
 
 // add returns false when the directory has as many entries as may be.
 func (l *listing) add(name string, id ID, typ uint32) bool {
+	if l.n++; l.n > maxEntries {
+		return false
+	}
 	if !validName(name) || l.seen[name] {
 		return true
-	}
-	if len(l.entries) >= maxEntries {
-		return false
 	}
 	if l.seen == nil {
 		l.seen = map[string]bool{}

@@ -23,6 +23,7 @@ const (
 	squashMaxBlocks  = 1 << 22 // of a file
 	squashMetaBudget = 8 << 20 // bytes of decompressed metadata that are kept
 	squashDataBudget = 32 << 20
+	squashMaxDict    = 8 << 20 // bytes of an lzma dictionary; mksquashfs takes those of a block, 1 MiB at most
 )
 
 // squash is a squashfs.

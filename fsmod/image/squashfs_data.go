@@ -46,7 +46,7 @@ func squashDecompressor(id uint16) (decompressor, error) {
 	case 1:
 		return stream(func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) })
 	case 2:
-		return stream(func(r io.Reader) (io.Reader, error) { return lzma.NewReader(r) })
+		return stream(func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: squashMaxDict}.NewReader(r) })
 	case 4:
 		return stream(func(r io.Reader) (io.Reader, error) {
 			return xz.ReaderConfig{SingleStream: true}.NewReader(r)
@@ -236,7 +236,7 @@ func (s *squash) Xattrs(id ID) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := map[string][]byte{}
+	var all attributes
 	for range count {
 		h, err := m.bytes(4)
 		if err != nil {
@@ -262,10 +262,12 @@ func (s *squash) Xattrs(id ID) (map[string][]byte, error) {
 			return nil, err
 		}
 		if typ &= 0xff; int(typ) < len(squashPrefixes) && len(name) > 0 {
-			all[squashPrefixes[typ]+string(name)] = value
+			if err := all.add(squashPrefixes[typ]+string(name), value); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return all, nil
+	return all.all, nil
 }
 
 func (s *squash) xattrValue(m *metaReader) ([]byte, error) {

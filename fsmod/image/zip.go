@@ -136,6 +136,9 @@ func openZipped(r io.ReaderAt, size int64, f *zip.File) (File, error) {
 		}
 		return section{io.NewSectionReader(r, at, int64(f.UncompressedSize64))}, nil
 	}
+	if float64(f.UncompressedSize64) > 64<<20+MaxRatio*float64(min(f.CompressedSize64, uint64(size))) {
+		return nil, fmt.Errorf("%.200q holds more than %d times its size: unpack it by hand if it is trusted: %w", f.Name, MaxRatio, unix.EFBIG)
+	}
 	src, err := f.Open()
 	switch {
 	case err == zip.ErrAlgorithm:

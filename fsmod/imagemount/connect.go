@@ -29,6 +29,9 @@ func Connect(typ, source string) (tree int, dev *os.File, err error) {
 	return tree, os.NewFile(uintptr(fd), "/dev/fuse"), nil
 }
 
+// maxSource is the longest value that fsconfig(2) takes, bytes without the NUL.
+const maxSource = 255
+
 // mount makes the detached mount of dev.
 func mount(dev int, typ, source string) (int, error) {
 	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
@@ -36,6 +39,7 @@ func mount(dev int, typ, source string) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(fs)
+	source = source[:min(len(source), maxSource)]
 	for _, o := range [][2]string{
 		{"source", strings.ReplaceAll(source, "\n", " ")}, {"subtype", typ}, {"fd", fmt.Sprint(dev)}, {"rootmode", "40000"},
 		{"user_id", fmt.Sprint(os.Geteuid())}, {"group_id", fmt.Sprint(os.Getegid())},

@@ -43,7 +43,7 @@ func becomeShell(at string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	tree, dev, err := Connect("test", "a b,c")
+	tree, dev, err := Connect("test", "a b,c"+strings.Repeat("x", 300))
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func TestUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := "runs\n3333\n166\nhello\n" + strings.Repeat("Read-only file system\n", 7) +
-			"No such file or directory\nIs a directory\n4096 5 0\na\\040b,c fuse.test\n11933370\n"
+			"No such file or directory\nIs a directory\n4096 5 0\na\\040b,c" + strings.Repeat("x", 250) + " fuse.test\n11933370\n"
 		want = strings.Replace(want, "3333\n166", strings.TrimSpace(bigAt(t)), 1)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("want, got:\n%s", diff)
