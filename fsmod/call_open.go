@@ -84,6 +84,9 @@ func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flag
 	if path == "" {
 		return intercept.Fail(unix.ENOENT)
 	}
+	if m.sealed(c, dir, path, flags) {
+		return intercept.Fail(unix.EROFS)
+	}
 	if d := m.device(c, dir, path); d != nil && resolve == 0 {
 		if a, ok := openDevice(d, flags); ok {
 			return a

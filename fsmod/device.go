@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,24 +41,38 @@ func (m *Module) device(c *intercept.Call, dir int, name string) Device {
 		if last != at[strings.LastIndexByte(at, '/')+1:] {
 			continue
 		}
-		if !strings.HasPrefix(name, "/") {
-			base := "cwd"
-			if dir != unix.AT_FDCWD {
-				base = fmt.Sprintf("fd/%d", dir)
-			}
-			from, err := link(c, base)
-			if err != nil {
-				return nil
-			}
-			name = from + "/" + name
-		} else if root, err := link(c, "root"); err == nil && root != "/" {
-			name = root + name
-		}
-		if path.Clean(name) == at {
+		if whole, ok := spelled(c, dir, name); ok && whole == at {
 			return d
 		}
 	}
 	return nil
+}
+
+// spelled makes a path of the calling thread absolute and clean, as it is written.
+func spelled(c *intercept.Call, dir int, name string) (string, bool) {
+	if !strings.HasPrefix(name, "/") {
+		base := "cwd"
+		if dir != unix.AT_FDCWD {
+			base = fmt.Sprintf("fd/%d", dir)
+		}
+		from, err := link(c, base)
+		if err != nil {
+			return "", false
+		}
+		name = from + "/" + name
+	} else if root, err := link(c, "root"); err == nil && root != "/" {
+		name = root + name
+	}
+	return path.Clean(name), true
+}
+
+// sealed tells whether an open would write to what is the host's alone.
+func (m *Module) sealed(c *intercept.Call, dir int, name string, flags uint64) bool {
+	if len(m.seals) == 0 || flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return false
+	}
+	whole, ok := spelled(c, dir, name)
+	return ok && slices.ContainsFunc(m.seals, func(at string) bool { return strings.HasPrefix(whole, at+"/") })
 }
 
 // openDevice answers an open of a device, unless the host's file is the right one.

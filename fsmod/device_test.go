@@ -5,6 +5,8 @@
 package fsmod_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +28,30 @@ func (d aDevice) Open(flags int) (int, error) {
 	defer unix.Close(p[1])
 	_, err := unix.Write(p[1], []byte(d))
 	return p[0], err
+}
+
+// TestSealed: nothing below a sealed directory is opened for writing.
+func TestSealed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/f", []byte("old\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	conf := fsmod.Config{Sealed: []string{dir}}
+	for _, tc := range []struct{ name, script, want string }{
+		{"write", "echo x >$D/f", "Read-only file system"},
+		{"append", "cd $D; echo x >>./f", "Read-only file system"},
+		{"read and write", "cd /; echo x 1<>$D/../${D##*/}/f", "Read-only file system"},
+		{"make", "echo x >$D/new", "Read-only file system"},
+		{"read", "cat $D/f", "old\n"},
+		{"beside", "echo x >$D-beside && rm $D-beside && echo fine", "fine\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := runWith(t, conf, "sh", "-c", "D="+dir+"; "+tc.script)
+			if b, err := os.ReadFile(dir + "/f"); !strings.Contains(got, tc.want) || err != nil || string(b) != "old\n" {
+				t.Errorf("got %q, want %q; the file has %q", got, tc.want, b)
+			}
+		})
+	}
 }
 
 func TestDevice(t *testing.T) {

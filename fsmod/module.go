@@ -51,13 +51,17 @@ type Config struct {
 	Mounts []Mounted // a later one covers what an earlier one shows; they are the module's to close
 	// Devices are there by their paths, absolute and clean.
 	Devices map[string]Device
-	Log     *slog.Logger
+	// Sealed are directories of the host in which nothing is opened for writing (EROFS),
+	// by paths as they are written; absolute and clean.
+	Sealed []string
+	Log    *slog.Logger
 }
 
 // A Module serves the path calls of one target.
 type Module struct {
 	trees   map[string]Tree
 	devices map[string]Device
+	seals   []string
 	table   *table // nil: no mounts
 	log     *slog.Logger
 
@@ -75,7 +79,7 @@ type Module struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{trees: conf.Trees, devices: conf.Devices, log: conf.Log, pid: os.Getpid()}
+	m := &Module{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, pid: os.Getpid()}
 	if len(conf.Mounts) == 0 {
 		return m, nil
 	}
@@ -97,21 +101,21 @@ const (
 )
 
 // Rules declares what the module must see: with mounts every path call, else the opens
-// that can read, and with devices those that only write, too; of which there are none
+// that can read, and with devices or seals those that only write, too; of which there are none
 // without either.
 func (m *Module) Rules() intercept.Rules {
 	rules := m.deviceRules()
 	switch {
 	case m.table != nil:
 		return append(rules, m.mountRules()...)
-	case len(m.trees)+len(m.devices) == 0:
+	case len(m.trees)+len(m.devices)+len(m.seals) == 0:
 		return nil
 	}
 	add := func(arch intercept.Arch, nr int, f intercept.HandlerFunc, args ...intercept.Arg) {
 		rules = append(rules, intercept.Rule{Arch: arch, NR: nr, Args: args, Do: intercept.Notify, Handler: f})
 	}
 	modes := []uint64{unix.O_RDONLY, unix.O_RDWR}
-	if len(m.devices) > 0 {
+	if m.writing() {
 		modes = append(modes, unix.O_WRONLY)
 	}
 	for _, mode := range modes {
@@ -129,6 +133,9 @@ func (m *Module) Rules() intercept.Rules {
 	add(intercept.I386, i386Openat2, m.handleOpenat2)
 	return rules
 }
+
+// writing tells whether opens that only write matter, too.
+func (m *Module) writing() bool { return len(m.devices)+len(m.seals) > 0 }
 
 // Close removes what the module made, once the supervisor is closed. Twice is fine.
 func (m *Module) Close() error {

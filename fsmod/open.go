@@ -35,7 +35,7 @@ func (m *Module) handleOpenat2(c *intercept.Call) intercept.Action {
 		return intercept.Next()
 	}
 	flags := binary.NativeEndian.Uint64(how[:])
-	if flags&unix.O_ACCMODE == unix.O_WRONLY && len(m.devices) == 0 || binary.NativeEndian.Uint64(how[16:]) != 0 {
+	if flags&unix.O_ACCMODE == unix.O_WRONLY && !m.writing() || binary.NativeEndian.Uint64(how[16:]) != 0 {
 		return intercept.Next()
 	}
 	return m.open(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags)
@@ -52,6 +52,9 @@ func (m *Module) open(c *intercept.Call, dir int, at intercept.Addr, flags uint6
 		if a, ok := openDevice(d, flags); ok {
 			return a
 		}
+	}
+	if m.sealed(c, dir, path, flags) {
+		return intercept.Fail(unix.EROFS)
 	}
 	if flags&unix.O_ACCMODE == unix.O_WRONLY || !m.has(path) {
 		return intercept.Next()

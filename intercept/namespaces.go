@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -67,13 +66,16 @@ func (ns *Namespaces) attributes() *syscall.SysProcAttr {
 	return sys
 }
 
-// lastCap is the highest capability that the kernel knows.
-func lastCap() int {
-	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	if n, bad := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && bad == nil && n < 64 {
-		return n
+// lastCap is the highest capability that the kernel knows. The kernel itself is asked:
+// the child may have another /proc by then.
+func lastCap() (last int) {
+	for c := range 64 {
+		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil {
+			break
+		}
+		last = c
 	}
-	return unix.CAP_CHECKPOINT_RESTORE // since 5.9, as new as what we need else
+	return last
 }
 
 // childIDs is the variable that asks the child to map its user and group, UID:GID. It

@@ -15,6 +15,10 @@ import (
 	"umrun/stacks"
 )
 
+// hostsNetwork is where a program that root runs could change the host's network, as if it
+// were its own. An ordinary user has no right to.
+var hostsNetwork = []string{"/proc/sys/net", "/sys/class/net"}
+
 // netTrees are the generated trees that tell of mod's network.
 func netTrees(mod *netmod.Module) map[string]fsmod.Tree {
 	return map[string]fsmod.Tree{"/proc/net": procNet{mod}, "/sys/class/net": sysNet{mod}}

@@ -135,6 +135,9 @@ func (p *Plan) openFiles(v *View) (err error) {
 	conf := fsmod.Config{Log: p.conf.Log}
 	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
 		conf.Trees = netTrees(v.mod)
+		if os.Geteuid() == 0 {
+			conf.Sealed = hostsNetwork
+		}
 	}
 	if p.Files != nil && p.Files.Engine == EngineTrap {
 		if conf.Mounts, err = p.trapFiles(v); err != nil {
@@ -143,6 +146,9 @@ func (p *Plan) openFiles(v *View) (err error) {
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err
+	}
+	if p.conf.far != nil {
+		conf.Sealed = hostsNetwork
 	}
 	if conf.Trees != nil || conf.Mounts != nil || len(conf.Devices) > 0 {
 		v.files, err = fsmod.New(conf)

@@ -25,9 +25,7 @@
 //
 // # Writing
 //
-// There is none: who wants to write mounts a cow over it. Of the libraries that write
-// these formats none replays a journal, keeps an order of writes that a killed program
-// leaves behind whole, or has the locking for several writers; see docs/limits.md.
+// There is none: these readers only read, and who wants to write mounts a cow over it.
 //
 // # Goroutines and locks
 //

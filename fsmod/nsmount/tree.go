@@ -39,13 +39,16 @@ func attachAt(tree, dir int, name string) error {
 	return unix.MoveMount(tree, "", dir, name, flags)
 }
 
-// readOnly makes a mount, and with whole all that is mounted in it, read-only.
+// readOnly makes a mount read-only, and with whole all that is mounted in it. Then it is
+// private, too: what the host mounts there later would come in as the host has it, to be
+// written to.
 func readOnly(tree int, whole bool) error {
-	flags := uint(unix.AT_EMPTY_PATH)
+	flags, attr := uint(unix.AT_EMPTY_PATH), unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if whole {
 		flags |= unix.AT_RECURSIVE
+		attr.Propagation = unix.MS_PRIVATE
 	}
-	return unix.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	return unix.MountSetattr(tree, "", flags, &attr)
 }
 
 // newTmpfs makes a file system in memory.

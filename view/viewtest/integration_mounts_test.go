@@ -347,6 +347,22 @@ func TestIntegrationMountsPropagation(t *testing.T) {
 	}
 }
 
+// TestIntegrationReadOnlyLater: what the host mounts later where something is read-only
+// does not come in, as it could be written to.
+func TestIntegrationReadOnlyLater(t *testing.T) {
+	viewtest.Need(t, "unshare", "mount")
+	w := viewtest.New(t)
+	dir := mountTree(t, w, false)
+	inside := "touch ready; while ! [ -e src/sub/x ]; do sleep 0.02; done; touch dst/sub/y && echo written; ls dst/sub"
+	script := `mount --make-rshared / && "$0" -q -n none --fs-engine ns -m bind:` + dir + `/src:` + dir + `/dst:ro -- sh -c '` + inside +
+		`' & while ! [ -e ready ]; do sleep 0.02; done; mount -t tmpfs none src/sub; touch src/sub/x; wait; ls src/sub`
+	c := w.HostCmd(context.Background(), "unshare", "-m", "sh", "-c", script, viewtest.Binary(t))
+	c.Dir = dir
+	if r := c.Result(); r.Stdout != "deep\nx\n" {
+		t.Errorf("got %v", r)
+	}
+}
+
 // TestIntegrationCowOverOddMounts: a cow waits for no pipe that is mounted in its tree, and
 // finds what is mounted where a name has a space that is none for the kernel.
 func TestIntegrationCowOverOddMounts(t *testing.T) {

@@ -159,6 +159,21 @@ ip -br link; ip route get 10.77.0.1`).AsUser(w.Home()).Result()
 			t.Errorf("got %v", r)
 		}
 	})
+	t.Run("what is the host's", func(t *testing.T) {
+		const forward = "/proc/sys/net/ipv4/ip_forward"
+		was := w.Host.MustRun(t, "cat", forward)
+		// As root, who may write there.
+		r := w.UmrunFlags(t, "-n", "vpn=tun-provider:echo 7 >"+forward+"; cd /proc/sys/net/ipv4; echo 7 >>ip_forward; exit 3", "--", "true").Result()
+		if r.Status != 120 || strings.Count(r.Stderr, "Read-only file system") != 2 {
+			t.Errorf("got %v", r)
+		}
+		if r := w.UmrunFlags(t, "-n", "none", "--", "sh", "-c", "echo 7 >"+forward).Result(); !strings.Contains(r.Stderr, "Read-only file system") {
+			t.Errorf("in the view: %v", r)
+		}
+		if now := w.Host.MustRun(t, "cat", forward); now != was {
+			t.Errorf("it was %q and is %q", was, now)
+		}
+	})
 	t.Run("kill switch", func(t *testing.T) {
 		w.ResetStrays()
 		u := w.Umrun(t, spec, "/usr/bin/python3", "-c", mourner, "10.77.0.1,fd77::1", "alive", "udp")
