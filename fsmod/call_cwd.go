@@ -22,25 +22,40 @@ func (m *Module) doChdir(c *intercept.Call) intercept.Action {
 		return fail(err)
 	}
 	defer o.close()
-	return m.enter(c, &o, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
-		return do(intercept.Injected{NR: nrs(c).fchdir, Args: [6]uint64{uint64(fd)}})
-	})
-}
-
-// enter opens the directory o and has the thread make calls with it.
-func (m *Module) enter(c *intercept.Call, o *object, run func(do func(intercept.Injected) (int64, error), fd int) (int64, error)) intercept.Action {
-	if o.typ() != unix.S_IFDIR {
-		return intercept.Fail(unix.ENOTDIR)
-	}
-	if err := faccess(o.fd, unix.X_OK); err != nil {
-		return fail(err)
-	}
-	dir, err := unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := openToEnter(&o)
 	if err != nil {
 		return fail(err)
 	}
 	defer unix.Close(dir)
-	fd, err := c.AddFD(dir, true)
+	return m.enter(c, &o, dir, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
+		return do(intercept.Injected{NR: nrs(c).fchdir, Args: [6]uint64{uint64(fd)}})
+	})
+}
+
+// openToEnter opens the directory o, which the caller may search.
+func openToEnter(o *object) (int, error) {
+	if o.typ() != unix.S_IFDIR {
+		return -1, unix.ENOTDIR
+	}
+	if err := faccess(o.fd, unix.X_OK); err != nil {
+		return -1, err
+	}
+	return unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
+// lend is [intercept.Call.AddFD] of a descriptor that the thread is to close by an injected
+// call: it gets none if there can be no such call.
+func (m *Module) lend(c *intercept.Call, fd int) (int, error) {
+	if traced(c.TID) {
+		m.log.Warn("a thread has a tracer in the view: its call fails", "tid", c.TID, "call", c.NR)
+		return -1, unix.EPERM
+	}
+	return c.AddFD(fd, true)
+}
+
+// enter has the thread make calls with dir, the directory o.
+func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(intercept.Injected) (int64, error), fd int) (int64, error)) intercept.Action {
+	fd, err := m.lend(c, dir)
 	if err != nil {
 		return fail(err)
 	}
@@ -112,18 +127,23 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 		return fail(err)
 	}
 	defer o.close()
+	dir, err := openToEnter(&o)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(dir)
 	back, err := unix.Open(taskFile(c.TID, "cwd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fail(err)
 	}
 	defer unix.Close(back)
-	cwd, err := c.AddFD(back, true)
+	cwd, err := m.lend(c, back)
 	if err != nil {
 		return fail(err)
 	}
 	m.table.chrooted.Store(true)
 	nr := nrs(c)
-	return m.enter(c, &o, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
+	return m.enter(c, &o, dir, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
 		result, err := onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
 			if result, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(fd)}}); err != nil || result < 0 {
 				return result, err

@@ -111,7 +111,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 	}
 	var given []int // descriptors that the thread has for the exec
 	if im.loader >= 0 {
-		n, err := c.AddFD(im.loader, true) // open until the exec is over
+		n, err := m.lend(c, im.loader) // open until the exec is over
 		if err != nil {
 			return fail(err)
 		}
@@ -121,7 +121,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 		}
 	}
 	m.table.runs(im)
-	fd, err := c.AddFD(int(im.file.Fd()), true)
+	fd, err := m.lend(c, int(im.file.Fd()))
 	if err != nil {
 		return fail(err)
 	}

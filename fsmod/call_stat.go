@@ -180,9 +180,13 @@ func (m *Module) readlink(c *intercept.Call, dir int, path, to intercept.Addr, s
 // calls the file.
 func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 	if o.st.Size == 0 || o.st.Size == 64 { // as those of procfs
-		if i := strings.LastIndexByte(o.view, '/'); i >= 0 && isProc(o.fd) {
+		view := o.view
+		if view == "" { // a descriptor of the link itself
+			view, _ = readlink(procFD(o.fd))
+		}
+		if i := strings.LastIndexByte(view, '/'); i >= 0 && isProc(o.fd) {
 			w := &walk{m: m, c: c}
-			text, to, err := w.magic(o.view[:i], o.view[i+1:])
+			text, to, err := w.magic(view[:i], view[i+1:])
 			switch {
 			case text != "":
 				return text, nil
@@ -191,16 +195,16 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 			case to != nil:
 				defer to.close()
 				if to.m != nil {
-					if o.view[i+1:] == "exe" {
-						if view, ok := m.table.exe(inodeOf(&to.st)); ok {
-							return view, nil
+					if view[i+1:] == "exe" {
+						if name, ok := m.table.exe(inodeOf(&to.st)); ok {
+							return name, nil
 						}
 					}
 					return m.seenFrom(c, to.view), nil
 				}
-				if o.view[i+1:] == "exe" {
-					if view, ok := m.table.exe(inodeOf(&to.st)); ok {
-						return view, nil
+				if view[i+1:] == "exe" {
+					if name, ok := m.table.exe(inodeOf(&to.st)); ok {
+						return name, nil
 					}
 				}
 				if host, err := os.Readlink(procFD(to.fd)); err == nil && (!strings.HasPrefix(host, "/") || strings.HasSuffix(host, deleted)) {

@@ -156,10 +156,16 @@ func (cr *credentials) become(caps uint64) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(cr.groups)), uintptr(p), 0); errno != 0 {
 		return fmt.Errorf("setgroups: %w", errno)
 	}
-	for _, id := range []struct{ nr, id uintptr }{{unix.SYS_SETFSGID, uintptr(cr.gid)}, {unix.SYS_SETFSUID, uintptr(cr.uid)}} {
-		_, _, _ = unix.RawSyscall(id.nr, id.id, 0, 0)
-		if now, _, _ := unix.RawSyscall(id.nr, ^uintptr(0), 0, 0); now != id.id {
-			return fmt.Errorf("setfsuid or setfsgid to %d: %w", id.id, unix.EPERM)
+	// With the effective ones, which procfs asks for (user_namespaces(7), uid_map), those of the
+	// file system change; the real ones stay ours, by which we look at tasks.
+	const same = ^uintptr(0)
+	for _, id := range []struct{ effective, fs, id uintptr }{
+		{unix.SYS_SETRESGID, unix.SYS_SETFSGID, uintptr(cr.gid)},
+		{unix.SYS_SETRESUID, unix.SYS_SETFSUID, uintptr(cr.uid)},
+	} {
+		_, _, errno := unix.RawSyscall(id.effective, same, id.id, same)
+		if now, _, _ := unix.RawSyscall(id.fs, same, 0, 0); errno != 0 || now != id.id {
+			return fmt.Errorf("setresuid or setresgid to %d: %w", id.id, unix.EPERM)
 		}
 	}
 	return setCaps(caps)
@@ -177,6 +183,13 @@ func setCaps(effective uint64) error {
 		return fmt.Errorf("capset: %w", errno)
 	}
 	return nil
+}
+
+// traced reports whether a thread has a tracer, and can be made to do nothing by us.
+func traced(tid int) bool {
+	b, _ := os.ReadFile(taskFile(tid, "status"))
+	_, rest, ok := bytes.Cut(b, []byte("\nTracerPid:\t"))
+	return ok && rest[0] != '0'
 }
 
 // guarded runs f, which does with procfs what the kernel allows to who may trace the task

@@ -21,7 +21,7 @@ import (
 // givePath answers an open with O_PATH by a descriptor like fd. ok is false where the
 // thread cannot be made to receive it.
 func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.Action, ok bool) {
-	if c.Arch != intercept.Native {
+	if c.Arch != intercept.Native || traced(c.TID) {
 		return a, false
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

@@ -77,6 +77,11 @@ for f in bounded, noroot, clone3, rootns, userns, user, reduced, procfs:
         except OSError as e: print(f.__name__, e)
         sys.stdout.flush(); os._exit(0)
     os.waitpid(pid, 0)
+# Who owns a user namespace maps itself there.
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0: user(); os.execv("/usr/bin/unshare", ["unshare", "-r", "id"])
+os.waitpid(pid, 0)
 # What cannot be had ends no program, and leaves no descriptor.
 with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
 with open(d + "/foreign", "wb") as f:
@@ -125,7 +130,7 @@ func TestRights(t *testing.T) {
 	}
 	want := string(b)
 	t.Log(want)
-	for _, l := range []string{"user root EACCES", "user user read", "bounded theirs/f EACCES", "maps of root's EACCES", "maps of own read", "script 0"} {
+	for _, l := range []string{"user root EACCES", "user user read", "bounded theirs/f EACCES", "maps of root's EACCES", "maps of own read", "uid=0(root) gid=0(root) groups=0(root)", "script 0"} {
 		if !strings.Contains(want, l+"\n") {
 			t.Errorf("without umrun there is no %q", l)
 		}
@@ -155,7 +160,16 @@ for p in ("/proc", sys.argv[1] + "/proc"):
     for f in "cwd", "exe", "fd/0", "fd/3":
         try: print(f, "ESCAPED", os.readlink("%s/%d/%s" % (p, sup, f)))
         except OSError as e: print(f, errno.errorcode[e.errno])
+        try: print(f, "ESCAPED", os.readlink("", dir_fd=os.open("%s/%d/%s" % (p, sup, f), os.O_PATH|os.O_NOFOLLOW)))
+        except OSError as e: print(f, errno.errorcode[e.errno])
+    for f in "mem", "fd":
+        try: os.open("/proc/self/fd/%d" % os.open("%s/%d/%s" % (p, sup, f), os.O_PATH), os.O_RDONLY); print(f, "ESCAPED")
+        except OSError as e: print(f, errno.errorcode[e.errno])
+    try: os.open("0", os.O_RDONLY, dir_fd=os.open("%s/%d/fd" % (p, sup), os.O_PATH)); print("ESCAPED")
+    except OSError as e: print("from fd", errno.errorcode[e.errno])
     print(open("%s/%d/comm" % (p, sup)).read() and "comm")
+    me = os.readlink("", dir_fd=os.open(p + "/self", os.O_PATH|os.O_NOFOLLOW))
+    if me != str(os.getpid()): print("ESCAPED, who am I", me)
 `
 	got := mountedIn(t, dir, []fsmod.Mount{{Kind: fsmod.Bind, Source: "/", Target: dir + "/alias"}}, "python3", "-c", script, dir+"/alias")
 	if strings.Contains(got, "ESCAPED") || strings.Count(got, "comm") != 2 {
@@ -164,7 +178,7 @@ for p in ("/proc", sys.argv[1] + "/proc"):
 }
 
 // TestNoRoom opens with O_PATH, executes and changes directories where the program may have
-// no more descriptors or memory.
+// no more descriptors or memory, or has a tracer.
 func TestNoRoom(t *testing.T) {
 	dir, mounts := secretLab(t)
 	const script = `
@@ -190,10 +204,30 @@ if pid == 0:
     try: os.execv(d + "/script", ["script"])
     except OSError as e: os._exit(e.errno)
 st = os.waitpid(pid, 0)[1]
+pid = os.fork()
+if pid == 0: # a tracer, as of a debugger
+    import ctypes
+    n = len(os.listdir("/proc/self/fd"))
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    tell("traced chdir", lambda: os.chdir("/usr"))
+    tell("traced exec", lambda: os.execv("/bin/true", ["true"]))
+    tell("traced O_PATH", lambda: os.open("/usr", os.O_PATH) and "opened")
+    tell("descriptors", lambda: len(os.listdir("/proc/self/fd")) - n)
+    sys.stdout.flush(); os._exit(0)
+os.waitpid(pid, 0)
+if os.geteuid() == 0:
+    n = len(os.listdir("/proc/self/fd"))
+    tell("chroot", lambda: os.chroot(d + "/script"))
+    tell("descriptors", lambda: len(os.listdir("/proc/self/fd")) - n)
 print("exec without memory", os.WIFEXITED(st) and errno.errorcode[os.WEXITSTATUS(st)])
 `
 	got := mountedIn(t, dir, mounts, "python3", "-c", script, dir)
-	if want := "O_PATH EMFILE\nstdin True\ndescriptor True\nexec without memory ENOMEM\n"; got != want {
+	want := "O_PATH EMFILE\nstdin True\ndescriptor True\n" +
+		"traced chdir EPERM\ntraced exec EPERM\ntraced O_PATH opened\ndescriptors 1\n"
+	if os.Geteuid() == 0 {
+		want += "chroot ENOTDIR\ndescriptors 0\n"
+	}
+	if want += "exec without memory ENOMEM\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
