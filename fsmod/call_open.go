@@ -372,6 +372,10 @@ func procTasks(o *object) (tasks []int, last string) {
 func (m *Module) guardedFile(c *intercept.Call, o *object, f func()) {
 	if m.mixed.Load() {
 		if tasks, _ := procTasks(o); len(tasks) > 0 {
+			if o.typ() == unix.S_IFDIR && m.ownFDs(c, o.view) {
+				m.asOurselves(f)
+				return
+			}
 			m.guarded(c, tasks[0], f)
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -208,6 +209,35 @@ func (m *Module) guarded(c *intercept.Call, tid int, f func()) {
 	caps, err := effectiveCaps()
 	if err == nil {
 		err = setCaps(caps &^ capPtrace)
+	}
+	if err == nil {
+		f()
+		err = setCaps(caps)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("fsmod: capabilities: %v", err))
+	}
+}
+
+// ownFDs reports whether a path is of the caller's descriptors in procfs, which are its to
+// see whoever owns the directory: that is root when the task has changed its user.
+func (m *Module) ownFDs(c *intercept.Call, path string) bool {
+	rest, ok := strings.CutPrefix(path, "/proc/"+strconv.Itoa(c.Task.TGID()))
+	if !ok || !m.mixed.Load() {
+		return false
+	}
+	rest = strings.TrimPrefix(rest, "/task/"+strconv.Itoa(c.TID))
+	rest, ok = strings.CutPrefix(rest, "/fd")
+	return ok && (rest == "" || rest[0] == '/' && numeric(rest[1:]))
+}
+
+// asOurselves runs f with all capabilities that we have.
+func (m *Module) asOurselves(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	caps, err := effectiveCaps()
+	if err == nil {
+		err = setCaps(m.creds.caps)
 	}
 	if err == nil {
 		f()

@@ -54,7 +54,9 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 			return "", nil, unix.ENOENT
 		}
 		var fd int
-		w.m.guarded(w.c, tid, func() { _, err = readlink("/proc/" + owner + "/fd/" + name) })
+		if tid != w.c.TID && tid != w.c.Task.TGID() {
+			w.m.guarded(w.c, tid, func() { _, err = readlink("/proc/" + owner + "/fd/" + name) })
+		}
 		if err == nil {
 			fd, err = w.m.fdOf(w.c, tid, n)
 		}
@@ -303,10 +305,19 @@ func (m *Module) dirOf(c *intercept.Call, fd int) (string, error) {
 		return "", unix.EBADF
 	}
 	host, err := link(c, "fd/"+strconv.Itoa(fd))
-	switch {
-	case err != nil:
-		return "", unix.EBADF
-	case !strings.HasPrefix(host, "/"):
+	if err != nil {
+		// There is none, or the task has changed its user: its directory in procfs is root's then.
+		d, err := c.DupFD(fd)
+		if err != nil {
+			return "", err
+		}
+		host, err = readlink(procFD(d.N))
+		d.CloseShort()
+		if err != nil {
+			return "", err
+		}
+	}
+	if !strings.HasPrefix(host, "/") {
 		return "", unix.ENOTDIR
 	}
 	t := m.table

@@ -44,6 +44,19 @@ def bounded():
     again("bounded")
 def noroot(): must(libc.prctl(28, 1, 0, 0, 0)); again("noroot")
 def reduced(): must(libc.syscall(126, (ctypes.c_uint*2)(0x20080522, 0), (ctypes.c_uint*6)()))
+def descriptors():
+    # A task that has changed its user, and executed nothing since.
+    top = os.open(d, os.O_RDONLY); f = os.open(d + "/open/f", os.O_RDONLY)
+    user()
+    tell("from a directory", lambda: os.stat("open/f", dir_fd=top) and "there")
+    tell("the directory", lambda: os.stat(top) and "there")
+    tell("no directory", lambda: os.stat("f", dir_fd=f))
+    tell("no descriptor", lambda: os.stat("f", dir_fd=999))
+    tell("fchdir", lambda: os.fchdir(top))
+    tell("link", lambda: os.readlink("/proc/self/fd/%d" % f) == d + "/open/f")
+    tell("followed", lambda: rd("/proc/self/fd/%d" % f))
+    tell("dev", lambda: rd("/dev/fd/%d" % f))
+    tell("list", lambda: len(os.listdir("/proc/self/fd")) > 4)
 def procfs():
     other = os.fork()
     if other == 0: time.sleep(0.6); os._exit(0)
@@ -69,11 +82,11 @@ def clone3():
     must(pid)
     if pid: os.waitpid(pid, 0); os._exit(0)
 if len(sys.argv) > 3: files(sys.argv[3]); os._exit(0)
-for f in bounded, noroot, clone3, rootns, userns, user, reduced, procfs:
+for f in bounded, noroot, clone3, rootns, userns, user, reduced, descriptors, procfs:
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        try: f(); f is not procfs and files(f.__name__)
+        try: f(); f not in (descriptors, procfs) and files(f.__name__)
         except OSError as e: print(f.__name__, e)
         sys.stdout.flush(); os._exit(0)
     os.waitpid(pid, 0)

@@ -170,7 +170,7 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 			o.m = nil // more than the last name is missing
 		}
 	} else {
-		o.fd, err = o.m.fs.Open(o.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		o.fd, err = w.open(&o)
 	}
 	if err != nil {
 		o.fd = -1
@@ -181,6 +181,16 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 		return o, err
 	}
 	return o, nil
+}
+
+// open opens the place of o with O_PATH.
+func (w *walk) open(o *object) (fd int, err error) {
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err = o.m.fs.Open(o.name, flags, 0)
+	if err == unix.EACCES && o.m == w.m.table.host && w.m.ownFDs(w.c, o.view) {
+		w.m.asOurselves(func() { fd, err = o.m.fs.Open(o.name, flags, 0) })
+	}
+	return fd, err
 }
 
 // lexical joins a path to a place by its words. ok is false when a ".." leads above the
@@ -264,7 +274,7 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 					return "", "", nil, unix.EXDEV
 				}
 			}
-			if o.fd, err = o.m.fs.Open(o.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+			if o.fd, err = w.open(&o); err != nil {
 				if !more || strings.Trim(after, "/") == "" { // the last one: attempt has the error
 					return cur, rest, nil, nil
 				}
