@@ -174,9 +174,9 @@ ip -br link; ip route get 10.77.0.1`).AsUser(w.Home()).Result()
 			t.Errorf("it was %q and is %q", was, now)
 		}
 	})
-	t.Run("kill switch", func(t *testing.T) {
+	killSwitch := func(t *testing.T, flags ...string) {
 		w.ResetStrays()
-		u := w.Umrun(t, spec, "/usr/bin/python3", "-c", mourner, "10.77.0.1,fd77::1", "alive", "udp")
+		u := w.UmrunFlags(t, append(flags, "--", "/usr/bin/python3", "-c", mourner, "10.77.0.1,fd77::1", "alive", "udp")...).AsUser(w.Home())
 		in, err := u.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +209,10 @@ ip -br link; ip route get 10.77.0.1`).AsUser(w.Home()).Result()
 			t.Errorf("umrun says %q", u.Errors())
 		}
 		w.NoStrays(t)
-	})
+	}
+	t.Run("kill switch", func(t *testing.T) { killSwitch(t, "-n", spec) })
+	// Another network is no way out for what goes to the first one.
+	t.Run("kill switch, and nat", func(t *testing.T) { killSwitch(t, "-n", spec, "-n", "lan=nat") })
 }
 
 // TestIntegrationWireguardGo: the daemon of WireGuard's own people brings a view its
