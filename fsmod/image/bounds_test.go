@@ -8,8 +8,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"runtime"
 	"testing"
 
+	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,6 +29,54 @@ func TestXattrsBound(t *testing.T) {
 	var all attributes
 	if err := e.parseXattrs(&all, b[32:], b); !errors.Is(err, unix.EIO) || len(all.all) > 256 {
 		t.Errorf("%d of them, %v", len(all.all), err)
+	}
+}
+
+// TestXZ: blocks of xz, which may ask for any dictionary.
+func TestXZ(t *testing.T) {
+	content := bytes.Repeat([]byte("some content "), 300)
+	for _, check := range []byte{xz.None, xz.CRC32, xz.CRC64, xz.SHA256} {
+		var b bytes.Buffer
+		w, err := xz.WriterConfig{CheckSum: check, NoCheckSum: check == xz.None}.NewWriter(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p := b.Bytes()
+		header := p[12:][:(int(p[12])+1)*4]
+		header[bytes.Index(header, []byte{0x21, 1})+2] = 40 // 4 GiB
+		le.PutUint32(header[len(header)-4:], crc32.ChecksumIEEE(header[:len(header)-4]))
+		if out, err := unxz(p, 8192); err != nil || !bytes.Equal(out, content) {
+			t.Errorf("check %d: %d bytes, %v", check, len(out), err)
+		}
+		if _, err := unxz(p, len(content)-1); !errors.Is(err, errTooMuch) {
+			t.Errorf("check %d: for less room: %v", check, err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _ = unxz(p, 8192)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+			t.Errorf("check %d: took %d bytes", check, took)
+		}
+		for n := range p {
+			_, _ = unxz(p[:n], 8192) // no panic
+		}
+		if check == xz.None {
+			continue
+		}
+		for at := 12 + len(header); at < 12+len(header)+30; at++ {
+			p[at] ^= 0x10
+			if out, err := unxz(p, 8192); err == nil && !bytes.Equal(out, content) {
+				t.Errorf("check %d: damage at %d is not found", check, at)
+			}
+			p[at] ^= 0x10
+		}
 	}
 }
 

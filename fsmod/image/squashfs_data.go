@@ -13,7 +13,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
 )
@@ -48,9 +47,7 @@ func squashDecompressor(id uint16) (decompressor, error) {
 	case 2:
 		return stream(func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: squashMaxDict}.NewReader(r) })
 	case 4:
-		return stream(func(r io.Reader) (io.Reader, error) {
-			return xz.ReaderConfig{SingleStream: true}.NewReader(r)
-		})
+		return unxz, nil
 	case 5:
 		return func(b []byte, n int) ([]byte, error) {
 			out := make([]byte, n)
