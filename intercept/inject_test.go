@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Tests of calls that threads are made to make.
+
 package intercept
 
 import (
