@@ -22,9 +22,12 @@ import (
 // its receiver busy: from the moment that it is there to be received until it is
 // answered, or parked. It knows two times: what a clock on the wall shows, also while
 // others have the processor, the program that was answered among them; and what the
-// receiver's thread had of a processor. The zero Meter is ready; it is safe for
-// concurrent use.
+// receiver's thread had of a processor. What reading the clocks adds to them is taken off.
+// The zero Meter is ready; it is safe for concurrent use.
 type Meter struct {
+	once            sync.Once
+	ownCPU, ownWall time.Duration // what a call that took no time would seem to take
+
 	mu    sync.Mutex
 	kinds map[meterKind]*meterCount
 }
@@ -60,8 +63,22 @@ func (m *Meter) read() reading {
 	if m == nil {
 		return reading{}
 	}
+	m.once.Do(m.calibrate)
 	runtime.LockOSThread()
 	return reading{time.Now(), threadTime()}
+}
+
+// calibrate learns what a reading costs: the least of many, so that nothing is taken off
+// that the call itself took.
+func (m *Meter) calibrate() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	m.ownCPU, m.ownWall = time.Hour, time.Hour
+	for range 200 {
+		r := reading{time.Now(), threadTime()}
+		cpu, wall := threadTime()-r.cpu, time.Since(r.wall)
+		m.ownCPU, m.ownWall = min(m.ownCPU, cpu), min(m.ownWall, wall)
+	}
 }
 
 // threadTime is the processor time of this thread.
@@ -82,6 +99,7 @@ func (m *Meter) add(kind *meterKind, r reading) {
 		return
 	}
 	cpu, d := threadTime()-r.cpu, time.Since(r.wall)
+	cpu, d = max(0, cpu-m.ownCPU), max(0, d-m.ownWall)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k := *kind
