@@ -110,6 +110,9 @@ func parseMount(spec, cwd string) (Mount, *SpecError) {
 		fields = fields[:f.fields]
 	}
 	switch {
+	case k == Cow && len(fields) == 1 && fields[0] != "":
+		return Mount{}, &SpecError{Why: "it does not say where what is written goes", Try: []string{
+			fmt.Sprintf("-m cow::%s (thrown away at the end)", fields[0]), fmt.Sprintf("-m cow:UPPER:%s (kept in UPPER)", fields[0])}}
 	case len(fields) < f.fields:
 		return Mount{}, f.bad("a path is missing")
 	case len(fields) > f.fields:

@@ -71,7 +71,7 @@ func TestParseMountErrors(t *testing.T) {
 		{"tmpfs:/a:/b", "a colon too many"},
 		{"tmpfs:/", "nothing would be left of /"},
 		{"hide:/.", "nothing would be left of /"},
-		{"cow:/", "a path is missing"},
+		{"cow:/", "where what is written goes"},
 		{"cow:/a:/a", "both paths are /a"},
 		{"cow:/u:/d:ro", "a colon too many"},
 		{"fuse: :/mnt", "no command"},

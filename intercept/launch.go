@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -409,8 +410,9 @@ func LocalFD(fd int) bool {
 
 // forkChild starts this same executable, which will find itself in ChildMain.
 func forkChild(p *fdPlan, ns *Namespaces) (int, error) {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, childEnv) }) // somebody else's
 	return syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
-		Env:   append(append(os.Environ(), fmt.Sprintf("%s=%d", childEnv, p.control)), ns.env()...),
+		Env:   append(append(env, fmt.Sprintf("%s=%d", childEnv, p.control)), ns.env()...),
 		Files: p.files,
 		Sys:   ns.attributes(),
 	})
