@@ -267,7 +267,11 @@ func takeEnd(s *sock, path string) (own, peer string, err error) {
 		default:
 			return "", "", fmt.Errorf("%s: %w", own, err)
 		}
-		if err = s.control(func(fd int) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: own}) }); err != nil {
+		err = s.control(func(fd int) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: own}) })
+		if err == unix.EADDRINUSE {
+			continue // somebody plugs in the other end at this moment
+		}
+		if err != nil {
 			return "", "", fmt.Errorf("%s: %w", own, err)
 		}
 		if err := os.Chmod(own, 0o700); err != nil {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,6 +128,25 @@ func TestPTPEnds(t *testing.T) {
 	}
 	unix.Close(fd) // as a process that was killed
 	plug(t, "ptp://"+dir+"/c")
+}
+
+// TestPTPAtOnce: both ends are plugged in at the same moment.
+func TestPTPAtOnce(t *testing.T) {
+	url := parse(t, "ptp://"+t.TempDir()+"/c")
+	for range 300 {
+		links, errs := make([]stacks.Link, 2), make([]error, 2)
+		var wg sync.WaitGroup
+		for i := range links {
+			wg.Go(func() { links[i], errs[i] = vde.OpenFrames(t.Context(), url, vde.Options{}) })
+		}
+		wg.Wait()
+		for i := range links {
+			if errs[i] != nil {
+				t.Fatal(errs[i])
+			}
+			links[i].Close()
+		}
+	}
 }
 
 // TestCmd: a plug over the standard input and output of vde_plug, as over ssh.
