@@ -190,8 +190,7 @@ func (b *bench) rivalSide(ctx context.Context, h *namespace, which int, addr str
 		return nil, nil, err
 	}
 	fail := func(err error) (*side, func(), error) {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
+		end(s.cmd)
 		return nil, nil, err
 	}
 	target, err := newChild(ctx, s.cmd.Process.Pid)

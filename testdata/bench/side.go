@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // grace is what a measurement may take beyond its length.
@@ -62,7 +64,7 @@ func (b *bench) side(ctx context.Context, ns *namespace, addr string, argv ...st
 	}
 	// It answers, and the first packets of a tunnel are not part of a sample.
 	if err := s.ready(ctx, b.cc); err != nil {
-		s.cmd.Process.Kill()
+		s.giveUp()
 		return nil, errors.Join(err, s.cmd.Wait())
 	}
 	return s, nil
@@ -71,7 +73,8 @@ func (b *bench) side(ctx context.Context, ns *namespace, addr string, argv ...st
 // sideOf only starts it.
 func (b *bench) sideOf(ctx context.Context, ns *namespace, addr string, argv ...string) (*side, error) {
 	s := &side{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), addr: addr}
-	s.cmd.WaitDelay = time.Second // whoever it leaves behind may hold its output
+	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(unix.SIGTERM) }
+	s.cmd.WaitDelay = patience // whoever it leaves behind may hold its output
 	s.cmd.Stderr = &s.stderr
 	in, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -114,7 +117,7 @@ func (s *side) measure(ctx context.Context, kind string, d time.Duration) (sampl
 func (s *side) ask(ctx context.Context, kind string, d time.Duration, n int) (r sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+grace)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { s.cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, s.giveUp)
 	defer stop()
 	fmt.Fprintln(s.in, kind, s.addr, int64(d), n)
 	line, err := s.out.ReadBytes('\n')
@@ -133,10 +136,21 @@ func (s *side) ask(ctx context.Context, kind string, d time.Duration, n int) (r 
 	return r, nil
 }
 
+// patience is how long a side may take to end when it is told to: longer than the
+// --kill-after of timeout(1).
+const patience = 4 * time.Second
+
+// giveUp ends a side that does not answer. It is told before it is killed, as what is
+// killed ends nobody else: pasta under timeout(1) would stay.
+func (s *side) giveUp() {
+	s.cmd.Process.Signal(unix.SIGTERM)
+	time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+}
+
 // close ends the agent, and expects that it ends well.
 func (s *side) close() error {
 	s.in.Close()
-	t := time.AfterFunc(grace, func() { s.cmd.Process.Kill() })
+	t := time.AfterFunc(grace, s.giveUp)
 	defer t.Stop()
 	if err := s.cmd.Wait(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", s.cmd.Args[0], err, s.stderr.String())

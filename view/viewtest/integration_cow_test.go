@@ -132,7 +132,7 @@ func TestIntegrationCowPostgres(t *testing.T) {
 		asUserOnHost(t, w, dir+"/dst", postgresBin+"initdb -D pg -A trust -U lab --no-sync --locale=C >/dev/null; mkdir -m 700 sock")
 		sum := treeSum(t, dir+"/dst")
 		const in = " -h /tmp/cow-pg -U lab "
-		server := "rm -rf /tmp/cow-pg; mkdir -m 700 /tmp/cow-pg; " + postgresBin + "postgres -D pg -k /tmp/cow-pg -c listen_addresses= -c log_min_messages=error & pg=$!; " +
+		server := "rm -rf /tmp/cow-pg; mkdir -m 700 /tmp/cow-pg; " + postgresBin + "postgres -D pg -k /tmp/cow-pg -c listen_addresses= -c dynamic_shared_memory_type=mmap -c log_min_messages=error & pg=$!; " +
 			"while ! " + postgresBin + "pg_isready -q -h /tmp/cow-pg; do sleep 0.1; done; "
 		server = strings.ReplaceAll(server, "/tmp/cow-pg", dir+"/s")
 		bench, psql := postgresBin+"pgbench"+strings.ReplaceAll(in, "/tmp/cow-pg", dir+"/s"), postgresBin+"psql -X"+strings.ReplaceAll(in, "/tmp/cow-pg", dir+"/s")

@@ -112,7 +112,7 @@ func (x *try) postgres() []string {
 	x.Helper()
 	x.ok(x.here(postgresBin+"initdb", "-D", "{home}/pg", "-A", "trust", "-U", "lab", "--no-sync", "--locale=C"))
 	x.ok(x.here("sh", "-c", `printf 'host all all 10.77.0.0/16 trust\nhost all all fd77::/16 trust\n' >>{home}/pg/pg_hba.conf`))
-	return words(postgresBin + "postgres -D {home}/pg -k {home} -c listen_addresses=* -c fsync=off -c log_min_messages=error")
+	return words(postgresBin + "postgres -D {home}/pg -k {home} -c listen_addresses=* -c dynamic_shared_memory_type=mmap -c fsync=off -c log_min_messages=error")
 }
 
 // pgbench is a shell's command for a short run, and the books after it.
