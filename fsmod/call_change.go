@@ -68,15 +68,7 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 	}
 	cur := w.root
 	if path[0] != '/' {
-		if dir == unix.AT_FDCWD {
-			cur, err = m.cwdOf(c)
-		} else {
-			cur, err = m.dirOf(c, dir)
-			if err == nil && strings.HasPrefix(path, "..") {
-				err = m.table.isBase(cur)
-			}
-		}
-		if err != nil {
+		if cur, err = m.baseOf(c, dir, path); err != nil {
 			return err
 		}
 	}
@@ -137,13 +129,8 @@ func (t *table) isBase(view string) error {
 // is on the way or is it.
 func (t *table) isDirectory(view string) error {
 	m, name := t.lookup(view)
-	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	st, err := m.stat(name)
 	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -156,14 +143,7 @@ func (t *table) isDirectory(view string) error {
 }
 
 // there reports whether something has the name.
-func (n *nameAt) there() (st unix.Stat_t, err error) {
-	fd, err := n.m.fs.Open(n.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return st, err
-	}
-	defer unix.Close(fd)
-	return st, unix.Fstat(fd, &st)
-}
+func (n *nameAt) there() (unix.Stat_t, error) { return n.m.stat(n.name) }
 
 // refusesNew is why nothing can be made at the place, as filename_create of fs/namei.c
 // has it; dir says that it is to be a directory.

@@ -17,40 +17,32 @@ import (
 )
 
 func (m *Module) doChdir(c *intercept.Call) intercept.Action {
-	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), 0)
+	o, dir, err := m.findToEnter(c)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
-	dir, err := openToEnter(&o)
-	if err != nil {
-		return fail(err)
-	}
 	defer unix.Close(dir)
 	return m.enter(c, &o, dir, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
 		return do(intercept.Injected{NR: nrs(c).fchdir, Args: [6]uint64{uint64(fd)}})
 	})
 }
 
-// openToEnter opens the directory o, which the caller may search.
-func openToEnter(o *object) (int, error) {
+// findToEnter finds and opens the directory that the call's path leads to, which the
+// caller may search. Who gets the two closes them.
+func (m *Module) findToEnter(c *intercept.Call) (o object, dir int, err error) {
+	if o, err = m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), 0); err != nil {
+		return o, -1, err
+	}
 	if o.typ() != unix.S_IFDIR {
-		return -1, unix.ENOTDIR
+		err = unix.ENOTDIR
+	} else if err = faccess(o.fd, unix.X_OK); err == nil {
+		dir, err = unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	}
-	if err := faccess(o.fd, unix.X_OK); err != nil {
-		return -1, err
+	if err != nil {
+		o.close()
 	}
-	return unix.Open(procFD(o.fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-}
-
-// lend is [intercept.Call.AddFD] of a descriptor that the thread is to close by an injected
-// call: it gets none if there can be no such call.
-func (m *Module) lend(c *intercept.Call, fd int) (int, error) {
-	if traced(c.TID) {
-		m.log.Warn("a thread has a tracer in the view: its call fails", "tid", c.TID, "call", c.NR)
-		return -1, unix.EPERM
-	}
-	return c.AddFD(fd, true)
+	return o, dir, err
 }
 
 // enter has the thread make calls with dir, the directory o.
@@ -70,21 +62,6 @@ func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(i
 		_, err = do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}})
 		return result, err
 	}})
-}
-
-// numbers are those of calls that are injected.
-type numbers struct{ fchdir, chroot, close, execveat, mmap, munmap int }
-
-var (
-	nativeNumbers = numbers{unix.SYS_FCHDIR, unix.SYS_CHROOT, unix.SYS_CLOSE, unix.SYS_EXECVEAT, unix.SYS_MMAP, unix.SYS_MUNMAP}
-	i386Numbers   = numbers{133, 61, 6, 358, 192, 91}
-)
-
-func nrs(c *intercept.Call) *numbers {
-	if c.Arch == intercept.I386 {
-		return &i386Numbers
-	}
-	return &nativeNumbers
 }
 
 // doFchdir leaves it to the kernel to go there, and notes by which mount.
@@ -122,15 +99,11 @@ func (m *Module) doGetcwd(c *intercept.Call) intercept.Action {
 
 // doChroot goes to the directory, makes it the root, and goes back.
 func (m *Module) doChroot(c *intercept.Call) intercept.Action {
-	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), 0)
+	o, dir, err := m.findToEnter(c)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
-	dir, err := openToEnter(&o)
-	if err != nil {
-		return fail(err)
-	}
 	defer unix.Close(dir)
 	back, err := unix.Open(taskFile(c.TID, "cwd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -160,33 +133,4 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 		_, err = do(intercept.Injected{NR: nr.close, Args: [6]uint64{uint64(cwd)}})
 		return result, err
 	})
-}
-
-// onPage gives the thread some memory with a content for as long as f runs, whose result it
-// returns, or why there is no memory, a negative errno.
-func onPage(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
-	size := uint64(len(content)+4095) &^ 4095
-	const private = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
-	at, err := do(intercept.Injected{NR: nrs(c).mmap, Args: [6]uint64{0, size, unix.PROT_READ | unix.PROT_WRITE, private, ^uint64(0) & mask(c), 0}})
-	if err != nil || at < 0 && at > -4096 {
-		return at, err
-	}
-	addr := uint64(at) & mask(c)
-	if err := poke(c.TID, addr, content); err != nil {
-		return 0, err
-	}
-	result, err := f(c.TID, addr)
-	if err != nil {
-		return 0, err
-	}
-	_, err = do(intercept.Injected{NR: nrs(c).munmap, Args: [6]uint64{addr, size}})
-	return result, err
-}
-
-// mask is what registers of the call's entry hold.
-func mask(c *intercept.Call) uint64 {
-	if c.Arch == intercept.I386 {
-		return 0xffffffff
-	}
-	return ^uint64(0)
 }

@@ -19,6 +19,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -203,10 +204,10 @@ func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, er
 		im.file, im.view, im.m = f, o.view, o.m
 		var buf [headSize]byte
 		n, err := f.ReadAt(buf[:], 0)
-		if n == 0 {
-			if err != nil && n < 0 {
-				return nil, err
-			}
+		switch {
+		case n == 0 && err != io.EOF:
+			return nil, err
+		case n == 0:
 			return nil, unix.ENOEXEC
 		}
 		head := buf[:n]
@@ -395,17 +396,6 @@ func argTable(c *intercept.Call, at uint64, prefix []string, pointers []uint64) 
 	}
 	put(0)
 	return b
-}
-
-// poke writes to the memory of a thread that is stopped.
-func poke(tid int, at uint64, b []byte) error {
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMWritev(tid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
-	if err != nil || n != len(b) {
-		return unix.EFAULT
-	}
-	return nil
 }
 
 // sameFiles makes sure that a thread which has just become another program maps no files

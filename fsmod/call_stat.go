@@ -194,18 +194,13 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 				return "", err
 			case to != nil:
 				defer to.close()
-				if to.m != nil {
-					if view[i+1:] == "exe" {
-						if name, ok := m.table.exe(inodeOf(&to.st)); ok {
-							return name, nil
-						}
-					}
-					return m.seenFrom(c, to.view), nil
-				}
 				if view[i+1:] == "exe" {
 					if name, ok := m.table.exe(inodeOf(&to.st)); ok {
 						return name, nil
 					}
+				}
+				if to.m != nil {
+					return m.seenFrom(c, to.view), nil
 				}
 				if host, err := os.Readlink(procFD(to.fd)); err == nil && (!strings.HasPrefix(host, "/") || strings.HasSuffix(host, deleted)) {
 					if cut, ok := strings.CutSuffix(host, deleted); ok {

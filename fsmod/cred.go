@@ -22,11 +22,10 @@ import (
 
 // Credentials decide what a task may do with files.
 type credentials struct {
-	uid, gid   uint32 // of the file system: setfsuid(2)
-	ruid, rgid uint32 // real: access(2) goes by them
-	groups     []uint32
-	caps       uint64 // effective
-	umask      uint32
+	uid, gid uint32 // of the file system: setfsuid(2)
+	groups   []uint32
+	caps     uint64 // effective
+	umask    uint32
 }
 
 // taskCredentials reads those of a task (proc_pid_status(5)).
@@ -52,9 +51,9 @@ func taskCredentials(task string) (credentials, error) {
 		}
 		switch string(name) {
 		case "Uid":
-			cr.ruid, cr.uid = uint32(number(0, 10)), uint32(number(3, 10))
+			cr.uid = uint32(number(3, 10))
 		case "Gid":
-			cr.rgid, cr.gid = uint32(number(0, 10)), uint32(number(3, 10))
+			cr.gid = uint32(number(3, 10))
 		case "Groups":
 			for i := range f {
 				cr.groups = append(cr.groups, uint32(number(i, 10)))
@@ -96,8 +95,7 @@ const (
 )
 
 func (cr *credentials) same(o *credentials) bool {
-	return cr.uid == o.uid && cr.gid == o.gid && cr.ruid == o.ruid && cr.rgid == o.rgid &&
-		cr.caps&fileCaps == o.caps&fileCaps && slices.Equal(cr.groups, o.groups)
+	return cr.uid == o.uid && cr.gid == o.gid && cr.caps&fileCaps == o.caps&fileCaps && slices.Equal(cr.groups, o.groups)
 }
 
 // as runs f with the credentials of the calling task. An ordinary user's supervisor has
@@ -204,19 +202,7 @@ func (m *Module) guarded(c *intercept.Call, tid int, f func()) {
 		f()
 		return
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	caps, err := effectiveCaps()
-	if err == nil {
-		err = setCaps(caps &^ capPtrace)
-	}
-	if err == nil {
-		f()
-		err = setCaps(caps)
-	}
-	if err != nil {
-		panic(fmt.Sprintf("fsmod: capabilities: %v", err))
-	}
+	withCaps(func(now uint64) uint64 { return now &^ capPtrace }, f)
 }
 
 // ownFDs reports whether a path is of the caller's descriptors in procfs, which are its to
@@ -233,11 +219,17 @@ func (m *Module) ownFDs(c *intercept.Call, path string) bool {
 
 // asOurselves runs f with all capabilities that we have.
 func (m *Module) asOurselves(f func()) {
+	withCaps(func(uint64) uint64 { return m.creds.caps }, f)
+}
+
+// withCaps runs f on a thread with the effective capabilities that are made of those that it
+// has now.
+func withCaps(of func(now uint64) uint64, f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	caps, err := effectiveCaps()
 	if err == nil {
-		err = setCaps(m.creds.caps)
+		err = setCaps(of(caps))
 	}
 	if err == nil {
 		f()

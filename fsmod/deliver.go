@@ -5,7 +5,6 @@
 package fsmod
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,7 +61,7 @@ func memory(name string, content []byte, flags uint64) (int, error) {
 // EBADF), so the program gets one that can do more.
 func reopen(fd int, flags uint64) (int, error) {
 	const kept = unix.O_NONBLOCK
-	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), int(flags&kept)|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return unix.Open(procFD(fd), int(flags&kept)|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // directory opens a real directory with the entries of one of a tree.

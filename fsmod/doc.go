@@ -5,16 +5,23 @@
 // # Generated trees
 //
 // Directories whose files are made when they are opened, as a view's /proc/net and
-// /sys/class/net are. Alone they trap only open(2), openat(2) and openat2(2) for reading,
-// and no stat call, so that a program which looks at no file of theirs pays for its opens
-// alone: the path is read and, unless its last name is one that a tree has, the call goes
-// on. They are no boundary: a path that no tree has is opened by the kernel, which reads
+// /sys/class/net are. Without mounts they trap only open(2), openat(2) and openat2(2) for
+// reading, and no stat call, so that a program which looks at no file of theirs pays for its
+// opens alone: the path is read and, unless its last name is one that a tree has, the call
+// goes on. They are no boundary: a path that no tree has is opened by the kernel, which reads
 // it again. They tell a program the truth about its network, and keep nothing from it.
 //
 // A file is delivered as a memory file, sealed against every change, and opened anew for
 // reading, with its own position. A directory is a real one in a private place, with
 // empty files of the right names; an open relative to it is found to be one of the tree's.
 // The place goes with [Module.Close].
+//
+// # Devices and sealed directories
+//
+// A [Device] is asked for a descriptor when its path is opened; a [Disk] also has the
+// ioctls of block devices. Below a sealed directory nothing is opened for writing (EROFS).
+// Both are found by the path as it is written, and with either, opens that only write
+// trap too.
 //
 // # Mounts
 //
@@ -46,8 +53,9 @@
 //
 // What only a thread can do to itself it is made to do (intercept.Injection): to change the
 // working directory and root (call_cwd.go), to become another program (call_exec.go), to
-// have a descriptor of O_PATH (opath.go). It is ptrace(2) for that moment, so that these
-// calls fail with EPERM for a thread that a debugger in the view traces.
+// have a descriptor of O_PATH (opath.go). It is ptrace(2) for that moment: for a thread
+// that a debugger in the view traces the first two fail with EPERM, and the last gives a
+// descriptor that reads.
 //
 // Credentials are the calling task's (cred.go). What may block, as the open of a FIFO, is
 // parked on a goroutine and taken back if a signal comes (wait.go).
@@ -65,9 +73,10 @@
 //
 // # Goroutines and locks
 //
-// Handlers run on intercept's receiver; the goroutines are those of opens that wait, which
-// Close awaits. The mount table is set once. Locks are leaves: no two of Module.mu (the
-// private directory), table.mu (what went where), listings.mu and waitingOpen.mu are held
-// at once. umasking is held while a file is made with another umask than ours, which
+// Handlers run on intercept's receiver, and injections on its tracer; the goroutines of
+// this package are those of opens that wait, and of taking them back, which Close awaits.
+// The mount table is set once. Locks are leaves: no two of Module.mu (the private
+// directory), table.mu (who went where, and what runs), listings.mu and waitingOpen.mu are
+// held at once. umasking is held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

@@ -72,15 +72,7 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 	}
 	cur := w.root
 	if path[0] != '/' || resolve&(unix.RESOLVE_BENEATH|unix.RESOLVE_IN_ROOT) != 0 {
-		if dir == unix.AT_FDCWD {
-			cur, err = m.cwdOf(c)
-		} else {
-			cur, err = m.dirOf(c, dir)
-			if err == nil && strings.HasPrefix(path, "..") {
-				err = m.table.isBase(cur)
-			}
-		}
-		if err != nil {
+		if cur, err = m.baseOf(c, dir, path); err != nil {
 			if err == unix.ENOENT && strings.Trim(path, "/") == "." {
 				return m.removedDir(c, dir)
 			}
@@ -99,6 +91,17 @@ func (m *Module) resolvePath(c *intercept.Call, dir int, path string, follow boo
 		}
 	}
 	return w.to(cur, path, follow)
+}
+
+// baseOf is where a relative path begins.
+func (m *Module) baseOf(c *intercept.Call, dir int, path string) (view string, err error) {
+	if dir == unix.AT_FDCWD {
+		return m.cwdOf(c)
+	}
+	if view, err = m.dirOf(c, dir); err == nil && strings.HasPrefix(path, "..") {
+		err = m.table.isBase(view)
+	}
+	return view, err
 }
 
 // aboveRemoved is where the working directory was that is no more.

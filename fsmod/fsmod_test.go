@@ -6,6 +6,7 @@ package fsmod_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -64,26 +65,42 @@ func run(t *testing.T, argv ...string) string {
 func runWith(t *testing.T, conf fsmod.Config, argv ...string) string {
 	t.Helper()
 	conf.Log = slog.New(slog.DiscardHandler)
+	return supervise(t, conf, intercept.Config{Argv: argv})
+}
+
+// supervise runs a program under a module and returns what it printed.
+func supervise(t *testing.T, conf fsmod.Config, ic intercept.Config) string {
+	t.Helper()
 	m, err := fsmod.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
+	if ic.Path, err = exec.LookPath(ic.Argv[0]); err != nil {
 		t.Skip(err)
+	}
+	if ic.Path == "/proc/self/exe" { // this binary, as a target
+		if ic.Path, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	s, err := intercept.Start(ctx, intercept.Config{Path: path, Argv: argv, Rules: m.Rules(), Stdout: w, Stderr: w})
+	ic.Rules, ic.Stdout, ic.Stderr, ic.Log = m.Rules(), w, w, conf.Log
+	s, err := intercept.Start(ctx, ic)
 	w.Close()
-	if err != nil {
+	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skipf("programs cannot be supervised here: %v", err)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Signal(9) })
+	defer stop()
 	out, err := io.ReadAll(r)
 	if err != nil {
 		t.Error(err)
@@ -91,15 +108,33 @@ func runWith(t *testing.T, conf fsmod.Config, argv ...string) string {
 	if _, err := s.Wait(); err != nil {
 		t.Error(err)
 	}
+	made := places(t)
 	for _, f := range []func() error{s.Close, m.Close, m.Close} {
 		if err := f(); err != nil {
 			t.Error(err)
 		}
 	}
-	if left, _ := filepath.Glob("/dev/shm/umrun-files-*"); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	for _, dir := range made {
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left behind: %v", dir, err)
+		}
 	}
 	return string(out)
+}
+
+// places are the private places of this process, which holds a lock on each.
+func places(t *testing.T) (dirs []string) {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(fds) == 0 {
+		t.Fatal("no descriptors", err)
+	}
+	for _, fd := range fds {
+		if dir, err := os.Readlink(fd); err == nil && strings.HasPrefix(filepath.Base(dir), "umrun-files-") {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 func TestShell(t *testing.T) {

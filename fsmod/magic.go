@@ -178,13 +178,8 @@ func (m *Module) viewOf(fd int, st *unix.Stat_t) (view string, ok bool) {
 // same reports whether a place of the view holds the file id.
 func (t *table) same(view string, id inode) bool {
 	m, name := t.lookup(view)
-	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && inodeOf(&st) == id
+	st, err := m.stat(name)
+	return err == nil && inodeOf(&st) == id
 }
 
 // viewOfHost says what a path of the host is called in the view. A file that a bind mount

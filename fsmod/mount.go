@@ -54,6 +54,17 @@ func (m *mount) below(name string) string {
 	return m.at + "/" + name
 }
 
+// stat looks at a name in the mount, and follows no link.
+func (m *mount) stat(name string) (st unix.Stat_t, err error) {
+	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &st)
+	return st, err
+}
+
 // A table holds the mounts of a view, the host's tree among them.
 type table struct {
 	host   *mount   // the tree of the host, at ""
@@ -149,13 +160,7 @@ func (t *table) makePlace(m *mount) {
 			_ = in.fs.Mkdir(name[:i], 0o755) // it may be there
 		}
 	}
-	var st unix.Stat_t
-	fd, err := m.fs.Open("", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Fstat(fd, &st)
-		unix.Close(fd)
-	}
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if st, err := m.stat(""); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		_ = in.fs.Mkdir(name, 0o755)
 	} else {
 		_ = in.fs.Mknod(name, unix.S_IFREG|0o644, 0)

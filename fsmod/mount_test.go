@@ -5,22 +5,18 @@
 package fsmod_test
 
 import (
-	"context"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"umrun/fsmod"
 	"umrun/intercept"
 )
 
-// mountedIn runs a program in a directory of a view with mounts, and the trees of run, and returns what it
-// printed.
+// mountedIn runs a program in a directory of a view with mounts and the tree of run, and
+// returns what it printed.
 func mountedIn(t *testing.T, dir string, mounts []fsmod.Mount, argv ...string) string {
 	t.Helper()
 	return mountedWith(t, mountedConfig{dir: dir, mounts: mounts}, argv...)
@@ -36,60 +32,20 @@ type mountedConfig struct {
 
 func mountedWith(t *testing.T, mc mountedConfig, argv ...string) string {
 	t.Helper()
-	dir, mounts := mc.dir, mc.mounts
 	conf := fsmod.Config{Trees: map[string]fsmod.Tree{"/proc/net": tree{}}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
 	open := mc.open
 	if open == nil {
 		open = fsmod.OpenBuiltin
 	}
-	for _, mt := range mounts {
+	for _, mt := range mc.mounts {
 		fs, err := open(mt)
 		if err != nil {
 			t.Fatal(err)
 		}
 		conf.Mounts = append(conf.Mounts, fsmod.Mounted{Mount: mt, FS: fs})
 	}
-	m, err := fsmod.New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
-		t.Skip(err)
-	}
-	if path == "/proc/self/exe" { // this binary, as a target
-		if path, err = os.Executable(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
 	env := append(append(os.Environ(), "LC_ALL=C"), mc.env...)
-	s, err := intercept.Start(ctx, intercept.Config{Path: path, Argv: argv, Env: env, Dir: dir, Rules: m.Rules(), Stdout: w, Stderr: w, Inherited: mc.inherit, Log: conf.Log})
-	w.Close()
-	if err != nil {
-		t.Skipf("programs cannot be supervised here: %v", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Signal(9) })
-	defer stop()
-	out, err := io.ReadAll(r)
-	if err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Wait(); err != nil {
-		t.Error(err)
-	}
-	for _, f := range []func() error{s.Close, m.Close, m.Close} {
-		if err := f(); err != nil {
-			t.Error(err)
-		}
-	}
-	return string(out)
+	return supervise(t, conf, intercept.Config{Argv: argv, Env: env, Dir: mc.dir, Inherited: mc.inherit})
 }
 
 // testLog writes log lines to a test's log.

@@ -45,7 +45,7 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 		ctl  = 96
 		end  = ctl + 24 // CMSG_SPACE(sizeof(int))
 	)
-	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (int64, error) {
+	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
 		return onPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
 			var b [end]byte
 			var hdr unix.Msghdr
@@ -86,15 +86,4 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 			return result, err
 		})
 	}}), true
-}
-
-// peek reads the memory of a thread that is stopped.
-func peek(tid int, at uint64, b []byte) error {
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMReadv(tid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
-	if err != nil || n != len(b) {
-		return unix.EFAULT
-	}
-	return nil
 }

@@ -68,7 +68,7 @@ func (r *Disk) Close() (err error) {
 // Open opens the disk. O_TRUNC and O_CREAT mean nothing to a device.
 func (r *Disk) Open(flags int) (int, error) {
 	const kept = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK | unix.O_SYNC | unix.O_DSYNC
-	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", r.file.Fd()), flags&kept|unix.O_CLOEXEC, 0)
+	return unix.Open(procFD(int(r.file.Fd())), flags&kept|unix.O_CLOEXEC, 0)
 }
 
 // Rules declares the ioctls of block devices, linux/fs.h.

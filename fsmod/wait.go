@@ -58,7 +58,7 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 		}
 	})
 	return c.Park(func(intercept.Reason) intercept.Action {
-		go w.interrupt()
+		m.waits.Go(w.interrupt)
 		return intercept.Restart()
 	})
 }

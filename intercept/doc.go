@@ -65,6 +65,9 @@
 // before a Call is made; a [Mark] tells whether a descriptor is a file that was looked at
 // before, whatever has become of its number.
 //
+// What only a thread can do to itself it is made to do ([Call.Inject]): ptrace(2) has it
+// make other calls in the place of its own. No rule sees these.
+//
 // # Signals
 //
 // A thread whose call was received is not interrupted by signals until it has its
@@ -93,8 +96,9 @@
 //
 // A [Supervisor] has three goroutines: the receiver (notifier.receive), the watcher of
 // parked calls (watcher.run), and the parent (family.parent, locked to its thread since
-// the target dies with it). Close ends and awaits all
-// three; they also end by themselves when the last task of the target is gone.
+// the target dies with it). They end by themselves when the last task of the target is
+// gone. From the first injection on there is the tracer (tracer.run, locked to its thread),
+// with one more for each call that waits for it. Close ends and awaits all.
 //
 // No lock of this package is held while a handler, a cancel function or a callback
 // runs. Lock order:
@@ -104,5 +108,8 @@
 //	        listener.mu
 //	watcher.mu
 //	firstborn
+//	    tracing
 //	family.mu
+//	    tracing
+//	tracer.mu
 package intercept

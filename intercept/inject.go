@@ -15,8 +15,8 @@ import (
 )
 
 // An Injection is what a thread does instead of its call. What only the thread itself can
-// do to itself is done so: to change its working directory, and to become another
-// program. It takes ptrace(2) for as long as it lasts, and so works neither for a thread
+// do to itself is done so: to change its working directory, to receive a descriptor of
+// O_PATH, to become another program. It takes ptrace(2) for as long as it lasts, and so works neither for a thread
 // that has a tracer already, nor where ptrace is forbidden; the call then fails with
 // EPERM.
 //
@@ -29,9 +29,6 @@ import (
 // not block for long.
 type Injection struct {
 	Run func(tid int, do func(Injected) (int64, error)) (result int64, err error)
-
-	// Done, if set, runs when all is over, whatever became of it.
-	Done func()
 }
 
 // ErrExec says that a thread has become another program.
@@ -169,9 +166,6 @@ func wait4(pid int, ws *unix.WaitStatus, options int) (got int, busy bool, err e
 // Inject implements [Backend].
 func (n *notifier) Inject(c *Call, in Injection) Action {
 	if !canInject {
-		if in.Done != nil {
-			in.Done()
-		}
 		return Fail(unix.ENOSYS)
 	}
 	// The call is not parked: the watcher takes nothing back that the tracer will answer. A
@@ -190,9 +184,6 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 			traceEnd(tids...)
 			n.trace.expect(c.TID, Injected{NR: -1})
 			n.nudge()
-			if in.Done != nil {
-				in.Done()
-			}
 		}()
 		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
 		if err := j.seize(); err != nil {
