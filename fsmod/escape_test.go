@@ -63,8 +63,8 @@ func secretLab(t *testing.T) (dir string, mounts []fsmod.Mount) {
 // TestEscapes tries each way once.
 func TestEscapes(t *testing.T) {
 	dir, mounts := secretLab(t)
-	// A descriptor of the covered directory, as one that is passed in by SCM_RIGHTS or
-	// inherited, and one of the covered file.
+	// Descriptors of the covered directory, one inherited, and one of O_PATH that lies in a
+	// socket, as such are not inherited.
 	covered, err := unix.Open(dir+"/deep/secret", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -75,9 +75,19 @@ func TestEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(path)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(path), nil, 0); err != nil {
+		t.Fatal(err)
+	}
 	const script = `
 import os, sys, errno, ctypes, socket, array
-d = sys.argv[1]; sup = os.getppid(); covered = int(sys.argv[2]); opath = int(sys.argv[3])
+d = sys.argv[1]; sup = os.getppid(); covered = int(sys.argv[2])
+opath = socket.recv_fds(socket.socket(fileno=int(sys.argv[3])), 1, 1)[1][0]
 libc = ctypes.CDLL(None, use_errno=True)
 def attempt(name, f):
     try: r = f()
@@ -137,11 +147,11 @@ if pid == 0:
     os._exit(0)
 os.waitpid(pid, 0)
 `
-	got := mountedWith(t, mountedConfig{mounts: mounts, inherit: []int{covered, path}}, "/usr/bin/python3", "-c", script, dir, fmt.Sprint(covered), fmt.Sprint(path))
+	got := mountedWith(t, mountedConfig{mounts: mounts, inherit: []int{covered, pair[1]}}, "/usr/bin/python3", "-c", script, dir, fmt.Sprint(covered), fmt.Sprint(pair[1]))
 	if strings.Contains(got, "ESCAPED") || !strings.Contains(got, "chroot above") {
 		t.Errorf("got\n%s", got)
 	}
-	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount EPERM", "F_SETSIG EINVAL"} {
+	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "covered fd ENOENT", "covered O_PATH ENOENT", "SCM_RIGHTS ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount EPERM", "F_SETSIG EINVAL"} {
 		if os.Geteuid() == 0 && !strings.Contains(got, want+"\n") {
 			t.Errorf("no %q in\n%s", want, got)
 		}
