@@ -7,7 +7,6 @@ package tun
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -17,7 +16,6 @@ import (
 	"time"
 	"unsafe"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
@@ -27,16 +25,7 @@ import (
 	"umrun/stacks/offload"
 )
 
-func TestMain(m *testing.M) {
-	status := nstest.Run(m)
-	if status == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(nstest.Run(m)) }
 
 // aNetwork is a Network that reads its links, as a stack does, and forgets nothing.
 type aNetwork struct {

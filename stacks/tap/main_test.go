@@ -7,27 +7,15 @@
 package tap_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"umrun/netmod/nlmsg/nstest"
 )
 
-func TestMain(m *testing.M) {
-	status := nstest.Run(m)
-	if status == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(nstest.Run(m)) }
 
 // need skips a test where devices cannot be made.
 func need(t testing.TB) {

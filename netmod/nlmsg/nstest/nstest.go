@@ -6,11 +6,13 @@ package nstest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,11 +22,16 @@ const inside = "UMRUN_NSTEST_INSIDE"
 
 // Run is for TestMain, instead of m.Run: it runs the tests again in a fresh network
 // namespace, by way of a user namespace unless root does it, and returns the status to
-// exit with. Where none can be made the tests run all the same, and [Need] skips those
+// exit with, which is none of success if a goroutine is left. Where none can be made the tests run all the same, and [Need] skips those
 // that want it.
 func Run(m *testing.M) int {
 	if _, ok := os.LookupEnv(inside); ok {
-		return m.Run()
+		status := m.Run()
+		if err := goleak.Find(); status == 0 && err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+		return status
 	}
 	again := func(why string, attr *syscall.SysProcAttr) error {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
