@@ -60,7 +60,7 @@ func (v *View) devices() (map[string]fsmod.Device, error) {
 	all := make(map[string]fsmod.Device)
 	var paths []string // of TUNs
 	for _, m := range v.plan.Devices {
-		if m.Kind == fsmod.Dev && m.Source == fsmod.TUN {
+		if m.Source == fsmod.TUN {
 			paths = append(paths, m.Target)
 			continue
 		}

@@ -27,15 +27,19 @@
 //	wait      until the link is up, and the network has told its configuration
 //	          where it is to do so, at most Config.Wait
 //	module    netmod: socket calls -> stack; the DNS stub, which asks through
-//	          the stack; the rules for doors to the host's daemons. fsmod, with a
-//	          userspace stack: /proc/net and /sys/class/net. observe: captures, flows
-//	program   intercept: forked, filtered, executed
+//	          the stack; the rules for doors to the host's daemons. fsmod: with a
+//	          userspace stack /proc/net and /sys/class/net, mounts of the trap engine,
+//	          devices. observe: captures, flows
+//	program   intercept: forked, with the mounts of the ns engine made, filtered, executed
+//
+// A network that a VPN client brings has a view of its own for that client, which is
+// started and ended with the network's stack ([provider]).
 //
 // [View.Wait] waits for the program, ends what it left behind, and waits until
 // what it wrote was acknowledged. [View.Close] takes all down in reverse. What of a view
 // is outside of umrun's own process goes with it: a helper that holds the private
-// namespace of a kernel stack, a device that it has made, the socket of a VDE plug, and a
-// directory of fsmod's, which the next view removes if umrun was killed.
+// namespace of a kernel stack, a device that it has made, the socket of a VDE plug, the
+// command of a provider, and a directory of fsmod's, which the next view removes if umrun was killed.
 //
 // # Networks that tell
 //
@@ -51,10 +55,12 @@
 //
 // # Goroutines and locks
 //
-// While a view runs there are none of this package but those that publish ports: one for
-// --publish-all, and those of each port that is relayed, which its Close waits for. A
-// learner's lock is held while what it learned is applied, before those of the module and
-// the stack; those of published ports and of the names of flows are leaves. The parts own
-// theirs, and Close waits for them. A process can have any number of views one after the
-// other, and several at once.
+// While a view runs there are of this package those that publish ports: one for
+// --publish-all, and those of each port that is relayed; one that receives the mounts of
+// images from the child; and of a provider those that hear what it says, wait for its end,
+// and read what it writes to resolv.conf. Each Close waits for its own. A learner's lock,
+// and a farStack's, is held while what it learned is applied, before those of the module
+// and the stack; those of published ports, of the names of flows, of images and of what
+// a provider has said are leaves. The parts own theirs, and Close waits for them. A process
+// can have any number of views one after the other, and several at once.
 package view

@@ -20,6 +20,7 @@ import (
 
 	"umrun/fsmod"
 	"umrun/fsmod/nsmount"
+	"umrun/intercept"
 )
 
 // An FSEngine says what makes the mounts of a view.
@@ -105,6 +106,7 @@ func (p *Plan) planFiles() error {
 	}
 	f := &PlanFiles{Mounts: []PlanMount{}, Hostname: c.Hostname}
 	ordered := fsmod.Order(c.Mounts)
+	var absent []string
 	for i, m := range ordered {
 		if m.Kind == fsmod.Image && !m.ReadOnly {
 			p := &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: images are read, and never written to", m)}
@@ -112,12 +114,12 @@ func (p *Plan) planFiles() error {
 			p.Try = []string{fmt.Sprintf("-m %v -m cow:UPPER:%s (what is written is kept in the directory UPPER)", m, m.Target)}
 			return p
 		}
-		warn, err := checkMount(m, ordered[:i])
+		there, err := checkMount(m, ordered[:i])
 		if err != nil {
 			return err
 		}
-		if warn != "" {
-			p.Warnings = append(p.Warnings, warn)
+		if !there {
+			absent = append(absent, m.Target)
 		}
 		f.Mounts = append(f.Mounts, PlanMount(m))
 	}
@@ -128,15 +130,27 @@ func (p *Plan) planFiles() error {
 	if f.Engine, f.Why, err = chooseEngine(c, ordered); err != nil {
 		return err
 	}
+	for _, target := range absent {
+		p.Warnings = append(p.Warnings, f.Engine.absence(target))
+	}
 	p.Files = f
 	return nil
+}
+
+// absence says what is different about a mount whose place is not there.
+func (e FSEngine) absence(target string) string {
+	how := "It is shown by a read-only copy of the directory %s, whose entries are the real ones"
+	if e == EngineTrap {
+		how = "It is found by its path, and not in the list of the directory %s"
+	}
+	return fmt.Sprintf("%s does not exist. "+how+"; it helps to make it first", target, existing(target))
 }
 
 // chooseEngine decides who makes the mounts, and says why.
 func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 	trap := func(why string) (FSEngine, string, error) {
 		for i, m := range mounts {
-			if err := trapSupports(m); err != nil {
+			if !trapSupports(m) {
 				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
 			}
 			image := func(e fsmod.Mount) bool { return e.Kind == fsmod.Image && covers(e.Target, m.Target) }
@@ -185,9 +199,10 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 	return EngineNS, why, nil
 }
 
-// checkMount tells what is wrong with a mount as the host's files are now. earlier are
-// those that are made before it: what lies in one of them cannot be judged yet.
-func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (warning string, err error) {
+// checkMount tells what is wrong with a mount as the host's files are now, and whether its
+// place is there. earlier are those that are made before it: what lies in one of them
+// cannot be judged yet, and counts as there.
+func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
 	missing := func(path string, err error, try ...string) error {
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
@@ -200,53 +215,52 @@ func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (warning string, err error
 	case fsmod.Bind, fsmod.Merge, fsmod.File, fsmod.Image:
 		if source, err = os.Stat(m.Source); err != nil {
 			if m.Kind == fsmod.Bind && errors.Is(err, fs.ErrNotExist) {
-				return "", missing(m.Source, err, "mkdir -p "+m.Source)
+				return false, missing(m.Source, err, "mkdir -p "+m.Source)
 			}
-			return "", missing(m.Source, err)
+			return false, missing(m.Source, err)
 		}
 		switch {
 		case m.Kind == fsmod.Merge && !source.IsDir():
-			return "", missing(m.Source, unix.ENOTDIR)
+			return false, missing(m.Source, unix.ENOTDIR)
 		case m.Kind == fsmod.Image && source.IsDir():
-			return "", missing(m.Source, unix.EISDIR)
+			return false, missing(m.Source, unix.EISDIR)
 		case m.Kind == fsmod.File && !source.Mode().IsRegular():
-			return "", missing(m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
+			return false, missing(m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
 		}
 	}
 	if slices.ContainsFunc(earlier, func(e fsmod.Mount) bool { return covers(e.Target, m.Target) }) {
-		return "", nil
+		return true, nil
 	}
 	target, err := os.Stat(m.Target)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", missing(m.Target, err)
+		return false, missing(m.Target, err)
 	}
 	if err != nil {
 		switch m.Kind {
 		case fsmod.Cow, fsmod.Merge:
-			return "", missing(m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
+			return false, missing(m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
 		case fsmod.Hide:
-			return "", missing(m.Target, err, "leave it out: there is nothing to hide")
+			return false, missing(m.Target, err, "leave it out: there is nothing to hide")
 		}
-		at := existing(m.Target)
-		return fmt.Sprintf("%s does not exist. It is shown by a read-only copy of the directory %s, whose entries are the real ones; mkdir %s helps", m.Target, at, m.Target), nil
+		return false, nil
 	}
 	dir := target.IsDir()
 	switch m.Kind {
 	case fsmod.Bind:
 		if dir != source.IsDir() {
-			return "", missing(m.Target, errors.New("only one of it and "+m.Source+" is a directory"))
+			return false, missing(m.Target, errors.New("only one of it and "+m.Source+" is a directory"))
 		}
 	case fsmod.File, fsmod.Dev:
 		if dir {
-			return "", missing(m.Target, unix.EISDIR)
+			return false, missing(m.Target, unix.EISDIR)
 		}
 	case fsmod.Hide:
 	default:
 		if !dir {
-			return "", missing(m.Target, unix.ENOTDIR)
+			return false, missing(m.Target, unix.ENOTDIR)
 		}
 	}
-	return "", nil
+	return true, nil
 }
 
 // covers reports whether path is at or below root.
@@ -263,6 +277,32 @@ func existing(path string) string {
 		}
 	}
 	return path
+}
+
+// inMounts has the program begin in the view of its mounts: its directory is gone into
+// anew, as something may be mounted above it, and the program is searched there.
+func (p *Plan) inMounts(conf *intercept.Config) {
+	conf.Dir = p.Dir
+	names := candidates(p.Argv[0], searchPath(p.conf.Env))
+	conf.Path, conf.Search = names[0], names[1:]
+}
+
+// candidates are the files that execvp(3) tries.
+func candidates(name, path string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	var all []string
+	for _, d := range filepath.SplitList(path) {
+		if d == "" {
+			d = "."
+		}
+		all = append(all, d+"/"+name)
+	}
+	if all == nil {
+		all = []string{name}
+	}
+	return all
 }
 
 // checkMountNamespace tells what --fs-engine=auto takes, and why.

@@ -40,33 +40,8 @@ func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
 		v.kept = append(v.kept, images)
 		v.images, conf.Link = images, images.theirs
 	}
-	if conf.Namespaces, err = np.Namespaces(); err != nil {
-		return err
-	}
-	// The directory is gone into anew, as something may be mounted above it, and the
-	// program is searched there.
-	conf.Dir = p.Dir
-	names := candidates(p.Argv[0], searchPath(p.conf.Env))
-	conf.Path, conf.Search = names[0], names[1:]
-	return nil
-}
-
-// candidates are the files that execvp(3) tries.
-func candidates(name, path string) []string {
-	if strings.Contains(name, "/") {
-		return []string{name}
-	}
-	var all []string
-	for _, d := range filepath.SplitList(path) {
-		if d == "" {
-			d = "."
-		}
-		all = append(all, d+"/"+name)
-	}
-	if all == nil {
-		all = []string{name}
-	}
-	return all
+	conf.Namespaces, err = np.Namespaces()
+	return err
 }
 
 // holdUpper makes the directory that a cow writes to, and keeps other views from it

@@ -14,20 +14,15 @@ import (
 	"umrun/fsmod"
 	"umrun/fsmod/cow"
 	"umrun/fsmod/imagetree"
-	"umrun/intercept"
 )
 
-// trapSupports says why a mount cannot be served by the trap engine; nil: it can.
-func trapSupports(m fsmod.Mount) error {
+// trapSupports reports whether the trap engine can serve a mount.
+func trapSupports(m fsmod.Mount) bool {
 	switch m.Kind {
 	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge, fsmod.Image:
-		return nil
-	case fsmod.Dev:
-		if m.Source == fsmod.Null || m.Source == fsmod.Zero {
-			return nil
-		}
+		return true
 	}
-	return errors.New("it takes --fs-engine ns")
+	return m.Kind == fsmod.Dev && (m.Source == fsmod.Null || m.Source == fsmod.Zero)
 }
 
 // trapFiles opens the trees of the plan's mounts, which the module closes.
@@ -108,10 +103,3 @@ func (p *Plan) trapImage(m fsmod.Mount) (fsmod.FS, error) {
 type closerFunc func() error
 
 func (f closerFunc) Close() error { return f() }
-
-// trapStart has the program begin in the view of its mounts, and be searched there.
-func (p *Plan) trapStart(conf *intercept.Config) {
-	conf.Dir = p.Dir
-	names := candidates(p.Argv[0], searchPath(p.conf.Env))
-	conf.Path, conf.Search = names[0], names[1:]
-}

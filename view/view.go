@@ -135,7 +135,7 @@ func (p *Plan) openFiles(v *View) (err error) {
 	conf := fsmod.Config{Log: p.conf.Log}
 	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
 		conf.Trees = netTrees(v.mod)
-		if os.Geteuid() == 0 {
+		if os.Geteuid() == 0 || p.conf.far != nil {
 			conf.Sealed = hostsNetwork
 		}
 	}
@@ -146,9 +146,6 @@ func (p *Plan) openFiles(v *View) (err error) {
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err
-	}
-	if p.conf.far != nil {
-		conf.Sealed = hostsNetwork
 	}
 	if conf.Trees != nil || conf.Mounts != nil || len(conf.Devices) > 0 {
 		v.files, err = fsmod.New(conf)
@@ -207,10 +204,11 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Meter:     p.conf.Meter,
 	}
 	if p.Files != nil {
-		if p.Files.Engine == EngineTrap {
-			p.trapStart(&conf)
-		} else if err := p.mountFiles(v, &conf); err != nil {
-			return nil, err
+		p.inMounts(&conf)
+		if p.Files.Engine == EngineNS {
+			if err := p.mountFiles(v, &conf); err != nil {
+				return nil, err
+			}
 		}
 		defer v.images.started()
 	}
@@ -358,6 +356,8 @@ func (p *Plan) startProblem(err error) error {
 		return &Problem{Code: ExitMachine, What: err.Error(), Try: []string{"umrun doctor"}, Err: err}
 	case !errors.As(err, &ee) || ee.Call != "execve":
 		return err
+	case ee.Err == unix.ENOENT && p.Files != nil: // what the host has says nothing
+		return &Problem{Code: ExitNotFound, What: p.Argv[0] + ": there is no such program in the view, or not the interpreter that it names", Err: err}
 	case ee.Err == unix.ENOENT:
 		// The file is there: what is missing is the interpreter that it names.
 		return &Problem{Code: ExitNotFound, What: p.Path + ": the interpreter that it names does not exist", Err: err}

@@ -47,7 +47,7 @@ type flags struct {
 func (f *flags) define(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.SetInterspersed(false) // flags after the program are the program's
-	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, vde:DIR, socks5://HOST:PORT, or a profile; see below")
+	fs.StringArrayVarP(&f.nets, "net", "n", nil, "network `SPEC`: FILE.conf, nat, none, tap:NAME, vde:DIR, socks5://HOST:PORT, or a profile; see above")
 	fs.StringArrayVar(&f.routes, "route", nil, "`PATTERN=NAME` sends a prefix, *.domain, :port, exe=GLOB or uid=USER to the network NAME; @FILE is a list")
 	fs.StringVar(&f.dns, "dns", "tunnel", "`WHO` answers names: tunnel, the address of a server in it, https://HOST/PATH, or none")
 	fs.StringVar(&f.dbus, "dbus", "none", "the system bus `WHICH` programs see: none or host")
@@ -61,7 +61,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noProc, "no-proc", false, "leave the program the host's /proc/net and /sys/class/net, and its opens alone")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "open a port of the view on the host: `[HOSTADDR:]HOSTPORT[:PORT][/udp]`; without HOSTADDR at all its addresses")
 	fs.BoolVar(&f.all, "publish-all", false, "open every port that the program listens on")
-	fs.StringArrayVarP(&f.mounts, "mount", "m", nil, "a view of files of its own, `SPEC`: bind:SRC:DST[:ro], tmpfs:DST, cow:[UPPER]:DST, hide:PATH...; see below")
+	fs.StringArrayVarP(&f.mounts, "mount", "m", nil, "a view of files of its own, `SPEC`: bind:SRC:DST[:ro], tmpfs:DST, cow:[UPPER]:DST, hide:PATH...; see above")
 	fs.StringVar(&f.engine, "fs-engine", "auto", "`WHO` makes the mounts: ns (the kernel), trap (umrun itself) or auto")
 	fs.StringArrayVar(&f.hosts, "hosts", nil, "`NAME=IP` in the view's /etc/hosts")
 	fs.StringVar(&f.host, "hostname", "", "`NAME` of the machine, as the program sees it")
@@ -110,7 +110,8 @@ Files (-m, repeatable):
   bind:SRC:DST[:ro]  SRC, a directory or file, at DST     tmpfs:DST      an empty directory
   cow:[UPPER]:DST    DST, but what is written goes to UPPER (made if missing), or is thrown away
   merge:SRC:DST      SRC's names before DST's, read-only  hide:PATH      nobody may look into it
-  file:SRC:DST       a copy of SRC, the program's own     dev:null:PATH  dev:zero:PATH  dev:tun:PATH  dev:ramdisk:PATH,size=N
+  file:SRC:DST       a copy of SRC, the program's own     image:FILE:DST what is in an image: squashfs, ext4, FAT, iso9660, zip, tar
+  dev:null:PATH  dev:zero:PATH  dev:tun:PATH  dev:ramdisk:PATH,size=N
 
 Commands:
   check SPEC...  parse, and try each network: handshake, DNS, MTU
