@@ -19,8 +19,8 @@
 // A device is the stack's link. It carries a virtio_net_hdr towards the stack, so that
 // super-segments come down whole; they are cut, and their checksums finished, unless
 // the program has said that it takes them (IFF_VNET_HDR and TUNSETOFFLOAD). A device
-// goes with the last close of its file, or when TUNSETPERSIST says so with TUNSETPERSIST
-// of 0. A persistent one without a file drops what is sent, as one without carrier.
+// goes with the last close of its file, unless TUNSETPERSIST has made it persistent: then
+// it stays, and drops what is sent, as one without carrier, until it is opened again.
 //
 // # What is different
 //
@@ -33,7 +33,8 @@
 //
 // A file that has no device yet has a goroutine that waits for its last close; with a
 // device it is the stack's reader that notices. The detaching of a device, which waits
-// for that reader, has one of its own. Close waits for all. Lock order: Module.mu, then
-// device.mu. Neither is held in calls of the stack's, which may call the device with
-// locks held.
+// for that reader, has one of its own. Close waits for all. Lock order: Module.making,
+// which is held while the stack takes a device; Module.mu, or device.writing, which is held
+// while the program does not read; device.mu. The others are not held in calls of the
+// stack's, which may call the device with locks held.
 package tun
