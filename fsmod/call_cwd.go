@@ -45,11 +45,12 @@ func (m *Module) findToEnter(c *intercept.Call) (o object, dir int, err error) {
 	return o, dir, err
 }
 
-// enter has the thread make calls with dir, the directory o.
-func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(intercept.Injected) (int64, error), fd int) (int64, error)) intercept.Action {
+// enter has the thread make calls with dir, the directory o, and then give back what else
+// it was lent for them.
+func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(intercept.Injected) (int64, error), fd int) (int64, error), lent ...int) intercept.Action {
 	fd, err := m.lend(c, dir)
 	if err != nil {
-		return fail(err)
+		return failLent(c, err, lent...)
 	}
 	if o.m != nil {
 		m.table.went(inodeOf(&o.st), o.m)
@@ -59,8 +60,7 @@ func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(i
 		if err != nil {
 			return 0, err
 		}
-		_, err = do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}})
-		return result, err
+		return result, giveBack(c, do, append(lent, fd)...)
 	}})
 }
 
@@ -117,7 +117,7 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 	m.table.chrooted.Store(true)
 	nr := nrs(c)
 	return m.enter(c, &o, dir, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
-		result, err := onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
+		return onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
 			if result, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(fd)}}); err != nil || result < 0 {
 				return result, err
 			}
@@ -127,10 +127,5 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 			_, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(cwd)}})
 			return result, err
 		})
-		if err != nil {
-			return 0, err
-		}
-		_, err = do(intercept.Injected{NR: nr.close, Args: [6]uint64{uint64(cwd)}})
-		return result, err
-	})
+	}, cwd)
 }

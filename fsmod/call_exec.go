@@ -118,13 +118,13 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 		}
 		given = append(given, n)
 		if err := im.renameLoader(n); err != nil {
-			return fail(err)
+			return failLent(c, err, given...)
 		}
 	}
 	m.table.runs(im)
 	fd, err := m.lend(c, int(im.file.Fd()))
 	if err != nil {
-		return fail(err)
+		return failLent(c, err, given...)
 	}
 	given = append(given, fd)
 	if im.prefix != nil {
@@ -164,12 +164,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 		if err != nil {
 			return 0, err
 		}
-		for _, fd := range given { // it failed: the thread's descriptors are to be as before
-			if _, err := do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}}); err != nil {
-				return 0, err
-			}
-		}
-		return result, nil
+		return result, giveBack(c, do, given...) // it failed: its descriptors are to be as before
 	}})
 }
 

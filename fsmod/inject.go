@@ -20,6 +20,26 @@ func (m *Module) lend(c *intercept.Call, fd int) (int, error) {
 	return c.AddFD(fd, true)
 }
 
+// failLent is fail, once the thread has given back what it was lent.
+func failLent(c *intercept.Call, err error, lent ...int) intercept.Action {
+	if len(lent) == 0 {
+		return fail(err)
+	}
+	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
+		return -int64(intercept.Errno(err)), giveBack(c, do, lent...)
+	}})
+}
+
+// giveBack has the thread close descriptors that it was lent.
+func giveBack(c *intercept.Call, do func(intercept.Injected) (int64, error), lent ...int) error {
+	for _, fd := range lent {
+		if _, err := do(intercept.Injected{NR: nrs(c).close, Args: [6]uint64{uint64(fd)}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // numbers are those of calls that are injected.
 type numbers struct{ fchdir, chroot, close, execveat, mmap, munmap int }
 

@@ -231,6 +231,9 @@ os.waitpid(pid, 0)
 if os.geteuid() == 0:
     n = len(os.listdir("/proc/self/fd"))
     tell("chroot", lambda: os.chroot(d + "/script"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 2, 4096)) # room for one of two
+    tell("chroot without room", lambda: os.chroot(d))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     tell("descriptors", lambda: len(os.listdir("/proc/self/fd")) - n)
 print("exec without memory", os.WIFEXITED(st) and errno.errorcode[os.WEXITSTATUS(st)])
 `
@@ -238,7 +241,7 @@ print("exec without memory", os.WIFEXITED(st) and errno.errorcode[os.WEXITSTATUS
 	want := "O_PATH EMFILE\nstdin True\ndescriptor True\n" +
 		"traced chdir EPERM\ntraced exec EPERM\ntraced O_PATH opened\ndescriptors 1\n"
 	if os.Geteuid() == 0 {
-		want += "chroot ENOTDIR\ndescriptors 0\n"
+		want += "chroot ENOTDIR\nchroot without room EMFILE\ndescriptors 0\n"
 	}
 	if want += "exec without memory ENOMEM\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
