@@ -21,8 +21,9 @@ var tryAgain string
 const maxAgain = 3
 
 // neverAgain are words of failures that no second run takes back: what left the
-// view once is a leak, and a race is there though it is not always seen.
-var neverAgain = regexp.MustCompile(`outside of the tunnel|DATA RACE|panic:`)
+// view once is a leak, and a race is there though it is not always seen. Its report may
+// be in the output of another test; that of the one that had it says "race detected".
+var neverAgain = regexp.MustCompile(`outside of the tunnel|DATA RACE|race detected|panic:|fatal error:`)
 
 // A failure is a failed test, without what is behind the first slash.
 type failure struct{ pkg, test string }
@@ -42,9 +43,11 @@ func (f *failures) add(pkg, test string, output []string) {
 	f.final = f.final || slices.ContainsFunc(output, neverAgain.MatchString)
 }
 
-// explain reports whether a test that failed is why the package did.
-func (f *failures) explain(pkg string) bool {
-	return slices.ContainsFunc(f.tests, func(x failure) bool { return x.pkg == pkg })
+// explain reports whether tests that failed are all that is wrong with the package:
+// its process came to its end and said so, and nothing between the tests is final.
+func (f *failures) explain(pkg string, output []string) bool {
+	return slices.ContainsFunc(f.tests, func(x failure) bool { return x.pkg == pkg }) &&
+		slices.Contains(output, "FAIL\n") && !slices.ContainsFunc(output, neverAgain.MatchString)
 }
 
 // steady runs the failed tests again, alone and twice, and reports whether all of them

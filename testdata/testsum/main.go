@@ -100,7 +100,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 				if e.Test == "" { // a package
 					packages++
 					if e.Action == "fail" {
-						broken = broken || !failures.explain(e.Package)
+						broken = broken || !failures.explain(e.Package, output[name])
 						show(output[name])
 						fmt.Printf("FAIL %s\n", e.Package)
 					} else if e.Action == "pass" {
