@@ -73,6 +73,7 @@ func asUserOnHost(t testing.TB, w *viewtest.World, dir, script string) string {
 // TestIntegrationCowSQLite kills a writer in the middle: what it was told is committed is
 // there in the next view, the database is whole, and the real one as it was.
 func TestIntegrationCowSQLite(t *testing.T) {
+	viewtest.Need(t, "python3")
 	const writer = `import sqlite3
 c = sqlite3.connect("x.db")
 n = c.execute("select count(*) from t").fetchone()[0]
@@ -180,6 +181,7 @@ cd ../repo; git gc -q; git fsck; git log --oneline other | wc -l; mv .git moved;
 // TestIntegrationCowFull: of a disk that is full the program is told, and what was there
 // before stays.
 func TestIntegrationCowFull(t *testing.T) {
+	viewtest.Need(t, "unshare")
 	w := viewtest.New(t)
 	for _, engine := range []string{"trap", "ns"} {
 		dir := mountTree(t, w, false)

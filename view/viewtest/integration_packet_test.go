@@ -70,7 +70,7 @@ func TestIntegrationCapture(t *testing.T) {
 		}
 	})
 	t.Run("arping", func(t *testing.T) {
-		viewtest.Optional(t, "arping")
+		viewtest.Need(t, "arping")
 		// As on a WireGuard device of the kernel, which has no link address.
 		for dev, want := range map[string]string{"office": "Device office not available", "lo": `Interface "lo" is not ARPable`} {
 			r := w.Umrun(t, "office=wg:"+p.Client(t).Conf, "arping", "-c1", "-I", dev, "10.77.0.1").Result()
@@ -80,7 +80,7 @@ func TestIntegrationCapture(t *testing.T) {
 		}
 	})
 	t.Run("nmap", func(t *testing.T) {
-		viewtest.Optional(t, "nmap")
+		viewtest.Need(t, "nmap")
 		r := w.Umrun(t, "office=wg:"+p.Client(t).Conf, "nmap", "--privileged", "-n", "-Pn", "-sS", "-p", "79-80", "--reason", "10.77.0.1").Result()
 		if !regexp.MustCompile(`79/tcp closed \S+ +reset ttl 64\n80/tcp open +http +syn-ack ttl 64`).MatchString(r.Stdout) {
 			t.Errorf("got %v", r)
