@@ -20,8 +20,10 @@
 // umrun's side is measured with each of its stacks (-stacks): its own TCP/IP, and the
 // kernel's in a namespace that umrun makes.
 //
-// Further rows hold the `nat` network against the host's loopback, and tell what
-// one trapped call, a page in a browser, a start, and an idle view cost.
+// Further rows hold the `nat` network against the host's loopback and against pasta and
+// slirp4netns, devices against a veth, and two views on a vde_switch
+// against TAPs on it, and tell what one trapped call, a page in a browser, a view of
+// files, a start, and an idle view cost, and whether anything is left behind.
 package main
 
 import (
@@ -77,7 +79,7 @@ func main() {
 	flag.StringVar(&o.umrun, "umrun", "bin/umrun", "the program to measure")
 	flag.StringVar(&o.wg, "wireguard-go", "", "the wireguard-go to compare with; built from go.mod's version if empty")
 	flag.StringVar(&o.cc, "cc", "cubic", "congestion control of all stacks: cubic or reno")
-	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated (up,down,crr,crrgo,rr,udp,nat,devices,rivals,vde,calls,page,files,start,idle,leak)")
+	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated ("+strings.Join(names(), ",")+")")
 	flag.StringVar(&o.stacks, "stacks", "netstack,kernel", "stacks of umrun to measure over WireGuard, nat and devices, comma separated")
 	flag.IntVar(&o.rounds, "rounds", 7, "pairs of samples")
 	flag.DurationVar(&o.time, "time", 1200*time.Millisecond, "length of a sample")
@@ -126,6 +128,11 @@ func (b *bench) wants(row string) bool {
 }
 
 func run(ctx context.Context, o options) (ok bool, err error) {
+	for row := range strings.SplitSeq(o.only, ",") {
+		if o.only != "" && !slices.Contains(names(), row) {
+			return false, fmt.Errorf("-only %s: there is no such row", row)
+		}
+	}
 	if os.Getuid() != 0 {
 		return false, errors.New("must be root: the side to compare with needs network namespaces and TUN devices\n  try: sudo make bench")
 	}
@@ -148,19 +155,11 @@ func run(ctx context.Context, o options) (ok bool, err error) {
 	if err := b.tunnels(ctx); err != nil {
 		return false, err
 	}
-	if b.wants("nat") {
-		if err := b.nat(ctx); err != nil {
-			return false, err
-		}
-	}
-	for _, part := range []struct {
-		row string
-		do  func(context.Context) error
-	}{{"devices", b.devices}, {"rivals", b.rivals}, {"vde", b.vde}, {"calls", b.calls}, {"page", b.page}, {"files", b.files}, {"start", b.start}, {"idle", b.idle}, {"leak", b.leak}} {
+	for _, part := range parts {
 		if !b.wants(part.row) {
 			continue
 		}
-		if err := part.do(ctx); err != nil {
+		if err := part.do(b, ctx); err != nil {
 			return false, fmt.Errorf("%s: %w", part.row, err)
 		}
 	}
@@ -187,6 +186,27 @@ var rows = []row{
 	{"crrgo", "same by Go's net", "/s", 0, perSec},
 	{"rr", "request/response, 1 B", "/s", 0, perSec},
 	{"udp", "UDP flood, delivered", "/s", 0, perSec},
+}
+
+// parts are the further rows.
+var parts = []struct {
+	row string // of -only
+	do  func(*bench, context.Context) error
+}{
+	{"nat", (*bench).nat}, {"devices", (*bench).devices}, {"rivals", (*bench).rivals}, {"vde", (*bench).vde}, {"calls", (*bench).calls},
+	{"page", (*bench).page}, {"files", (*bench).files}, {"start", (*bench).start}, {"idle", (*bench).idle}, {"leak", (*bench).leak},
+}
+
+// names are those of all rows.
+func names() []string {
+	var all []string
+	for _, r := range rows {
+		all = append(all, r.name)
+	}
+	for _, p := range parts {
+		all = append(all, p.row)
+	}
+	return all
 }
 
 // tunnels measures WireGuard: umrun against the kernel's stack.

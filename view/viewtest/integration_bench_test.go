@@ -39,7 +39,7 @@ func TestIntegrationBench(t *testing.T) {
 	if err != nil {
 		t.Fatalf("bench: %v\n%s", err, out)
 	}
-	for _, row := range []string{"bulk up", "bulk down", "connect/request/close", "A trapped call", "-n FILE.conf", "An idle view", "Nothing is left behind"} {
+	for _, row := range []string{"bulk up", "bulk down", "connect/request/close", "vde_switch alone", "A trapped call", "Files in a view", "-n FILE.conf", "An idle view", "Nothing is left behind"} {
 		if !strings.Contains(string(out), row) {
 			t.Errorf("it says nothing of %q:\n%s", row, out)
 		}
