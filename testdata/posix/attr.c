@@ -112,17 +112,14 @@ static void sizes(void)
 
 static void list(const char *path, const char *label)
 {
-	char names[256], out[256] = "";
+	char names[256];
 	char *all[20];
 	int k = 0;
 	ssize_t n = listxattr(path, names, sizeof names);
 	for (char *p = names; n > 0 && p < names + n; p += strlen(p) + 1)
 		if (!strncmp(p, "user.", 5) && k < LEN(all)) // and not those of security modules
 			all[k++] = p;
-	qsort(all, k, sizeof *all, byname);
-	for (int i = 0; i < k; i++)
-		strcat(strcat(out, i ? " " : ""), all[i]);
-	text(n < 0 ? NULL : out, "%s", label);
+	text(n < 0 ? NULL : sorted(all, k), "%s", label);
 }
 
 static void attributes(void)

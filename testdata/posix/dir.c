@@ -55,7 +55,6 @@ static void makes(void)
 // names are those of a directory, sorted, with a letter for the type that each is told to be.
 static const char *names(DIR *d)
 {
-	static char out[4000];
 	char *all[100];
 	int n = 0;
 	for (struct dirent *e; n < LEN(all) && (e = readdir(d));) {
@@ -66,11 +65,7 @@ static const char *names(DIR *d)
 		asprintf(&all[n++], "%s%s%c%s", e->d_name, "=", t < LEN(letter) ? letter[t] : '?',
 			 known && strcmp(e->d_name, "..") && st.st_ino != e->d_ino ? "!" : "");
 	}
-	qsort(all, n, sizeof *all, byname);
-	*out = 0;
-	for (int i = 0; i < n; i++)
-		strcat(strcat(out, i ? " " : ""), all[i]);
-	return out;
+	return sorted(all, n);
 }
 
 static const char *listing(const char *path)

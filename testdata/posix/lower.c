@@ -58,7 +58,6 @@ static void tree(void)
 
 static const char *names(const char *path)
 {
-	static char out[2000];
 	char *all[100];
 	int n = 0;
 	DIR *d = opendir(path);
@@ -68,11 +67,7 @@ static const char *names(const char *path)
 		if (e->d_name[0] != '.')
 			all[n++] = strdup(e->d_name);
 	closedir(d);
-	qsort(all, n, sizeof *all, byname);
-	*out = 0;
-	for (int i = 0; i < n; i++)
-		strcat(strcat(out, i ? " " : ""), all[i]);
-	return out;
+	return sorted(all, n);
 }
 
 static void reading(void)

@@ -130,9 +130,19 @@ int same(const char *a, const char *b)
 	return !lstat(a, &x) && !lstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-int byname(const void *a, const void *b)
+static int byname(const void *a, const void *b)
 {
 	return strcmp(*(char **)a, *(char **)b);
+}
+
+const char *sorted(char **all, int n)
+{
+	static char out[4000];
+	qsort(all, n, sizeof *all, byname);
+	*out = 0;
+	for (int i = 0; i < n; i++)
+		strcat(strcat(out, i ? " " : ""), all[i]);
+	return out;
 }
 
 void tick(void)

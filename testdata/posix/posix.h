@@ -73,8 +73,8 @@ int same(const char *a, const char *b);
 const char *where(void);
 const char *linked(const char *path);
 
-// byname sorts pointers to names with qsort(3).
-int byname(const void *a, const void *b);
+// sorted sorts names, and puts them into a static buffer with blanks between them.
+const char *sorted(char **all, int n);
 
 // tick waits until a new time stamp differs from those made before.
 void tick(void);

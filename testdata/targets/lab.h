@@ -343,6 +343,32 @@ static UNUSED int put(int fd, const void *p, size_t n)
 	return 0;
 }
 
+// send_fd passes a descriptor over an AF_UNIX socket, with a byte; recv_fd takes one.
+static UNUSED int send_fd(int via, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = "";
+	struct iovec v = { "f", 1 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	return sendmsg(via, &m, 0);
+}
+
+static UNUSED int recv_fd(int via)
+{
+	char control[CMSG_SPACE(sizeof(int))], b;
+	struct iovec v = { &b, 1 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	if (recvmsg(via, &m, 0) != 1)
+		return -1;
+	int fd;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
+	return fd;
+}
+
 // text prints what was read as a line.
 static UNUSED void text(const char *label, long n, const char *p)
 {

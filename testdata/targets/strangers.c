@@ -57,31 +57,6 @@ static void tell(const char *label, int fd)
 	say("then %s", events(ready(fd, POLLIN, 5000)));
 }
 
-// pass sends a descriptor; take_fd receives one.
-static void pass(int via, int fd)
-{
-	char control[CMSG_SPACE(sizeof(int))] = "";
-	struct iovec v = { "f", 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	need("pass a descriptor", sendmsg(via, &m, 0));
-}
-
-static int take_fd(int via)
-{
-	char control[CMSG_SPACE(sizeof(int))], b;
-	struct iovec v = { &b, 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	need("take a descriptor", recvmsg(via, &m, 0));
-	int fd;
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
-	return fd;
-}
-
 static void reap(void)
 {
 	int st = 0;
@@ -184,7 +159,7 @@ static void processes(void)
 		again(via[1]);
 		need("write", write(via[1], "r", 1));
 		close(fd);
-		int got = take_fd(via[1]);
+		int got = need("take a descriptor", recv_fd(via[1]));
 		say("the number: %s", got == fd ? "same" : "other");
 		tell("passed", got);
 		_exit(5);
@@ -193,7 +168,7 @@ static void processes(void)
 	char b;
 	need("read", read(via[0], &b, 1)); // now it is known
 	udp = answered();
-	pass(via[0], udp);
+	need("pass a descriptor", send_fd(via[0], udp));
 	close(udp);
 	reap();
 	close(via[0]);

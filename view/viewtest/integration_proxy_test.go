@@ -6,7 +6,6 @@
 package viewtest_test
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -199,7 +198,7 @@ func TestIntegrationProxyHTTP3(t *testing.T) {
 	s := start(t, p.Command(longLived(t), quic, "serve", ":4433", p.CA(), filepath.Join(filepath.Dir(p.CA()), "key.pem"), big))
 	awaitOutput(t, s, "ready\n")
 	by := view(p, w.Host, at("socks5", viewtest.PortDante), viewtest.BeyondIP4, viewtest.BeyondIP6)
-	sum := fmt.Sprintf("%x\n", sha256Of(t, big))
+	sum := viewtest.BigSum() + "\n"
 	for _, tc := range []struct {
 		host string
 		do   []string
@@ -217,15 +216,6 @@ func TestIntegrationProxyHTTP3(t *testing.T) {
 		}
 	}
 	w.NoStrays(t)
-}
-
-func sha256Of(t *testing.T, name string) [sha256.Size]byte {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sha256.Sum256(b)
 }
 
 // TestIntegrationProxyNames: a server that is named is asked through the proxy, over

@@ -9,17 +9,14 @@ package viewtest_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"umrun/view/viewtest"
 
@@ -248,7 +245,7 @@ func posixView(t *testing.T, w *viewtest.World, program string, kind posixKind, 
 	real := kind.before == "DST" // the host's tree, which stays as it was
 	var was string
 	if real {
-		was = treeHash(t, r.in("DST"))
+		was = treeSum(t, r.in("DST"))
 	}
 	dir := kind.dir
 	if dir == "" {
@@ -296,7 +293,7 @@ func posixView(t *testing.T, w *viewtest.World, program string, kind posixKind, 
 	if wrong > 60 {
 		t.Errorf("and %d others", wrong-60)
 	}
-	if real && treeHash(t, r.in("DST")) != was {
+	if real && treeSum(t, r.in("DST")) != was {
 		t.Errorf("the real tree has changed")
 	}
 	return met, len(got.order)
@@ -308,35 +305,4 @@ func posixListed(kind, engine, user, name, native, umrun string) int {
 		return alike(d.where, kind+" "+engine+" "+user) && d.name.MatchString(name) &&
 			(d.native == "" || d.native == native) && (d.umrun == "" || d.umrun == umrun)
 	})
-}
-
-// treeHash is a sum over all that a directory holds and what is said of it.
-func treeHash(t *testing.T, dir string) string {
-	t.Helper()
-	h := sha256.New()
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
-		}
-		fmt.Fprintln(h, path, st.Mode, st.Uid, st.Gid, st.Nlink, st.Ino, st.Size, time.Unix(st.Mtim.Unix()), time.Unix(st.Ctim.Unix()))
-		switch e.Type() {
-		case 0:
-			b, err := os.ReadFile(path)
-			h.Write(b)
-			return err
-		case fs.ModeSymlink:
-			to, err := os.Readlink(path)
-			fmt.Fprintln(h, to)
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil))
 }
