@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/cow"
 	"umrun/fsmod/nsmount"
 	"umrun/intercept"
 )
@@ -45,24 +46,14 @@ func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
 }
 
 // holdUpper makes the directory that a cow writes to, and keeps other views from it
-// until it is closed: two would undo each other's work.
+// until it is closed.
 func holdUpper(m fsmod.Mount) (*os.File, error) {
-	bad := func(err error) error {
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
-	}
-	if err := os.MkdirAll(m.Source, 0o700); err != nil {
-		return nil, bad(err)
-	}
-	f, err := os.Open(m.Source)
-	if err != nil {
-		return nil, bad(err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, upperBusy(m)
-		}
-		return nil, bad(err)
+	f, err := cow.HoldUpper(m.Source)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return nil, upperBusy(m)
+	case err != nil:
+		return nil, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 	}
 	return f, nil
 }

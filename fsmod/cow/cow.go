@@ -37,6 +37,12 @@ type FS struct {
 
 // tree is one file system's part of an FS.
 type tree interface {
+	files
+	close()
+}
+
+// files are what is asked of an FS, and of each of its parts.
+type files interface {
 	Open(name string, flags int, mode uint32) (int, error)
 	Own(name string) (int, error)
 	Mkdir(name string, mode uint32) error
@@ -47,7 +53,6 @@ type tree interface {
 	Rename(from, to string, flags uint) error
 	Remove(name string, dir bool) error
 	List(name string) ([]fsmod.Dirent, bool, error)
-	close()
 }
 
 // A mounted is a file system below the root of an FS.
@@ -137,9 +142,6 @@ func (f *FS) pass(m Submount, path string, readOnly bool) {
 	}
 }
 
-// mostFile is how large a mounted single file may be to be copied, in bytes.
-const mostFile = 16 << 20
-
 // file adds a mounted single file: a copy, or the file to be read; a device as it is.
 func (f *FS) file(m Submount) {
 	b, ok := f.root.(*branch)
@@ -149,7 +151,7 @@ func (f *FS) file(m Submount) {
 	}
 	defer closeAll(fd)
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && kind(&st) == unix.S_IFREG && st.Size <= mostFile && ok && !b.readOnly() {
+	if unix.Fstat(fd, &st) == nil && kind(&st) == unix.S_IFREG && st.Size <= MostFile && ok && !b.readOnly() {
 		if tmp, err := b.makeCopy(fd, &st, whole); err == nil {
 			f.pass(m, fdPath(b.work)+"/"+tmp, false)
 			return

@@ -282,20 +282,42 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestSubmounts: what is mounted below is covered, each file system in its own part, and
+func TestParseMountinfo(t *testing.T) {
+	for _, tc := range []struct {
+		line, at, kind string
+		id             uint64
+		ok             bool
+	}{
+		{"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n", "/mnt2", "ext3", 36, true},
+		{`7 1 0:5 / /a\040b\134c rw - tmpfs none rw`, `/a b\c`, "tmpfs", 7, true},
+		{"7 1 0:5 / /x rw shared:1 master:2 - fuse.sshfs me@host: rw", "/x", "fuse.sshfs", 7, true},
+		{"7 1 0:5 /r\u00a0x /a\u00a0b\rc rw - tmpfs none rw", "/a\u00a0b\rc", "tmpfs", 7, true},
+		{"", "", "", 0, false},
+		{"7 1 0:5 / /x rw", "", "", 0, false},
+		{"x 1 0:5 / /x rw - tmpfs none rw", "/x", "tmpfs", 0, false},
+	} {
+		id, at, kind, ok := ParseMountinfo(tc.line)
+		if ok != tc.ok || id != tc.id || at != tc.at || kind != tc.kind {
+			t.Errorf("%q: got %d %q %q %v", tc.line, id, at, kind, ok)
+		}
+	}
+}
+
+// TestSubmounts: what is mounted below, where a name has a space that is none for the kernel
+// too, is covered, each file system in its own part, and
 // overlayfs on the same parts shows the same.
 func TestSubmounts(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	lower, upper := lowerWith(t, map[string]string{"f": "root", "m/hidden": "h", "m o/x": "", "p/x": "", "single": "before"})
+	lower, upper := lowerWith(t, map[string]string{"f": "root", "m/hidden": "h", "m\u00a0 o/x": "", "p/x": "", "single": "before"})
 	onTmpfs(t, lower+"/m", "")
 	if err := os.MkdirAll(lower+"/m/in/n", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	onTmpfs(t, lower+"/m/in/n", "")
-	onTmpfs(t, lower+"/m o", "")
-	for path, c := range map[string]string{"m/f": "m", "m/in/n/f": "n", "m o/f": "o", "one": "mounted"} {
+	onTmpfs(t, lower+"/m\u00a0 o", "")
+	for path, c := range map[string]string{"m/f": "m", "m/in/n/f": "n", "m\u00a0 o/f": "o", "one": "mounted"} {
 		if err := os.WriteFile(lower+"/"+path, []byte(c), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +333,7 @@ func TestSubmounts(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(m[1], unix.MNT_DETACH) })
 	}
 	fs := open(t, lower, upper)
-	for name, want := range map[string]string{"f": "root", "m/f": "m", "m/in/n/f": "n", "m o/f": "o", "single": "mounted"} {
+	for name, want := range map[string]string{"f": "root", "m/f": "m", "m/in/n/f": "n", "m\u00a0 o/f": "o", "single": "mounted"} {
 		if got := contentOf(t, fs, name); got != want {
 			t.Errorf("%s holds %q", name, got)
 		}
@@ -323,7 +345,7 @@ func TestSubmounts(t *testing.T) {
 			t.Errorf("the lower %s holds %q now", name, b)
 		}
 	}
-	for part, want := range map[string]string{"upper/f": "root+", "sub/m/upper/f": "m+", "sub/m%2Fin%2Fn/upper/f": "n+", "sub/m%20o/upper/f": "o+"} {
+	for part, want := range map[string]string{"upper/f": "root+", "sub/m/upper/f": "m+", "sub/m%2Fin%2Fn/upper/f": "n+", "sub/m%C2%A0%20o/upper/f": "o+"} {
 		if b, err := os.ReadFile(upper + "/" + part); string(b) != want {
 			t.Errorf("UPPER/%s holds %q, %v", part, b, err)
 		}

@@ -5,10 +5,10 @@
 package cow
 
 import (
-	"fmt"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -39,14 +39,10 @@ func submounts(dir, info string, isDir func(string) bool) []Submount {
 	under := strings.TrimSuffix(dir, "/") + "/"
 	var all []Submount
 	for line := range strings.Lines(info) {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue: proc_pid_mountinfo(5)
-		mount, super, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(mount)
-		kind, _, _ := strings.Cut(super, " ")
-		if !ok || len(fields) < 5 {
+		_, path, kind, ok := ParseMountinfo(line)
+		if !ok {
 			continue
 		}
-		path := unescape(fields[4])
 		if path == dir || dir != "/" && strings.HasPrefix(dir, strings.TrimSuffix(path, "/")+"/") {
 			all = nil // mounted over it: what came before is out of sight
 		}
@@ -55,13 +51,33 @@ func submounts(dir, info string, isDir func(string) bool) []Submount {
 			continue
 		}
 		all = slices.DeleteFunc(all, func(m Submount) bool { return m.Name == name || strings.HasPrefix(m.Name, name+"/") })
-		all = append(all, Submount{Path: path, Name: name, Type: kind, Pseudo: pseudo(kind), Dir: isDir(path)})
+		all = append(all, Submount{Path: path, Name: name, Type: kind, Pseudo: Pseudo(kind), Dir: isDir(path)})
 	}
 	return all
 }
 
-// pseudo reports whether a file system shows something else than stored files.
-func pseudo(kind string) bool {
+// ParseMountinfo reads a line of proc_pid_mountinfo(5): the number of a mount, where it
+// is, and the kind of its file system.
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+func ParseMountinfo(line string) (id uint64, at, kind string, ok bool) {
+	// Only blanks separate: other space of Unicode's stands as it is in a name.
+	head, tail, ok := strings.Cut(line, " - ")
+	fields := strings.Split(head, " ")
+	kind, _, _ = strings.Cut(tail, " ")
+	if len(fields) < 5 || !ok {
+		return 0, "", "", false
+	}
+	id, err := strconv.ParseUint(fields[0], 10, 64)
+	return id, unescape(fields[4]), kind, err == nil
+}
+
+// MostFile is how large a single file that is mounted may be to be copied, in bytes.
+const MostFile = 16 << 20
+
+// Pseudo reports whether a kind of file system holds nothing but the kernel's own state,
+// which has no copy. (FUSE is none: programs serve files by it.)
+func Pseudo(kind string) bool {
 	switch kind {
 	case "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs",
 		"devpts", "efivarfs", "functionfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc",
@@ -71,24 +87,20 @@ func pseudo(kind string) bool {
 	return false
 }
 
-// unescape undoes what the kernel does to blanks and the like: \040.
+// unescape resolves the octal numbers that stand for blanks and backslashes.
 func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
+	var w strings.Builder
 	for i := 0; i < len(s); i++ {
-		var c byte
 		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := fmt.Sscanf(s[i+1:i+4], "%3o", &c); n == 1 && err == nil {
-				b.WriteByte(c)
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				w.WriteByte(byte(n))
 				i += 3
 				continue
 			}
 		}
-		b.WriteByte(s[i])
+		w.WriteByte(s[i])
 	}
-	return b.String()
+	return w.String()
 }
 
 // Escape writes a relative path as the name of a directory in UPPER/sub, with "/" as "%2F".

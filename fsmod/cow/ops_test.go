@@ -17,23 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"umrun/fsmod"
 )
-
-// A files is what the two have in common.
-type files interface {
-	Open(name string, flags int, mode uint32) (int, error)
-	Own(name string) (int, error)
-	Mkdir(name string, mode uint32) error
-	Mknod(name string, mode uint32, dev uint64) error
-	Symlink(target, name string) error
-	Link(from, to string) error
-	LinkFile(fd int, to string) error
-	Rename(from, to string, flags uint) error
-	Remove(name string, dir bool) error
-	List(name string) ([]fsmod.Dirent, bool, error)
-}
 
 // An op is one operation with its arguments.
 type op struct {

@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Upper is a directory UPPER in use. Both engines make theirs by [OpenUpper], so that
-// no two views have one at the same time, whatever serves them.
+// An Upper is a directory UPPER in use.
 type Upper struct {
 	path string
 	lock *os.File
@@ -24,26 +23,34 @@ type Upper struct {
 // attributes of lower if it is new, and locks it. It sees that the file system has what
 // the format needs, and removes what a killed view has left half done.
 func OpenUpper(path, lower string) (*Upper, error) {
-	for _, dir := range []string{path, filepath.Join(path, "work")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	lock, err := os.Open(path)
+	lock, err := HoldUpper(path)
 	if err != nil {
 		return nil, err
 	}
 	u := &Upper{path, lock}
-	if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		err = fmt.Errorf("%s is used by another view; let that end, or give this one a directory of its own: %w", path, unix.EBUSY)
-	}
-	if err == nil {
-		err = u.prepare(lower)
-	}
-	if err != nil {
+	if err := u.prepare(lower); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
+}
+
+// HoldUpper makes the directory UPPER and keeps other views from it, which get EBUSY,
+// until it is closed: two would undo each other's work. Both engines hold theirs.
+func HoldUpper(path string) (*os.File, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
+		err = fmt.Errorf("%s is used by another view; let that end, or give this one a directory of its own: %w", path, unix.EBUSY)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Close lets go of UPPER. Twice is fine.
@@ -59,12 +66,11 @@ func (u *Upper) Close() error {
 const copiesName = "copies"
 
 func (u *Upper) prepare(lower string) error {
-	work := filepath.Join(u.path, "work")
-	copies := filepath.Join(work, copiesName)
+	copies := filepath.Join(u.path, "work", copiesName)
 	if err := os.RemoveAll(copies); err != nil {
 		return err
 	}
-	if err := os.Mkdir(copies, 0o700); err != nil {
+	if err := os.MkdirAll(copies, 0o700); err != nil {
 		return err
 	}
 	dir, err := u.copies()

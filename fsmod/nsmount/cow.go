@@ -29,13 +29,14 @@ package nsmount
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	format "umrun/fsmod/cow"
 )
 
 // A cow is one of them while it is made.
@@ -196,7 +197,7 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	switch {
 	case !s.dir:
 		return c.file(l.was, rel, at)
-	case pseudo[s.fs], devices:
+	case format.Pseudo(s.fs), devices:
 		t, err := cloneTree(l.was, rel, true)
 		if err == nil {
 			err = at(t)
@@ -205,7 +206,7 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 			return err
 		}
 		for _, in := range c.below(s.rel) { // such as /dev/shm
-			if !pseudo[in.fs] && in.dir && c.mayWrite(in.rel) {
+			if !format.Pseudo(in.fs) && in.dir && c.mayWrite(in.rel) {
 				err = errors.Join(err, c.sub(l, tree, in))
 			}
 		}
@@ -231,9 +232,6 @@ func (c *cow) mayWrite(rel string) bool {
 	return unix.Faccessat(unix.AT_FDCWD, filepath.Join(c.at, rel), unix.W_OK, unix.AT_EACCESS) == nil
 }
 
-// mostFile is how large a file that is mounted may be to be copied, in bytes.
-const mostFile = 16 << 20
-
 // file makes the counterpart of a single file that is mounted.
 func (c *cow) file(was int, rel string, at func(tree int) error) error {
 	var st unix.Stat_t
@@ -243,7 +241,7 @@ func (c *cow) file(was int, rel string, at func(tree int) error) error {
 	regular := st.Mode&unix.S_IFMT == unix.S_IFREG
 	var f *os.File
 	err := error(unix.EINVAL)
-	if regular && st.Size <= mostFile { // to open another, a pipe say, might take for ever
+	if regular && st.Size <= format.MostFile { // to open another, a pipe say, might take for ever
 		f, err = os.Open(byFD(was) + "/" + rel)
 	}
 	if err == nil {
@@ -358,7 +356,7 @@ func escape(rel string) string {
 	if rel == "" {
 		rel = "/"
 	}
-	return url.PathEscape(rel)
+	return format.Escape(rel)
 }
 
 // merge lays the names of a directory over those of target, read-only.

@@ -10,27 +10,6 @@ import (
 	"umrun/fsmod"
 )
 
-func TestParseMountinfo(t *testing.T) {
-	for _, tc := range []struct {
-		line, at, kind string
-		id             uint64
-		ok             bool
-	}{
-		{"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n", "/mnt2", "ext3", 36, true},
-		{`7 1 0:5 / /a\040b\134c rw - tmpfs none rw`, `/a b\c`, "tmpfs", 7, true},
-		{"7 1 0:5 / /x rw shared:1 master:2 - fuse.sshfs me@host: rw", "/x", "fuse.sshfs", 7, true},
-		{"7 1 0:5 /r\u00a0x /a\u00a0b\rc rw - tmpfs none rw", "/a\u00a0b\rc", "tmpfs", 7, true},
-		{"", "", "", 0, false},
-		{"7 1 0:5 / /x rw", "", "", 0, false},
-		{"x 1 0:5 / /x rw - tmpfs none rw", "/x", "tmpfs", 0, false},
-	} {
-		id, at, kind, ok := parseMountinfo(tc.line)
-		if ok != tc.ok || id != tc.id || at != tc.at || kind != tc.kind {
-			t.Errorf("%q: got %d %q %q %v", tc.line, id, at, kind, ok)
-		}
-	}
-}
-
 func TestRelative(t *testing.T) {
 	for _, tc := range []struct {
 		root, at, want string
