@@ -16,7 +16,7 @@
 //
 // # What differs
 //
-// For an ordinary user devices are left out, since it cannot make them. The count of
+// Devices are left out: whoever opened one would have this machine's. The count of
 // links grows with the names that were seen. Case matters in names of FAT. Blocks are
 // counted when content is there.
 //

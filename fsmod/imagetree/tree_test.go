@@ -5,6 +5,7 @@
 package imagetree
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
@@ -219,6 +220,37 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := tree.Own("file"); !errors.Is(err, unix.EROFS) {
 		t.Errorf("own: %v", err)
+	}
+}
+
+// TestDevices: what an image calls a device is not there, also for root.
+func TestDevices(t *testing.T) {
+	img := filepath.Join(t.TempDir(), "img")
+	f, err := os.Create(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(f)
+	err = errors.Join(
+		w.WriteHeader(&tar.Header{Name: "zero", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 5}),
+		w.WriteHeader(&tar.Header{Name: "pipe", Typeflag: tar.TypeFifo, Mode: 0o666}), w.Close(), f.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys, err := image.Open(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := New(fsys, t.TempDir(), func() error { return nil }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	stat(t, tree, "pipe")
+	for _, flags := range []int{unix.O_PATH, unix.O_RDONLY, unix.O_RDWR} {
+		if fd, err := tree.Open("zero", flags, 0); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("open with %#x: %d, %v", flags, fd, err)
+		}
 	}
 }
 
