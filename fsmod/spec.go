@@ -93,7 +93,7 @@ func parseMount(spec, cwd string) (Mount, *SpecError) {
 		return Mount{}, f.bad("there is nothing behind the kind")
 	}
 	fields := splitColons(rest)
-	if k == Fuse && len(fields) > 2 { // a command may well hold colons
+	if k == Fuse && len(fields) > 1 { // a command may well hold colons, and is taken as it is
 		at := lastColon(rest)
 		fields = []string{rest[:at], fields[len(fields)-1]}
 	}
@@ -244,7 +244,13 @@ func lastColon(s string) int {
 
 // String writes m as it is read.
 func (m Mount) String() string {
-	esc := strings.NewReplacer(":", `\:`).Replace
+	esc := func(path string) string {
+		path = strings.ReplaceAll(path, ":", `\:`)
+		if strings.HasSuffix(path, `\`) {
+			path += "/" // or the colon that follows would be the path's
+		}
+		return path
+	}
 	s := string(m.Kind) + ":"
 	switch f := forms[m.Kind]; {
 	case m.Kind == Fuse:

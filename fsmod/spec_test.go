@@ -104,7 +104,7 @@ func TestOrder(t *testing.T) {
 }
 
 func FuzzParseMount(f *testing.F) {
-	for _, s := range []string{"bind:a:b:ro", `cow::/\:`, "fuse:a:b:c", "dev:ramdisk:x,size=1M", "hide:~x", "image:a:b:rw"} {
+	for _, s := range []string{"bind:a:b:ro", `cow::/\:`, `cow:\/:0`, `fuse:\\::0`, "fuse:a:b:c", "dev:ramdisk:x,size=1M", "hide:~x", "image:a:b:rw"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
