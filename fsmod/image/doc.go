@@ -13,6 +13,9 @@
 // compressed tar) goes through a temporary file without a name, member by member, or for
 // a compressed tar as a whole, when it is opened.
 //
+// Programs see an image by package imagemount, in a mount namespace, or by imagetree, with
+// the trap engine.
+//
 // # Hostile images
 //
 // An image is input like any other: nothing in it is believed. Sizes, counts and depths
