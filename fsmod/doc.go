@@ -60,6 +60,13 @@
 // Credentials are the calling task's (cred.go). What may block, as the open of a FIFO, is
 // parked on a goroutine and taken back if a signal comes (wait.go).
 //
+// # The file systems
+//
+// Plain ones (binds, tmpfs, files, what is hidden) are here. Package cow has copy on write
+// and unions. Package image reads images and archives, and has two ways to show one:
+// imagetree as an [FS], imagemount as a FUSE mount. Package nsmount has none of this: there
+// the kernel makes the mounts, and calls no more trap for them.
+//
 // # What is a boundary and what is not
 //
 // No file that a mount covers is opened, changed or looked at by a path, a descriptor or
