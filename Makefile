@@ -16,6 +16,7 @@
 GO         ?= go
 TOOLS      := $(CURDIR)/.cache/bin
 STATICCHECK_VERSION := v0.8.2
+TESTDATA_GO := $(patsubst %/main.go,./%,$(wildcard testdata/*/main.go testdata/*/*/main.go)) # which ./... leaves out
 
 # The commands that the packages stand for, as COMMAND:PACKAGE, so that what is
 # there already, from wherever it came, is not installed again.
@@ -51,8 +52,8 @@ deps-test: deps-build
 
 check: deps-build $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 	@test -z "$$(gofmt -s -l $$(git ls-files '*.go'))" || { gofmt -s -l $$(git ls-files '*.go'); echo 'gofmt -s -w these'; exit 1; }
-	$(GO) vet ./...
-	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ./...
+	$(GO) vet ./... $(TESTDATA_GO)
+	$(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ./... $(TESTDATA_GO)
 
 $(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
 	@mkdir -p $(TOOLS)
