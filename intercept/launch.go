@@ -402,7 +402,8 @@ func InheritedFDs() ([]int, error) {
 }
 
 // LocalFD reports whether descriptor fd may be handed on to a program that is to
-// live on another network: everything but sockets that are not AF_UNIX.
+// live on another network: everything but sockets that are not AF_UNIX, and O_PATH
+// descriptors, which stand for a file that nobody has opened and cannot be asked.
 func LocalFD(fd int) bool {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return err != nil && errors.Is(err, unix.ENOTSOCK) || domain == unix.AF_UNIX && err == nil

@@ -146,6 +146,9 @@ func newRoot() *cobra.Command {
 			if err := refuseReserved(c.Flags()); err != nil {
 				return err
 			}
+			if f.noWait && c.Flags().Changed("wait") {
+				return &view.Problem{Code: view.ExitConfig, What: "--wait and --no-wait do not go together", Try: []string{"one of the two"}}
+			}
 			return f.run(c.Context(), args)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
