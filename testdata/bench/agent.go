@@ -40,8 +40,16 @@ type sample struct {
 // agent reads commands from standard input, a line each: KIND ADDRESS
 // NANOSECONDS COUNT, and answers each with a sample in JSON. It does what it is
 // told in one thread where it can, with plain blocking calls, as most tools of its
-// kind do. It has no deadlines of its own: the driver ends it.
-func agent() int {
+// kind do. It has no deadlines of its own: the driver ends it. With an argument, the URL
+// of a proxy, its connections go through that.
+func agent(args []string) int {
+	if len(args) > 0 {
+		var err error
+		if via, err = parseProxy(args[0]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench agent:", err)
+			return 1
+		}
+	}
 	in := bufio.NewScanner(os.Stdin)
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
@@ -109,10 +117,6 @@ func perform(kind string, a netip.Addr, d time.Duration, n int) (sample, error) 
 	return sample{}, fmt.Errorf("no such measurement: %s", kind)
 }
 
-func dial(a netip.Addr, port uint16) (*net.TCPConn, error) {
-	return net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
-}
-
 // pinned tells the congestion control of both ends.
 func pinned(a netip.Addr) (sample, error) {
 	c, err := dial(a, portCC)
@@ -141,9 +145,11 @@ func up(a netip.Addr, d time.Duration) (sample, error) {
 			return sample{}, err
 		}
 	}
-	if err := c.CloseWrite(); err != nil {
+	n, err := c.Write([]byte{lastByte})
+	if err != nil {
 		return sample{}, err
 	}
+	sent += uint64(n)
 	var answer [8]byte
 	if _, err := io.ReadFull(c, answer[:]); err != nil {
 		return sample{}, err
@@ -220,26 +226,6 @@ func roundTrips(a netip.Addr, d time.Duration) (sample, error) {
 	})
 }
 
-func destination(a netip.Addr, port uint16) (family int, to unix.Sockaddr) {
-	if a.Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4(), Port: int(port)}
-	}
-	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16(), Port: int(port)}
-}
-
-func connect(a netip.Addr, port uint16) (int, error) {
-	family, to := destination(a, port)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Connect(fd, to); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("connect: %w", err)
-	}
-	return fd, nil
-}
-
 // request is what goes to and fro on a short connection.
 var request = bytes.Repeat([]byte("request."), 8)
 
@@ -277,15 +263,14 @@ func connectOnce(a netip.Addr, spent *[phases]time.Duration) (err error) {
 		last = now
 	}
 	defer done(inEnd)
-	family, to := destination(a, portOnce)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family(a), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	done(inSocket)
-	if err := unix.Connect(fd, to); err != nil {
-		return fmt.Errorf("connect: %w", err)
+	if err := reach(fd, a, portOnce); err != nil {
+		return err
 	}
 	done(inConnect)
 	if _, err := unix.Write(fd, request); err != nil {

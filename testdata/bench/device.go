@@ -27,18 +27,22 @@ import (
 // super-segments from one kernel stack to another. It is a ceiling, what a container has
 // that a privileged program made.
 
-// devices measures both kinds.
-func (b *bench) devices(ctx context.Context) error {
-	s, err := newNamespace()
-	if err != nil {
-		return err
+// deviceAddr is the server's address at the i-th way to it: tap0, tun0, the veth.
+func deviceAddr(i int) string { return fmt.Sprintf("10.97.%d.2", i+1) }
+
+// deviceSpec is umrun's network on the i-th of both devices.
+func (b *bench) deviceSpec(i int, stack string) string {
+	return fmt.Sprintf("%s:%[1]s0,ip=10.97.%d.1/24,cc=%s,stack=%s", [2]string{"tap", "tun"}[i], i+1, b.cc, stack)
+}
+
+// deviceWorld makes both namespaces and starts the servers. All of it ends with b's world.
+func (b *bench) deviceWorld(ctx context.Context) (s, v *namespace, err error) {
+	for _, ns := range []**namespace{&s, &v} {
+		if *ns, err = newNamespace(); err != nil {
+			return nil, nil, err
+		}
+		b.w.undo = append(b.w.undo, (*ns).close)
 	}
-	defer s.close()
-	v, err := newNamespace()
-	if err != nil {
-		return err
-	}
-	defer v.close()
 	lines := []string{"link set lo up", fmt.Sprintf("link add inner type veth peer name outer netns /proc/%d/fd/%d", os.Getpid(), v.file.Fd())}
 	for i, dev := range []string{"tap0", "tun0", "inner"} {
 		if dev != "inner" {
@@ -48,17 +52,24 @@ func (b *bench) devices(ctx context.Context) error {
 			fmt.Sprintf("route add 10.97.%d.1 dev %s congctl %s", i+1, dev, b.cc))
 	}
 	if err := s.ip(ctx, lines...); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err := v.ip(ctx, "link set lo up", "addr add 10.97.3.1/24 dev outer", "link set outer up", "route add 10.97.3.2 dev outer congctl "+b.cc); err != nil {
-		return err
+		return nil, nil, err
 	}
-	w := &world{}
-	defer w.close()
 	for i := range 3 {
-		if err := w.server(ctx, s, b.self, "serve", fmt.Sprintf("10.97.%d.2", i+1)); err != nil {
-			return err
+		if err := b.w.server(ctx, s, b.self, "serve", deviceAddr(i)); err != nil {
+			return nil, nil, err
 		}
+	}
+	return s, v, nil
+}
+
+// devices measures both kinds.
+func (b *bench) devices(ctx context.Context) error {
+	s, v, err := b.deviceWorld(ctx)
+	if err != nil {
+		return err
 	}
 	todo := slices.Clone(rows)
 	for i := range todo {
@@ -66,10 +77,9 @@ func (b *bench) devices(ctx context.Context) error {
 	}
 	for i, kind := range []string{"tap", "tun"} {
 		for stack := range strings.SplitSeq(b.stacks, ",") {
-			spec := fmt.Sprintf("%s:%s0,ip=10.97.%d.1/24,cc=%s,stack=%s", kind, kind, i+1, b.cc, stack)
 			if err := b.pairs(ctx, kind+", stack="+stack+": umrun on the device / the kernel over a veth", todo,
-				func() (*side, error) { return b.under(ctx, s, fmt.Sprintf("10.97.%d.2", i+1), spec) },
-				func() (*side, error) { return b.native(ctx, v, "10.97.3.2", 0) }); err != nil {
+				func() (*side, error) { return b.under(ctx, s, deviceAddr(i), b.deviceSpec(i, stack)) },
+				func() (*side, error) { return b.native(ctx, v, deviceAddr(2), 0) }); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,8 @@
 //
 // Further rows hold the `nat` network against the host's loopback and against pasta and
 // slirp4netns, devices against a veth, and two views on a vde_switch
-// against TAPs on it, and tell what one trapped call, a page in a browser, a view of
+// against TAPs on it; one table has each pair of stack and link beside what people have
+// without umrun. The last tell what one trapped call, a page in a browser, a view of
 // files, a start, and an idle view cost, and whether anything is left behind.
 package main
 
@@ -48,6 +49,7 @@ type options struct {
 	cc       string
 	only     string
 	stacks   string
+	links    string
 	rounds   int
 	time     time.Duration // of one sample
 	seq      int           // connects in sequence of the leak check
@@ -68,7 +70,7 @@ func main() {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "agent":
-			os.Exit(agent())
+			os.Exit(agent(os.Args[2:]))
 		case "serve":
 			os.Exit(serve(os.Args[2:]))
 		case "stopwatch":
@@ -80,7 +82,8 @@ func main() {
 	flag.StringVar(&o.wg, "wireguard-go", "", "the wireguard-go to compare with; built from go.mod's version if empty")
 	flag.StringVar(&o.cc, "cc", "cubic", "congestion control of all stacks: cubic or reno")
 	flag.StringVar(&o.only, "only", "", "rows to measure, comma separated ("+strings.Join(names(), ",")+")")
-	flag.StringVar(&o.stacks, "stacks", "netstack,kernel", "stacks of umrun to measure over WireGuard, nat and devices, comma separated")
+	flag.StringVar(&o.stacks, "stacks", "netstack,kernel", "stacks of umrun to measure over WireGuard, nat, devices, and in pairs, comma separated")
+	flag.StringVar(&o.links, "links", "", "links of the row pairs, comma separated ("+strings.Join(linkNames, ",")+"); all if empty")
 	flag.IntVar(&o.rounds, "rounds", 7, "pairs of samples")
 	flag.DurationVar(&o.time, "time", 1200*time.Millisecond, "length of a sample")
 	flag.IntVar(&o.seq, "connects", 10000, "connects in sequence of the leak check")
@@ -90,7 +93,7 @@ func main() {
 	flag.BoolVar(&o.strict, "strict", false, fmt.Sprintf("exit with 1 if a row is below its target of %g, or %g with stack=kernel", floor, kernelFloor))
 	flag.Parse()
 	if o.quick {
-		o.rounds, o.time, o.seq, o.many = 1, 200*time.Millisecond, 300, 100
+		o.rounds, o.time, o.seq, o.many = 1, 100*time.Millisecond, 300, 100
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
@@ -115,23 +118,26 @@ type bench struct {
 }
 
 // wants reports whether a row was asked for.
-func (b *bench) wants(row string) bool {
-	if b.only == "" {
-		return true
-	}
-	for o := range strings.SplitSeq(b.only, ",") {
-		if o == row {
-			return true
+func (b *bench) wants(row string) bool { return listed(b.only, row) }
+
+// listed reports whether a list that is separated by commas has a word; an empty one has all.
+func listed(list, word string) bool {
+	return list == "" || slices.Contains(strings.Split(list, ","), word)
+}
+
+// checkList says which word of a list there is not.
+func checkList(flag, list string, known []string) error {
+	for word := range strings.SplitSeq(list, ",") {
+		if list != "" && !slices.Contains(known, word) {
+			return fmt.Errorf("-%s %s: there is none of that name, but %s", flag, word, strings.Join(known, ", "))
 		}
 	}
-	return false
+	return nil
 }
 
 func run(ctx context.Context, o options) (ok bool, err error) {
-	for row := range strings.SplitSeq(o.only, ",") {
-		if o.only != "" && !slices.Contains(names(), row) {
-			return false, fmt.Errorf("-only %s: there is no such row", row)
-		}
+	if err := errors.Join(checkList("only", o.only, names()), checkList("links", o.links, linkNames), checkList("stacks", o.stacks, stackNames)); err != nil {
+		return false, err
 	}
 	if os.Getuid() != 0 {
 		return false, errors.New("must be root: the side to compare with needs network namespaces and TUN devices\n  try: sudo make bench")
@@ -193,8 +199,8 @@ var parts = []struct {
 	row string // of -only
 	do  func(*bench, context.Context) error
 }{
-	{"nat", (*bench).nat}, {"devices", (*bench).devices}, {"rivals", (*bench).rivals}, {"vde", (*bench).vde}, {"calls", (*bench).calls},
-	{"page", (*bench).page}, {"files", (*bench).files}, {"start", (*bench).start}, {"idle", (*bench).idle}, {"leak", (*bench).leak},
+	{"nat", (*bench).nat}, {"devices", (*bench).devices}, {"rivals", (*bench).rivals}, {"vde", (*bench).vde}, {"pairs", (*bench).everyPair},
+	{"calls", (*bench).calls}, {"page", (*bench).page}, {"files", (*bench).files}, {"start", (*bench).start}, {"idle", (*bench).idle}, {"leak", (*bench).leak},
 }
 
 // names are those of all rows.
@@ -261,13 +267,22 @@ func (b *bench) nat(ctx context.Context) error {
 
 // pairs takes samples in pairs and reports them.
 func (b *bench) pairs(ctx context.Context, title string, todo []row, open ...func() (*side, error)) error {
+	got, err := b.inPairs(ctx, todo, open...)
+	if err == nil {
+		b.report.pairs(title, todo, got)
+	}
+	return err
+}
+
+// inPairs takes samples of both sides, umrun's first. The sides start anew each round.
+func (b *bench) inPairs(ctx context.Context, todo []row, open ...func() (*side, error)) ([][2][]sample, error) {
 	got := make([][2][]sample, len(todo))
 	for round := range b.rounds {
 		var sides [2]*side
 		for i, f := range open {
 			s, err := f()
 			if err != nil {
-				return err
+				return nil, err
 			}
 			sides[i] = s
 		}
@@ -276,17 +291,16 @@ func (b *bench) pairs(ctx context.Context, title string, todo []row, open ...fun
 				which := (k + round) % 2
 				s, err := sides[which].measure(ctx, r.name, b.time)
 				if err != nil {
-					return fmt.Errorf("%s, %s: %w", r.title, [2]string{"umrun", "native"}[which], err)
+					return nil, fmt.Errorf("%s, %s: %w", r.title, [2]string{"umrun", "native"}[which], err)
 				}
 				got[i][which] = append(got[i][which], s)
 			}
 		}
 		for _, s := range sides {
 			if err := s.close(); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	b.report.pairs(title, todo, got)
-	return nil
+	return got, nil
 }

@@ -46,7 +46,7 @@ func (b *bench) rivals(ctx context.Context) error {
 		return nil
 	}
 	sides = append(sides, len(rivalNames)-1)
-	h, stop, err := b.rivalWorld(ctx)
+	h, _, stop, err := b.rivalWorld(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (b *bench) rival(ctx context.Context, h *namespace, which int, addr string,
 }
 
 // rivalWorld makes both namespaces and starts the server.
-func (b *bench) rivalWorld(ctx context.Context) (h *namespace, stop func(), err error) {
+func (b *bench) rivalWorld(ctx context.Context) (h, s *namespace, stop func(), err error) {
 	var undo []func()
 	stop = func() {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -115,18 +115,15 @@ func (b *bench) rivalWorld(ctx context.Context) (h *namespace, stop func(), err 
 			stop()
 		}
 	}()
-	if h, err = newNamespace(); err != nil {
-		return nil, nil, err
+	for _, ns := range []**namespace{&h, &s} {
+		if *ns, err = newNamespace(); err != nil {
+			return nil, nil, nil, err
+		}
+		undo = append(undo, (*ns).close)
 	}
-	undo = append(undo, h.close)
-	s, err := newNamespace()
-	if err != nil {
-		return nil, nil, err
-	}
-	undo = append(undo, s.close)
 	if err := h.ip(ctx, "link set lo up",
 		fmt.Sprintf("link add outer type veth peer name inner netns /proc/%d/fd/%d", os.Getpid(), s.file.Fd())); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, e := range []struct {
 		ns           *namespace
@@ -137,17 +134,17 @@ func (b *bench) rivalWorld(ctx context.Context) (h *namespace, stop func(), err 
 			"addr add "+e.v4+"/24 dev "+e.dev, "addr add "+e.v6+"/64 dev "+e.dev+" nodad",
 			"route add default via "+e.peer4, "route add default via "+e.peer6,
 			"route add "+e.peer4+" dev "+e.dev+" congctl "+b.cc, "route add "+e.peer6+" dev "+e.dev+" congctl "+b.cc); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	w := &world{}
 	undo = append(undo, w.close)
 	for _, a := range []string{rival4, rival6} {
 		if err := w.server(ctx, s, b.self, "serve", a); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
-	return h, stop, nil
+	return h, s, stop, nil
 }
 
 // inside pins the congestion control of a namespace that somebody else has made, and

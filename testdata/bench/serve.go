@@ -20,7 +20,7 @@ import (
 
 // Ports of the server.
 const (
-	portSink   = 5001 // takes bytes until end of file, answers with their number
+	portSink   = 5001 // takes bytes until one is lastByte, answers with their number
 	portSource = 5002 // sends until the connection is gone
 	portEcho   = 5003 // sends back what it gets
 	portOnce   = 5004 // as portEcho, once, then closes
@@ -32,6 +32,10 @@ const (
 
 // bulk is the size of the buffers of bulk transfers, bytes.
 const bulk = 128 << 10
+
+// lastByte ends what the sink takes, and is not in it before. An end of file would do,
+// but for proxies that end both directions when one ends.
+const lastByte = 0xff
 
 // serve runs the server on the addresses given until its standard input ends.
 func serve(addrs []string) int {
@@ -109,6 +113,9 @@ func sink(c *net.TCPConn) {
 		m, err := c.Read(b[:])
 		n += uint64(m)
 		if err != nil {
+			return
+		}
+		if m > 0 && b[m-1] == lastByte {
 			break
 		}
 	}

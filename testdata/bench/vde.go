@@ -21,50 +21,57 @@ import (
 // umrun -n vde:own, agent ------------------------- umrun -n switch://own, server
 const (
 	vdeTAP1, vdeTAP2     = "10.55.0.1", "10.55.0.2"
+	vdeView              = "10.55.0.3"
 	vdeServer, vdeClient = "10.55.1.1", "10.55.1.2"
 	ownServer, ownClient = "10.55.2.1", "10.55.2.2"
 	vdeFloor             = 2 // of the TAPs, in bulk
 	vdeTAPName           = "vde0"
 )
 
-// vde measures both switches against the TAPs.
-func (b *bench) vde(ctx context.Context) error {
-	for _, name := range []string{"vde_switch", "vde_plug"} {
-		if _, err := exec.LookPath(name); err != nil {
-			return fmt.Errorf("%w\n  try: apt-get install vde-switch vdeplug", err)
-		}
+// vdeWorld starts a vde_switch in dir, and has two TAPs plugged into it, the first of them
+// with a server. It returns the second's namespace, and the process that plugs it.
+func (b *bench) vdeWorld(ctx context.Context, dir string) (*namespace, int, error) {
+	if err := have("vde_switch", "vde_plug"); err != nil {
+		return nil, 0, fmt.Errorf("%w\n  try: apt-get install vde-switch vdeplug", err)
 	}
 	w := b.w
-	dir := filepath.Join(w.dir, "vde")
-	own := filepath.Join(w.dir, "own")
-	if err := b.wire(ctx); err != nil {
-		return err
-	}
 	if _, err := b.helper(ctx, w.u, dir+"/ctl", "vde_switch", "-s", dir); err != nil {
-		return err
+		return nil, 0, err
 	}
 	var ends [2]*namespace
 	var plugs [2]int
 	for i, addr := range []string{vdeTAP1, vdeTAP2} {
 		ns, err := newNamespace()
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
 		w.undo = append(w.undo, ns.close)
 		if err := ns.ip(ctx, "link set lo up", "tuntap add dev "+vdeTAPName+" mode tap", "addr add "+addr+"/24 dev "+vdeTAPName, "link set "+vdeTAPName+" up",
 			"route replace 10.55.0.0/24 dev "+vdeTAPName+" proto kernel scope link src "+addr+" congctl "+b.cc); err != nil {
-			return err
+			return nil, 0, err
 		}
 		cmd, err := b.helper(ctx, ns, "", "vde_plug", "vde://"+dir, "tap://"+vdeTAPName)
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
 		ends[i], plugs[i] = ns, cmd.Process.Pid
 	}
-	cc := ",cc=" + b.cc
-	if err := w.server(ctx, ends[0], b.self, "serve", vdeTAP1); err != nil {
+	return ends[1], plugs[1], w.server(ctx, ends[0], b.self, "serve", vdeTAP1)
+}
+
+// vde measures both switches against the TAPs.
+func (b *bench) vde(ctx context.Context) error {
+	w := b.w
+	dir := filepath.Join(w.dir, "vde")
+	own := filepath.Join(w.dir, "own")
+	end, plug, err := b.vdeWorld(ctx, dir)
+	if err != nil {
 		return err
 	}
+	if err := b.wire(ctx); err != nil {
+		return err
+	}
+	cc := ",cc=" + b.cc
 	if err := w.server(ctx, w.u, b.umrun, "-q", "-n", "vde:"+dir+",ip="+vdeServer+"/24"+cc, "--", b.self, "serve", vdeServer); err != nil {
 		return err
 	}
@@ -75,13 +82,23 @@ func (b *bench) vde(ctx context.Context) error {
 	// same address, and gVisor does not take a port out of TIME_WAIT for them.
 	todo := []row{rows[0], rows[4]}
 	todo[0].target, todo[1].target = vdeFloor, 0
-	taps := func() (*side, error) { return b.native(ctx, ends[1], vdeTAP1, plugs[1]) }
+	taps := func() (*side, error) { return b.native(ctx, end, vdeTAP1, plug) }
 	if err := b.pairs(ctx, "vde: two views on one vde_switch / two TAPs by vde_plug", todo,
 		func() (*side, error) { return b.under(ctx, w.u, vdeServer, "vde:"+dir+",ip="+vdeClient+"/24"+cc) }, taps); err != nil {
 		return err
 	}
 	return b.pairs(ctx, "switch: two views on umrun's own switch:// / the same two TAPs", todo,
 		func() (*side, error) { return b.under(ctx, w.u, ownServer, "vde:"+own+",ip="+ownClient+"/24"+cc) }, taps)
+}
+
+// have says which of these programs is not installed.
+func have(programs ...string) error {
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // helper starts a program that lives as long as its standard input is open, and waits
