@@ -389,6 +389,7 @@ func (s *stream) renewAt(local netip.AddrPort) {
 		return
 	}
 	s.unwatch()
+	s.hear()
 	_ = s.tcp.Close()
 	s.tcp, s.ep = tcp, tcp
 	s.tellOwner()

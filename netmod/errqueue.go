@@ -83,14 +83,14 @@ func (s *packet) recvError(c *intercept.Call, d int, x *transfer) (int, error) {
 		want &= wantStamps &^ wantTimestamping
 	}
 	in.control = want.encode(s, e.Msg)
-	in.control = append(in.control, s.extendedError(e)...)
+	in.control = append(in.control, extendedError(s.family, e)...)
 	x.flags &^= unix.MSG_TRUNC // it returns what was copied
 	return s.deliver(c, x, e.Payload, in)
 }
 
 // extendedError is the control message IP_RECVERR: struct sock_extended_err and the
 // offender's address (net/ipv4/ip_sockglue.c:ip_recv_error).
-func (s *packet) extendedError(e stacks.Report) []byte {
+func extendedError(family int, e stacks.Report) []byte {
 	b := make([]byte, 16)
 	native.PutUint32(b, uint32(e.Errno))
 	b[4], b[5], b[6] = e.Origin, e.Type, e.Code
@@ -98,14 +98,58 @@ func (s *packet) extendedError(e stacks.Report) []byte {
 	native.PutUint32(b[12:], e.Data)
 	offender := make([]byte, unix.SizeofSockaddrInet4)
 	level, typ := unix.IPPROTO_IP, unix.IP_RECVERR
-	if s.family == unix.AF_INET6 {
+	if family == unix.AF_INET6 {
 		offender = make([]byte, unix.SizeofSockaddrInet6)
 		level, typ = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
 	if e.Offender.IsValid() {
-		offender = encodeSockaddr(s.family, netip.AddrPortFrom(e.Offender, 0))
+		offender = encodeSockaddr(family, netip.AddrPortFrom(e.Offender, 0))
 	}
 	return appendControl(nil, level, typ, append(b, offender...))
+}
+
+// hear takes what the stack says of a connection that was being made.
+func (s *stream) hear() {
+	if r, ok := s.ep.(stacks.Reporter); ok {
+		_, queue := r.TakeReports()
+		s.errors = append(s.errors, queue[:min(len(queue), errorsMax-len(s.errors))]...)
+	}
+}
+
+// recvError receives the first entry of the error queue of a TCP socket.
+func (s *stream) recvError(c *intercept.Call, d *held, x *transfer) intercept.Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hear()
+	if len(s.errors) == 0 {
+		return intercept.Fail(unix.EAGAIN)
+	}
+	e := s.errors[0]
+	s.errors = s.errors[1:]
+	if s.state == failed && !s.broke { // sock_dequeue_err_skb: it is told by that
+		s.takeError(d.N)
+		if len(s.errors) > 0 {
+			s.soErr = s.errors[0].Errno
+		}
+	}
+	in := incoming{size: len(e.Payload), name: encodeSockaddr(s.family, e.Dst), flags: unix.MSG_ERRQUEUE,
+		control: extendedError(s.family, e)}
+	x.flags &^= unix.MSG_TRUNC // it returns what was copied
+	n, err := x.deliver(c, e.Payload, in, false)
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	return intercept.Return(int64(n))
+}
+
+// noteErrors empties the queue when it is turned off.
+func (s *stream) noteErrors(level, name int, v []byte) {
+	switch (optionKey{level, name}) {
+	case optionKey{unix.IPPROTO_IP, unix.IP_RECVERR}, optionKey{unix.IPPROTO_IPV6, unix.IPV6_RECVERR}:
+		if len(v) > 0 && v[0] == 0 {
+			s.errors = nil
+		}
+	}
 }
 
 // noteErrors acts on an option that the error queue depends on. d is a duplicate of

@@ -272,6 +272,9 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 			p.noteStamps(level, name, v)
 		} else {
 			b.opts = keep(b.opts, optionSet{level, name, v})
+			if st, ok := s.(*stream); ok {
+				st.noteErrors(level, name, v)
+			}
 		}
 		return intercept.Return(0)
 	})

@@ -144,6 +144,11 @@ func (s *packet) incoming(size int, m stacks.Message) incoming {
 
 // deliver stores a message as recvmsg(2) does and returns the call's result.
 func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incoming) (int, error) {
+	return x.deliver(c, data, in, s.isPing())
+}
+
+// deliver stores a message; ping says that it is a ping socket's.
+func (x *transfer) deliver(c *intercept.Call, data []byte, in incoming, ping bool) (int, error) {
 	n, err := x.scatter(c, data)
 	if err != nil {
 		return 0, err
@@ -188,7 +193,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incomin
 		}
 		if x.nameLen != 0 { // recvmmsg's msg_len
 			native.PutUint32(tail[:], uint32(n))
-			if x.flags&unix.MSG_TRUNC != 0 && !s.isPing() {
+			if x.flags&unix.MSG_TRUNC != 0 && !ping {
 				native.PutUint32(tail[:], uint32(size))
 			}
 			if err := c.WriteMem(x.nameLen, tail[:4]); err != nil {
@@ -196,7 +201,7 @@ func (s *packet) deliver(c *intercept.Call, x *transfer, data []byte, in incomin
 			}
 		}
 	}
-	if x.flags&unix.MSG_TRUNC != 0 && !s.isPing() { // net/ipv4/ping.c:ping_recvmsg does not look at it
+	if x.flags&unix.MSG_TRUNC != 0 && !ping { // net/ipv4/ping.c:ping_recvmsg does not look at it
 		n = size
 	}
 	return n, nil

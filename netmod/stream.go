@@ -37,6 +37,7 @@ type stream struct {
 	waiters  []*connectWait
 	broke    bool // failed after it was connected
 	stubbed  bool // the DNS stub serves the connection
+	errors   []stacks.Report
 
 	// Of a connected one.
 	appShut bool // the program sends no more: its last byte is known

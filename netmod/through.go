@@ -110,7 +110,7 @@ func (s *stream) uncorkLocked() {
 // MSG_TRUNC drops the bytes (tcp(7)). Others are left to the kernel.
 func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_ERRQUEUE != 0 {
-		return intercept.Fail(unix.EAGAIN) // the queue is always empty
+		return s.recvError(c, d, x)
 	}
 	if x.name == 0 && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
 		return intercept.Continue()

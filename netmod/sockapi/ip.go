@@ -7,7 +7,7 @@ package sockapi
 import "golang.org/x/sys/unix"
 
 const (
-	noErrQueue  = "TCP's error queue is always empty"
+	noErrQueue  = "of TCP while it connects; an established connection does not hear of soft errors"
 	noIPOptions = "no IP options are sent or shown"
 	noIPsec     = "no IPsec"
 )

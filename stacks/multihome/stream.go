@@ -27,6 +27,7 @@ var (
 	_ stacks.Corked       = (*stream)(nil)
 	_ stacks.Urgent       = (*stream)(nil)
 	_ stacks.Owned        = (*stream)(nil)
+	_ stacks.Reporter     = (*stream)(nil)
 )
 
 // Connect chooses the network, once.
@@ -204,4 +205,18 @@ func (s *stream) Urgent() (ahead int, ok bool) {
 		return u.Urgent()
 	}
 	return 0, false
+}
+
+// TakeReports tells what the network says of a connection that is being made.
+func (s *stream) TakeReports() (pending unix.Errno, queue []stacks.Report) {
+	e := s.main.Load()
+	r, ok := e.ep.(stacks.Reporter)
+	if !ok {
+		return 0, nil
+	}
+	pending, queue = r.TakeReports()
+	for i := range queue {
+		queue[i].Dst = s.st.outward(e.net.n, queue[i].Dst)
+	}
+	return pending, queue
 }

@@ -52,21 +52,6 @@ func (e *failing4) HandleLinkResolutionFailure(p *stack.PacketBuffer) { e.st.unr
 // HandleLinkResolutionFailure implements stack.LinkResolvableNetworkEndpoint.
 func (e *failing6) HandleLinkResolutionFailure(p *stack.PacketBuffer) { e.st.unreachable(flat(p)) }
 
-// noHost6 tells TCP that the destination of a packet of IPv6 is unreachable, which gVisor
-// does not if ICMP says it of a host.
-func (s *Stack) noHost6(id tcpip.NICID, b []byte) {
-	ep, err := s.gv.GetNetworkEndpoint(id, header.IPv6ProtocolNumber)
-	if err != nil {
-		return
-	}
-	if e, ok := ep.(*failing6); ok {
-		p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
-		defer p.DecRef()
-		p.NetworkProtocolNumber = header.IPv6ProtocolNumber
-		e.ip6Endpoint.HandleLinkResolutionFailure(p)
-	}
-}
-
 // failing is a network protocol whose endpoints say so.
 type failing struct {
 	stack.NetworkProtocol

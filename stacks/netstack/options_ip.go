@@ -245,12 +245,12 @@ func getIPInt(o tcpip.SockOptInt) func(*sock, tcpip.Endpoint) ([]byte, error) {
 }
 
 // recvErr turns the error queue on and off; off empties it
-// (net/ipv4/ip_sockglue.c:do_ip_setsockopt). A stream has no use for it.
+// (net/ipv4/ip_sockglue.c:do_ip_setsockopt).
 func recvErr(level, nr int, name string) option {
 	o := keptBool(level, nr, name, 0, "")
 	set := o.set
 	o.set = func(s *sock, ep tcpip.Endpoint, v []byte) error {
-		if err := set(s, ep, v); err != nil || s.reports == nil {
+		if err := set(s, ep, v); err != nil {
 			return err
 		}
 		on := s.val(optKey{level, nr}, 0) != 0
@@ -296,9 +296,7 @@ func mtuDiscover(name string, decode func([]byte) (int, error)) option {
 				return errno(err)
 			}
 			s.setVal(k, n)
-			if s.reports != nil {
-				s.reports.strategy.Store(int32(n))
-			}
+			s.reports.strategy.Store(int32(n))
 			return nil
 		},
 		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -150,11 +151,7 @@ func (s *sock) report(r stacks.Report, hard bool) {
 	rep := s.reports
 	rep.mu.Lock()
 	if asked {
-		size := reportOverhead + len(r.Payload)
-		if rep.size+size <= defaultPktBuf {
-			rep.queue = append(rep.queue, r)
-			rep.size += size
-		}
+		rep.addLocked(r)
 	}
 	if r.Origin != unix.SO_EE_ORIGIN_LOCAL { // the call itself tells that
 		rep.pending = r.Errno
@@ -162,6 +159,16 @@ func (s *sock) report(r stacks.Report, hard bool) {
 	rep.news.Store(true)
 	rep.mu.Unlock()
 	s.wq.Notify(waiter.EventErr)
+}
+
+// addLocked queues an entry, if there is room.
+//
+// +checklocks:r.mu
+func (r *reports) addLocked(e stacks.Report) {
+	if size := reportOverhead + len(e.Payload); r.size+size <= defaultPktBuf {
+		r.queue = append(r.queue, e)
+		r.size += size
+	}
 }
 
 // TakeReports implements stacks.Reporter.
@@ -227,10 +234,10 @@ func (o *icmpObserver) HandlePacket(p *stack.PacketBuffer) {
 	if !ok {
 		return
 	}
-	if e.report.Origin == unix.SO_EE_ORIGIN_ICMP6 && e.proto == unix.IPPROTO_TCP && e.report.Errno == unix.EHOSTUNREACH {
-		o.st.noHost6(p.NICID, e.packet)
-	}
 	o.st.raws.report(e, p.NICID)
+	if e.proto == unix.IPPROTO_TCP {
+		o.st.reportSYN(e, p.NICID)
+	}
 	if !e.named {
 		return
 	}
@@ -247,14 +254,19 @@ func (o *icmpObserver) HandlePacket(p *stack.PacketBuffer) {
 			e.hard = false
 		}
 	}
-	m := &e.report.Msg
-	m.IfIndex = int(p.NICID)
-	m.Stamp = time.Now().UnixNano()
-	if s.family == unix.AF_INET6 {
-		for _, a := range []*netip.Addr{&e.report.Offender, &m.Local} {
+	s.report(e.reportTo(s.family, p.NICID), e.hard)
+}
+
+// reportTo is the report as a socket of a family has it; the message came by nic.
+func (e *icmpError) reportTo(family int, nic tcpip.NICID) stacks.Report {
+	r := e.report
+	r.Msg.IfIndex = int(nic)
+	r.Msg.Stamp = time.Now().UnixNano()
+	if family == unix.AF_INET6 {
+		for _, a := range []*netip.Addr{&r.Offender, &r.Msg.Local} {
 			*a = netip.AddrFrom16(a.As16())
 		}
-		e.report.Dst = netip.AddrPortFrom(netip.AddrFrom16(e.report.Dst.Addr().As16()), e.report.Dst.Port())
+		r.Dst = netip.AddrPortFrom(netip.AddrFrom16(r.Dst.Addr().As16()), r.Dst.Port())
 	}
-	s.report(e.report, e.hard)
+	return r
 }

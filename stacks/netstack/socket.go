@@ -35,7 +35,7 @@ type sock struct {
 	ep atomic.Pointer[epBox]
 
 	closed  atomic.Bool
-	reports *reports      // of datagram sockets, else nil
+	reports *reports      // what ICMP says
 	segment atomic.Int32  // UDP_SEGMENT
 	uid     atomic.Uint32 // of who made it
 

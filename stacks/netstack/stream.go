@@ -46,10 +46,11 @@ type stream struct {
 var (
 	_ stacks.StreamSocket = (*stream)(nil)
 	_ stacks.Unacked      = (*stream)(nil)
+	_ stacks.Reporter     = (*stream)(nil)
 )
 
 func newStream(st *Stack, family int) (*stream, error) {
-	s := &stream{sock: sock{st: st, family: family, typ: unix.SOCK_STREAM, proto: unix.IPPROTO_TCP, wq: &waiter.Queue{}}}
+	s := &stream{sock: sock{st: st, family: family, typ: unix.SOCK_STREAM, proto: unix.IPPROTO_TCP, wq: &waiter.Queue{}, reports: new(reports)}}
 	s.uid.Store(me)
 	ep, err := s.newEndpoint()
 	if err != nil {
@@ -163,7 +164,7 @@ func (s *stream) Accept() (stacks.StreamSocket, error) {
 		return nil, errno(err)
 	}
 	c := &stream{
-		sock:  sock{st: s.st, family: s.family, typ: s.typ, proto: s.proto, wq: wq},
+		sock:  sock{st: s.st, family: s.family, typ: s.typ, proto: s.proto, wq: wq, reports: new(reports)},
 		phase: phaseConnected,
 	}
 	c.ep.Store(&epBox{ep}) // its packets are the listener's, whose owner it has
