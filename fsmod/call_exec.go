@@ -308,8 +308,8 @@ func (m *Module) hostRoot(c *intercept.Call, name string) string {
 
 // runs notes what the view calls a program that the host has another name for.
 func (t *table) runs(im *image) {
-	bound := im.m != nil && im.m.Kind == Bind
-	if t.binds == 0 && im.loader < 0 {
+	bound := im.m != nil && im.m.alias
+	if !t.alias && im.loader < 0 {
 		return
 	}
 	var st unix.Stat_t

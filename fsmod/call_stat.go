@@ -179,6 +179,7 @@ func (m *Module) readlink(c *intercept.Call, dir int, path, to intercept.Addr, s
 // linkText is what readlink(2) says of a symbolic link: of those in procfs, what the view
 // calls the file.
 func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
+	replaced := false                      // what the link stands for has another file at its place
 	if o.st.Size == 0 || o.st.Size == 64 { // as those of procfs
 		view := o.view
 		if view == "" { // a descriptor of the link itself
@@ -192,6 +193,8 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 				return text, nil
 			case err == errOurs || err != nil && !errors.Is(err, unix.EACCES):
 				return "", err
+			case err != nil:
+				replaced = true
 			case to != nil:
 				defer to.close()
 				if view[i+1:] == "exe" {
@@ -202,16 +205,8 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 				if to.m != nil {
 					return m.seenFrom(c, to.view), nil
 				}
-				if host, err := os.Readlink(procFD(to.fd)); err == nil && (!strings.HasPrefix(host, "/") || strings.HasSuffix(host, deleted)) {
-					if cut, ok := strings.CutSuffix(host, deleted); ok {
-						host = m.table.viewOfHost(cut, func() *mount {
-							if mt := m.table.tagOf(to.fd); mt != nil {
-								return mt
-							}
-							return m.table.lastSeen(inodeOf(&to.st))
-						}) + deleted
-					}
-					return host, nil
+				if name, ok := m.formerName(c, to); ok {
+					return name, nil
 				}
 			}
 		}
@@ -223,7 +218,36 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return string(buf[:n]), nil
+	text := string(buf[:n])
+	if replaced {
+		if view := m.table.viewOfHost(text, func() *mount { return nil }); view != text {
+			text = m.seenFrom(c, view)
+		}
+	}
+	return text, nil
+}
+
+// formerName is what procfs says of an open file that has no name in the view, or no more:
+// a program still sees the one that it opened it by, also if that is a copy's now.
+func (m *Module) formerName(c *intercept.Call, o *object) (string, bool) {
+	host, err := os.Readlink(procFD(o.fd))
+	if err != nil {
+		return "", false
+	}
+	if !strings.HasPrefix(host, "/") {
+		return host, true
+	}
+	cut, gone := strings.CutSuffix(host, deleted)
+	view := m.table.viewOfHost(cut, func() *mount {
+		if mt := m.table.tagOf(o.fd); mt != nil {
+			return mt
+		}
+		return m.table.lastSeen(inodeOf(&o.st))
+	})
+	if gone {
+		return view + deleted, true
+	}
+	return m.seenFrom(c, view), view != cut
 }
 
 // exe is the view's path of a program that was started by it.

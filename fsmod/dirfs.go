@@ -73,6 +73,14 @@ func (d *dirFS) Name(host string) (string, bool) {
 	return host[len(path)+1:], true
 }
 
+// Place implements [Placed].
+func (d *dirFS) Place() string {
+	if path := *d.path.Load(); path != "" {
+		return path
+	}
+	return "/"
+}
+
 // openat opens a name below the root, through no symbolic link.
 func (d *dirFS) openat(name string, flags int, mode uint32) (int, error) {
 	if len(name) >= pathMax-1 {

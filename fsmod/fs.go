@@ -74,6 +74,11 @@ type Filler interface {
 	Fill(name string) error
 }
 
+// A Placed is an [FS] that shows what is below a place of the host, with the same names.
+type Placed interface {
+	Place() string
+}
+
 // A Reserver is an [FS] that keeps its own notes in extended attributes of its files. The
 // program sees none of these by name, and can set none: they mean something else to the
 // tree.

@@ -182,8 +182,8 @@ func (t *table) same(view string, id inode) bool {
 	return err == nil && inodeOf(&st) == id
 }
 
-// viewOfHost says what a path of the host is called in the view. A file that a bind mount
-// shows may have two names there; through tells then by which mount it was reached, nil:
+// viewOfHost says what a path of the host is called in the view. A file that a mount with
+// alias shows may have two names there; through tells then by which mount it was reached, nil:
 // by none.
 func (t *table) viewOfHost(host string, through func() *mount) string {
 	if host == "/" {
@@ -197,7 +197,7 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 		if !ok {
 			continue
 		}
-		if m.Kind != Bind {
+		if !m.alias {
 			return m.below(name)
 		}
 		if at, _ := t.lookup(host); at != t.host || through() == m {
@@ -210,7 +210,7 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 // ambiguous reports whether viewOfHost would ask.
 func (t *table) ambiguous(host string) bool {
 	for _, m := range t.tagged {
-		if m.namer != nil && m.Kind == Bind {
+		if m.namer != nil && m.alias {
 			if _, ok := m.namer.Name(host); ok {
 				return true
 			}

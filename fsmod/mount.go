@@ -20,6 +20,9 @@ import (
 type Mounted struct {
 	Mount
 	FS FS
+	// Alias says that what FS shows has other names in the view too, as what a bind
+	// shows has.
+	Alias bool
 }
 
 // A Namer is an [FS] that can tell which of its objects a path of the host is, as
@@ -44,6 +47,7 @@ type mount struct {
 	tag   int    // what descriptors of it are marked with, see tag.go; 0: the host's
 	dir   *dirFS // fs, if it is one
 	namer Namer  // fs, if it is one
+	alias bool   // see [Mounted]
 }
 
 // below is the view's path of a name in the mount.
@@ -70,7 +74,7 @@ type table struct {
 	host   *mount   // the tree of the host, at ""
 	mounts []*mount // the longest target first, host last
 	tagged []*mount // by tag-1
-	binds  int      // how many are binds
+	alias  bool     // some have alias
 
 	// parents are the directories of the host on the way to a target. None of them may be
 	// moved: what is covered would come to light under another name.
@@ -98,7 +102,7 @@ func newTable(mounts []Mounted) (*table, error) {
 		if i >= maxTag {
 			return nil, fmt.Errorf("%d mounts are more than %d: %w", len(mounts), maxTag, unix.E2BIG)
 		}
-		m := &mount{Mount: mt.Mount, fs: mt.FS, tag: i + 1}
+		m := &mount{Mount: mt.Mount, fs: mt.FS, tag: i + 1, alias: mt.Alias || mt.Kind == Bind}
 		if real, err := filepath.EvalSymlinks(m.Target); err == nil {
 			m.Target = real // paths of the view have no symbolic links
 		}
@@ -113,9 +117,7 @@ func newTable(mounts []Mounted) (*table, error) {
 		t.mounts = append(t.mounts, m)
 		t.tagged = append(t.tagged, m)
 		t.pin(m.at)
-		if m.Kind == Bind {
-			t.binds++
-		}
+		t.alias = t.alias || m.alias
 	}
 	host, err := openDirFS("/")
 	if err != nil {

@@ -153,9 +153,8 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 			if !trapSupports(m) {
 				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
 			}
-			image := func(e fsmod.Mount) bool { return e.Kind == fsmod.Image && covers(e.Target, m.Target) }
-			if (m.Kind == fsmod.Cow || m.Kind == fsmod.Merge) && slices.ContainsFunc(mounts[:i], image) {
-				return "", "", NotBuilt(fmt.Sprintf("-m %v over an image with --fs-engine trap", m))
+			if err := trapLower(m, mounts[:i]); err != nil {
+				return "", "", err
 			}
 		}
 		if c.Hostname != "" {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"umrun/fsmod"
 	"umrun/fsmod/image"
 	"umrun/fsmod/imagemount"
+	"umrun/fsmod/nsmount"
 )
 
 // images are those of a view's mounts.
@@ -34,6 +36,7 @@ type images struct {
 type openedImage struct {
 	image.FS
 	size int64
+	as   *imagemount.Owner // see ownerOf
 }
 
 // openImages opens the images among mounts and waits for their mounts; nil: there are
@@ -48,6 +51,7 @@ func openImages(mounts []fsmod.Mount, log *slog.Logger) (*images, error) {
 		if err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
+		fsys.as = ownerOf(mounts, i)
 		m.opened[i] = fsys
 	}
 	if len(m.opened) == 0 {
@@ -63,6 +67,16 @@ func openImages(mounts []fsmod.Mount, log *slog.Logger) (*images, error) {
 		_ = imagemount.Receive(m.link, m.serve)
 	}()
 	return m, nil
+}
+
+// ownerOf is whom the files of image i belong to; nil: to those whom the image says. They
+// are the ordinary user's who lays a cow over them: what is another's could not be copied.
+func ownerOf(mounts []fsmod.Mount, i int) *imagemount.Owner {
+	over := func(m fsmod.Mount) bool { return m.Kind == fsmod.Cow && covers(mounts[i].Target, m.Target) }
+	if !nsmount.Unprivileged() || !slices.ContainsFunc(mounts[i+1:], over) {
+		return nil
+	}
+	return &imagemount.Owner{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 }
 
 // openImage opens the image of a mount.
@@ -89,7 +103,7 @@ func (m *images) serve(n int, dev *os.File) error {
 	if !ok {
 		return errors.Join(fmt.Errorf("mount %d is no image", n), dev.Close())
 	}
-	s, err := imagemount.Serve(dev, o.FS, o.size, m.log)
+	s, err := imagemount.Serve(dev, o.FS, o.size, o.as, m.log)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,13 @@ import (
 // A branch shows two directories as one. With a work directory what changes goes to the
 // upper one; without, everything says EROFS.
 type branch struct {
-	upper, lower int    // O_PATH
-	work         int    // O_PATH of copies/, -1: read-only
-	hidden       string // UPPER, if it is below lower: not shown
-	volatile     bool   // nothing need survive the machine
-	owner        creds  // of who opened the branch
-	trusted      bool   // trusted.* can be read
+	upper, lower int                                   // O_PATH
+	work         int                                   // O_PATH of copies/, -1: read-only
+	hidden       string                                // UPPER, if it is below lower: not shown
+	fill         func(name string, content bool) error // see [Config]
+	volatile     bool                                  // nothing need survive the machine
+	owner        creds                                 // of who opened the branch
+	trusted      bool                                  // trusted.* can be read
 
 	mu     sync.RWMutex  // see the package's documentation
 	peek   sync.Mutex    // see isOpaque

@@ -89,6 +89,11 @@ func (b *branch) copyPlace(name string, p *place, how extent) (again bool, err e
 		return true, b.copyUp(above(name), whole)
 	}
 	err = b.owner.do(func() error {
+		if how == whole && kind(&p.st) == unix.S_IFREG {
+			if err := b.filled(name, true); err != nil {
+				return err
+			}
+		}
 		tmp, err := b.makeCopy(p.low, &p.st, how)
 		if err != nil {
 			return err

@@ -21,6 +21,10 @@ type Config struct {
 	Lower string
 	// Upper is the directory UPPER, see the package's documentation. It is made.
 	Upper string
+	// Fill, if it is not nil, makes what is in Lower when it is looked at: everything on the
+	// way to name, relative to Lower, the entries of a directory that it is, and with content
+	// that of a file. It is called before Lower is read.
+	Fill func(name string, content bool) error
 	// Volatile says that Upper need not survive the machine: copies are not synced.
 	Volatile bool
 }
@@ -45,6 +49,7 @@ type tree interface {
 type files interface {
 	Open(name string, flags int, mode uint32) (int, error)
 	Own(name string) (int, error)
+	Fill(name string) error
 	Mkdir(name string, mode uint32) error
 	Mknod(name string, mode uint32, dev uint64) error
 	Symlink(target, name string) error
@@ -69,6 +74,9 @@ type mounted struct {
 func New(conf Config) (*FS, error) {
 	f := &FS{owner: current()}
 	lower, err := filepath.EvalSymlinks(conf.Lower)
+	if err == nil && conf.Fill != nil {
+		err = conf.Fill("", false)
+	}
 	if err == nil {
 		conf.Lower = lower // as the kernel names what is mounted below it
 		err = f.open(conf)
@@ -163,7 +171,7 @@ func (f *FS) file(m Submount) {
 // newBranch opens the layers of one file system. hide is a path that is not to be seen in
 // lower.
 func newBranch(upper *Upper, conf Config, hide string) (*branch, error) {
-	b := &branch{upper: -1, lower: -1, work: -1, volatile: conf.Volatile, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
+	b := &branch{upper: -1, lower: -1, work: -1, fill: conf.Fill, volatile: conf.Volatile, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
 	err := b.openLayers(conf.Lower, filepath.Join(upper.path, "upper"))
 	if err == nil {
 		b.work, err = upper.copies()
@@ -207,9 +215,9 @@ func within(dir, path string) string {
 
 // NewMerge opens the union of two directories, of which src has the first word. Nothing
 // in it can be changed, nor in what is mounted below dst. What is mounted below src is not
-// shown, and its directory says EXDEV.
-func NewMerge(src, dst string) (*FS, error) {
-	b := &branch{upper: -1, lower: -1, work: -1, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
+// shown, and its directory says EXDEV. fill is for dst what it is in [Config] for Lower.
+func NewMerge(src, dst string, fill func(name string, content bool) error) (*FS, error) {
+	b := &branch{upper: -1, lower: -1, work: -1, fill: fill, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
 	if err := b.openLayers(dst, src); err != nil {
 		b.close()
 		return nil, err

@@ -186,7 +186,7 @@ func TestMerge(t *testing.T) {
 		}
 		before := dumpReal(t, dir)
 		real := mountOverlay(t, dir+"/src:"+dir+"/dst", "")
-		ours, err := NewMerge(dir+"/src", dir+"/dst")
+		ours, err := NewMerge(dir+"/src", dir+"/dst", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,6 +73,15 @@ func (f *FS) Own(name string) (int, error) {
 	return t.Own(name)
 }
 
+// Fill is as [fsmod.Filler] has it.
+func (f *FS) Fill(name string) error {
+	t, name, err := f.on(name)
+	if err != nil {
+		return err
+	}
+	return t.Fill(name)
+}
+
 // Mkdir is as [fsmod.FS] has it.
 func (f *FS) Mkdir(name string, mode uint32) error {
 	t, name, err := f.on(name)

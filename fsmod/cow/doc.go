@@ -5,7 +5,8 @@
 //
 // # Layers
 //
-// The lower layer is the real tree, and is read only. What is written goes to the upper
+// The lower layer is the real tree, and is read only. (Or one that is made as it is looked
+// at, as that of an image: [Config], Fill.) What is written goes to the upper
 // one, a directory of its own. A name is looked up in the upper layer first:
 //
 //	upper has       lower has    the view has

@@ -78,6 +78,9 @@ func (b *branch) root() (node, error) {
 // b.mu is held, at least for reading.
 func (b *branch) walk(name string, parent bool) (*place, error) {
 	p := &place{b: b, node: node{up: -1, low: -1}, dir: node{up: -1, low: -1}}
+	if err := b.filled(name, false); err != nil {
+		return nil, err
+	}
 	d, err := b.root()
 	if err != nil {
 		return nil, err
@@ -115,6 +118,20 @@ func (b *branch) walk(name string, parent bool) (*place, error) {
 			return nil, err
 		}
 		d, at = n, len(name)-len(rest)
+	}
+}
+
+// filled sees that the lower layer has what it is to have of name. That it has nothing is
+// for others to say.
+func (b *branch) filled(name string, content bool) error {
+	if b.fill == nil {
+		return nil
+	}
+	switch err := b.fill(name, content); errno(err) {
+	case unix.ENOENT, unix.ENOTDIR:
+		return nil
+	default:
+		return err
 	}
 }
 

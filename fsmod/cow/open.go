@@ -67,8 +67,28 @@ func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 	case k == unix.S_IFREG && write && p.up < 0, k == unix.S_IFIFO && p.up < 0 && !b.readOnly():
 		// A FIFO of the view is not the host's: who writes to that, changes its times.
 		return b.openCopy(name, p, flags)
+	case k == unix.S_IFREG && p.up < 0:
+		if err := b.filled(name, true); err != nil {
+			return -1, err
+		}
 	}
 	return reopen(p.top(), flags)
+}
+
+// Fill is as [fsmod.Filler] has it.
+func (b *branch) Fill(name string) error {
+	if b.fill == nil {
+		return nil
+	}
+	p, err := b.find(name, false)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if p.up >= 0 {
+		return nil
+	}
+	return b.filled(name, true)
 }
 
 // mayReuse reports whether O_CREAT may open what another has put into a directory that

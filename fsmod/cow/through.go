@@ -79,6 +79,9 @@ func (t *through) readable(name string, flags int) error {
 	return nil
 }
 
+// Fill is as [fsmod.Filler] has it: everything is there.
+func (t *through) Fill(string) error { return nil }
+
 // Own is as [fsmod.FS] has it: nothing is copied.
 func (t *through) Own(name string) (int, error) {
 	fd, err := t.Open(name, unix.O_PATH, 0)

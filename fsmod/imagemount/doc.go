@@ -21,7 +21,9 @@
 // Owners and modes are those of the image. They are judged by the kernel if the view is
 // root's (default_permissions): the view may have other users. For an ordinary user's
 // view they are only told, but for the right to execute: the image is the user's own
-// file. Set-user-ID bits and devices are without effect.
+// file. Where a cow of such a user's is laid over the image all files are the user's, see
+// [Owner]: the kernel copies nothing for the user that belongs to somebody whom the user's
+// namespace does not know. Set-user-ID bits and devices are without effect.
 //
 // # Lifecycle and locks
 //

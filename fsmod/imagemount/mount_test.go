@@ -82,7 +82,7 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 			if n != 7 {
 				t.Errorf("image %d", n)
 			}
-			server, err = Serve(dev, fsys, 4096*5, slog.New(slog.NewTextHandler(t.Output(), nil)))
+			server, err = Serve(dev, fsys, 4096*5, nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
 			return err
 		})
 	}()

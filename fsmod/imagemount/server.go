@@ -32,6 +32,7 @@ type Server struct {
 	fsys  image.FS
 	names *image.Names
 	size  int64
+	as    *Owner
 	log   *slog.Logger
 	done  chan struct{} // closed when the mount is gone
 
@@ -40,12 +41,16 @@ type Server struct {
 	files map[uint64]image.File // by handle
 }
 
+// An Owner is whom all files of a mount belong to, in place of their own owners.
+type Owner struct{ UID, GID uint32 }
+
 // Serve answers what the kernel asks of dev, whose mount [Connect] made. dev is the
-// Server's from then on, fsys stays the caller's; size is what statfs(2) tells of it.
-func Serve(dev *os.File, fsys image.FS, size int64, log *slog.Logger) (*Server, error) {
+// Server's from then on, fsys stays the caller's; size is what statfs(2) tells of it; as
+// may be nil.
+func Serve(dev *os.File, fsys image.FS, size int64, as *Owner, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		fsys:          fsys, names: image.NewNames(fsys), size: size, log: log,
+		fsys:          fsys, names: image.NewNames(fsys), size: size, as: as, log: log,
 		done: make(chan struct{}), files: map[uint64]image.File{},
 	}
 	// The library closes the descriptor that it is given.
@@ -134,6 +139,9 @@ func (s *Server) attr(id image.ID, out *fuse.Attr) error {
 		Ino: a.Ino, Size: uint64(a.Size), Blocks: uint64(a.Size+511) / 512, Mode: a.Mode, Nlink: a.Nlink,
 		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Blksize: 4096,
 		Rdev: minor&0xff | major<<8 | minor&^0xff<<12, // new_encode_dev of linux/kdev_t.h
+	}
+	if s.as != nil {
+		out.Owner = fuse.Owner{Uid: s.as.UID, Gid: s.as.GID}
 	}
 	out.SetTimes(&a.Atime, &a.Mtime, &a.Ctime)
 	return nil

@@ -9,7 +9,9 @@
 // entries of a directory when it is first opened, in whatever way, with modes, owners
 // as far as they may be given, times, and sizes; the content of a file when it is first
 // opened to be read. So stat(2) of everything costs no decompression, and reading costs
-// it once. Nothing is ever written to the image, and every change is refused (EROFS).
+// it once. Nothing is ever written to the image, and every change is refused (EROFS). A cow
+// over the image reads the copy itself, and has made what it is about to look at
+// ([Tree.Ready]).
 //
 // The kernel judges who may read, by the modes and owners of the copies: in root's view
 // as natively; an ordinary user owns the copies.

@@ -75,22 +75,26 @@ func (t *Tree) Name(host string) (string, bool) {
 	return strings.CutPrefix(host, t.path+"/")
 }
 
+// Place implements [fsmod.Placed]: what is there is complete after Ready.
+func (t *Tree) Place() string { return t.path }
+
 // Open implements [fsmod.FS].
 func (t *Tree) Open(name string, flags int, _ uint32) (int, error) {
 	if flags&unix.O_PATH == 0 && (flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0 || flags&unix.O_TMPFILE == unix.O_TMPFILE) {
 		return -1, t.refuse(name, flags)
 	}
-	if err := t.apart(name, flags&unix.O_PATH == 0); err != nil {
+	if err := t.Ready(name, flags&unix.O_PATH == 0); err != nil {
 		return -1, err
 	}
 	return t.openat(name, flags)
 }
 
 // Fill implements [fsmod.Filler].
-func (t *Tree) Fill(name string) error { return t.apart(name, true) }
+func (t *Tree) Fill(name string) error { return t.Ready(name, true) }
 
-// apart is ready, with our own credentials.
-func (t *Tree) apart(name string, content bool) (err error) {
+// Ready has everything on the way to name copied, and if it is a directory its entries;
+// with content also that of a file. It is done with our own credentials.
+func (t *Tree) Ready(name string, content bool) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -194,8 +198,7 @@ func (t *Tree) Remove(name string, _ bool) error { return t.there(name) }
 // List implements [fsmod.FS]: the copy of a directory is complete.
 func (t *Tree) List(string) ([]fsmod.Dirent, bool, error) { return nil, false, nil }
 
-// ready has everything on the way to name, and the entries of the directory that it is,
-// copied; with content also that of a file.
+// ready is Ready, on whatever thread has our credentials.
 func (t *Tree) ready(name string, content bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

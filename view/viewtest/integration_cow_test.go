@@ -32,10 +32,15 @@ func eachEngine(t *testing.T, f func(t *testing.T, w *viewtest.World, engine, di
 	w.NoStrays(t)
 }
 
-// onCow prepares a script that the user runs in DIR/dst, which is covered.
-func onCow(t testing.TB, w *viewtest.World, engine, dir, script string) *viewtest.Cmd {
+// onCow prepares a script that the user runs in DIR/dst, which is covered after the mounts
+// that are given.
+func onCow(t testing.TB, w *viewtest.World, engine, dir, script string, mounts ...string) *viewtest.Cmd {
 	t.Helper()
-	u := umrunAs(t, w, true, "-q", "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "cow:"+dir+"/up:"+dir+"/dst", "--", "sh", "-ec", script)
+	args := []string{"-q", "-n", "none", "--no-proc", "--fs-engine", engine}
+	for _, m := range append(mounts, "cow:"+dir+"/up:"+dir+"/dst") {
+		args = append(args, "-m", m)
+	}
+	u := umrunAs(t, w, true, append(args, "--", "sh", "-ec", script)...)
 	u.Dir = filepath.Join(dir, "dst")
 	return u
 }
@@ -78,6 +83,40 @@ func asUserOnHost(t testing.TB, w *viewtest.World, dir, script string) string {
 // was.
 func TestIntegrationCowSQLite(t *testing.T) {
 	viewtest.Need(t, "python3")
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		makeDatabase(t, w, dir+"/dst")
+		sum := treeSum(t, dir+"/dst")
+		killWriter(t, w, engine, dir, []string{"delete", "wal", "delete", "wal"})
+		if treeSum(t, dir+"/dst") != sum {
+			t.Error("the real tree has changed")
+		}
+	})
+}
+
+// TestIntegrationCowImageSQLite is that with a database that is in an image.
+func TestIntegrationCowImageSQLite(t *testing.T) {
+	viewtest.Need(t, "python3", "mksquashfs")
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		openFUSE(t, w)
+		makeDatabase(t, w, dir+"/src")
+		w.Host.MustRun(t, "mksquashfs", dir+"/src", dir+"/image", "-quiet", "-no-progress")
+		image, was := "image:"+dir+"/image:"+dir+"/dst", readFile(t, dir+"/image")
+		killWriter(t, w, engine, dir, []string{"delete", "wal"}, image)
+		if readFile(t, dir+"/image") != was {
+			t.Error("the image has changed")
+		}
+	})
+}
+
+// makeDatabase makes one of 1000 rows in dir, and a program that goes on to write to it.
+func makeDatabase(t *testing.T, w *viewtest.World, dir string) {
+	t.Helper()
+	asUserOnHost(t, w, dir, `python3 -c '
+import sqlite3
+c = sqlite3.connect("x.db")
+c.execute("create table t (a integer primary key, b text)")
+c.executemany("insert into t values (?, ?)", ((i, "z" * 900) for i in range(1000)))
+c.commit()'`)
 	const writer = `import sqlite3
 c = sqlite3.connect("x.db")
 n = c.execute("select count(*) from t").fetchone()[0]
@@ -88,47 +127,41 @@ while True:
     print(n, flush=True)
     n += 1
 `
+	if err := os.WriteFile(dir+"/writer.py", []byte(writer), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killWriter kills the writer once for each journal, in DIR/dst, which is covered after the
+// mounts that are given, and looks what is left.
+func killWriter(t *testing.T, w *viewtest.World, engine, dir string, journals []string, mounts ...string) {
+	t.Helper()
 	const look = `python3 -c '
 import sqlite3
 c = sqlite3.connect("x.db")
 print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select count(*), max(a) + 1 from t").fetchone())'`
-	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
-		asUserOnHost(t, w, dir+"/dst", `python3 -c '
-import sqlite3
-c = sqlite3.connect("x.db")
-c.execute("create table t (a integer primary key, b text)")
-c.executemany("insert into t values (?, ?)", ((i, "z" * 900) for i in range(1000)))
-c.commit()'`)
-		if err := os.WriteFile(dir+"/dst/writer.py", []byte(writer), 0o644); err != nil {
+	rows := 1000
+	for round, journal := range journals {
+		viewer := engine
+		if round < 2 {
+			viewer = otherEngine[engine]
+		}
+		ok(t, onCow(t, w, engine, dir, `python3 -c 'import sqlite3; sqlite3.connect("x.db").execute("pragma journal_mode=`+journal+`")'`, mounts...))
+		u := start(t, onCow(t, w, engine, dir, "exec python3 writer.py", mounts...))
+		awaitOutput(t, u, fmt.Sprintf("\n%d\n", rows+8))
+		killView(t, w, u)
+		told := strings.Fields(u.Output())
+		last, err := strconv.Atoi(told[len(told)-1])
+		if err != nil {
 			t.Fatal(err)
 		}
-		sum := treeSum(t, dir+"/dst")
-		rows := 1000
-		for round, journal := range []string{"delete", "wal", "delete", "wal"} {
-			viewer := engine
-			if round < 2 {
-				viewer = otherEngine[engine]
-			}
-			ok(t, onCow(t, w, engine, dir, `python3 -c 'import sqlite3; sqlite3.connect("x.db").execute("pragma journal_mode=`+journal+`")'`))
-			u := start(t, onCow(t, w, engine, dir, "exec python3 writer.py"))
-			awaitOutput(t, u, fmt.Sprintf("\n%d\n", rows+8))
-			killView(t, w, u)
-			told := strings.Fields(u.Output())
-			last, err := strconv.Atoi(told[len(told)-1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := ok(t, onCow(t, w, viewer, dir, look))
-			var n, next int
-			if _, err := fmt.Sscanf(got, "ok %d %d\n", &n, &next); err != nil || n != next || n <= last {
-				t.Errorf("%s, then %s: %d was committed, and the database is %q", journal, viewer, last, got)
-			}
-			rows = n
+		got := ok(t, onCow(t, w, viewer, dir, look, mounts...))
+		var n, next int
+		if _, err := fmt.Sscanf(got, "ok %d %d\n", &n, &next); err != nil || n != next || n <= last {
+			t.Errorf("%s, then %s: %d was committed, and the database is %q", journal, viewer, last, got)
 		}
-		if treeSum(t, dir+"/dst") != sum {
-			t.Error("the real tree has changed")
-		}
-	})
+		rows = n
+	}
 }
 
 // TestIntegrationCowPostgres kills a server under load: it recovers in the next view, by the

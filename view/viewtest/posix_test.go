@@ -27,7 +27,7 @@ import (
 const leastPosixCases = 7000
 
 // A posixKind is a way to have a tree. In flags and dir stand SRC, DST, UP for
-// directories of the run.
+// directories of the run, and IMG for an image of SRC.
 type posixKind struct {
 	name   string
 	flags  []string
@@ -41,6 +41,7 @@ var posixKinds = []posixKind{
 	{name: "tmpfs", flags: []string{"-m", "tmpfs:DST"}},
 	{name: "cow", flags: []string{"-m", "cow:UP:DST"}, before: "DST"},
 	{name: "away", flags: []string{"-m", "cow::DST"}, before: "DST"},
+	{name: "image", flags: []string{"-m", "image:IMG:DST", "-m", "cow:UP:DST"}, before: "SRC"},
 }
 
 // posixEngines are what makes the mounts.
@@ -73,7 +74,7 @@ func newPosixRun(w *viewtest.World, name, user string) (*posixRun, error) {
 }
 
 func (r *posixRun) in(s string) string {
-	for _, d := range []string{"SRC", "DST", "UP", "OUT"} {
+	for _, d := range []string{"SRC", "DST", "UP", "OUT", "IMG"} {
 		s = strings.ReplaceAll(s, d, filepath.Join(r.place, d))
 	}
 	return s
@@ -147,7 +148,9 @@ func (r *posixRun) native(program, fstype string) (*posixTranscript, error) {
 // TestPosix runs the cases natively on the disk and on a tmpfs, and holds every kind
 // of mount against that. A case in which the two differ is none.
 func TestPosix(t *testing.T) {
+	viewtest.Need(t, "mksquashfs")
 	w := viewtest.New(t)
+	openFUSE(t, w)
 	program := viewtest.Posix(t)
 	viewtest.Binary(t) // before any deadline
 	plain := posixNatives(t, w, program)
@@ -241,6 +244,9 @@ func posixView(t *testing.T, w *viewtest.World, program string, kind posixKind, 
 		if err := r.make(program, kind.before); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if kind.name == "image" {
+		w.Host.MustRun(t, "mksquashfs", r.in("SRC"), r.in("IMG"), "-quiet", "-no-progress")
 	}
 	real := kind.before == "DST" // the host's tree, which stays as it was
 	var was string
