@@ -74,9 +74,9 @@
 // be moved; the supervisor's own /proc is closed. Two tasks that go into one directory by
 // a bind and by its own name are told apart by the last one that did, which decides the
 // name of the working directory and whether it is read-only there; both names are theirs.
-// A bind shows what the host has at its source, also what another mount covers. AF_UNIX
-// addresses are the kernel's to look up (package netmod). Root in the view is root on the
-// machine.
+// A bind shows what the host has at its source, also what another mount covers. The
+// paths of AF_UNIX addresses are looked up here for package netmod (socket.go). Root in
+// the view is root on the machine.
 //
 // # Goroutines and locks
 //

@@ -87,6 +87,8 @@ type table struct {
 	mu   sync.Mutex
 	dirs map[inode]int    // tags of directories that tasks went into. Guarded by mu
 	exes map[inode]string // view's paths of programs that run. Guarded by mu
+
+	socks map[string]string // names of bound sockets, by those that the kernel has. Guarded by mu
 }
 
 // An inode is the identity of a file.
@@ -96,7 +98,7 @@ func inodeOf(st *unix.Stat_t) inode { return inode{st.Dev, st.Ino} }
 
 // newTable makes a table, which closes the trees.
 func newTable(mounts []Mounted) (*table, error) {
-	t := &table{parents: make(map[inode]bool), dirs: make(map[inode]int), exes: make(map[inode]string)}
+	t := &table{parents: make(map[inode]bool), dirs: make(map[inode]int), exes: make(map[inode]string), socks: make(map[string]string)}
 	t.lists.m = make(map[listingKey]*listing)
 	for i, mt := range mounts {
 		if i >= maxTag {

@@ -16,8 +16,10 @@ import (
 // what is acted on: a socket is made here and installed, never left to the kernel.
 // The other calls act on sockets that exist, and there are only AF_UNIX ones.
 func (m *Module) handleSocketcall(c *intercept.Call) intercept.Action {
-	switch uint32(c.Args[0]) {
-	case callSocket, callConnect:
+	switch call := uint32(c.Args[0]); {
+	case call == callSocket, call == callConnect:
+	case m.paths != nil:
+		return m.compatUnixCall(c)
 	default:
 		return intercept.Continue()
 	}

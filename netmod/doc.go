@@ -109,6 +109,12 @@
 // sockets, which are asked about interfaces and belong to the program's namespace.
 // The rest of this page is about other stacks.
 //
+// # AF_UNIX in a view with files of its own
+//
+// Whoever serves the view's files may be asked what the path of an AF_UNIX address leads to
+// ([Module.UsePaths]). Calls with an address are then made here, on a duplicate of the
+// program's socket: see unixpath.go and unixsend.go.
+//
 // # Who runs what
 //
 // Handlers run on intercept's receiver. One goroutine, the poller, waits on the

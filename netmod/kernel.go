@@ -34,7 +34,11 @@ const sockPacket = 10
 // connect(2) is there for the doors alone: which family it is for stands in memory.
 func (m *Module) kernelRules() intercept.Rules {
 	var rules intercept.Rules
-	if m.conf.Doors != nil {
+	switch {
+	case m.paths != nil:
+		rules = append(rules, m.unixRules()...)
+		rules = append(rules, m.compatUnixRules()...)
+	case m.conf.Doors != nil:
 		rules = append(rules,
 			on(unix.SYS_CONNECT, m.handleKernelConnect),
 			compat(i386Connect, m.handleKernelConnect))
@@ -194,6 +198,8 @@ func mayRaw(c *intercept.Call) bool {
 func (m *Module) handleKernelSocketcall(c *intercept.Call) intercept.Action {
 	switch call := uint32(c.Args[0]); {
 	case call == callSocket:
+	case m.paths != nil:
+		return m.compatUnixCall(c)
 	case call == callConnect && m.conf.Doors != nil:
 	default:
 		return intercept.Continue()

@@ -33,6 +33,10 @@ type Doorkeeper interface {
 	// Judge returns nil to let the call go on, or the errno to answer. sa is the
 	// copied sockaddr_un.
 	Judge(task *intercept.Task, sa []byte) error
+
+	// JudgeFile is Judge of the file that an address was found to lead to, which is open
+	// with O_PATH.
+	JudgeFile(fd int) error
 }
 
 // Config is what a Module needs. Log must be set.
@@ -61,6 +65,7 @@ type Config struct {
 // A Module serves the socket calls of one target.
 type Module struct {
 	conf      Config
+	paths     Paths // nil: the kernel's; set before Rules
 	stack     stacks.Stack
 	kernel    stacks.KernelStack // the same, if the program gets its sockets; else nil
 	chooser   stacks.Chooser     // the same, if it matters to it who makes a socket; else nil

@@ -143,7 +143,7 @@ func writeSockaddr(c *intercept.Call, addr, lenAddr intercept.Addr, sa []byte) e
 
 // handleBind answers bind(2).
 func (m *Module) handleBind(c *intercept.Call) intercept.Action {
-	return m.with(c, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.bindUnix, func(s socket, d *held) intercept.Action {
 		sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
@@ -201,7 +201,7 @@ func (m *Module) handleBind(c *intercept.Call) intercept.Action {
 
 // handleGetsockname answers getsockname(2).
 func (m *Module) handleGetsockname(c *intercept.Call) intercept.Action {
-	return m.with(c, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.nameUnix, func(s socket, d *held) intercept.Action {
 		b := s.common()
 		b.mu.Lock()
 		sa := localName(s)
@@ -231,7 +231,7 @@ func localName(s socket) []byte {
 
 // handleGetpeername answers getpeername(2).
 func (m *Module) handleGetpeername(c *intercept.Call) intercept.Action {
-	return m.with(c, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.nameUnix, func(s socket, d *held) intercept.Action {
 		b := s.common()
 		b.mu.Lock()
 		sa, err := remoteName(s)

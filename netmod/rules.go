@@ -83,10 +83,14 @@ func (m *Module) Rules() intercept.Rules {
 		on(unix.SYS_IOCTL, m.handleIoctl, intercept.ArgMasked(1, 0xfffffffe, siocgstampNew)), // and siocgstampnsNew
 
 		// 32-bit programs have no inet sockets, but the doors are watched.
-		compat(i386Connect, m.handleCompatConnect),
 		compat(i386Socketcall, m.handleSocketcall),
 		compat(i386Ioctl, m.handleCompatIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8900)),
 		compat(i386Ioctl, m.handleCompatIoctl, intercept.ArgMasked(1, 0xffffff00, 0x8b00)),
+	}
+	if m.paths != nil {
+		rules = append(rules, m.compatUnixRules()...)
+	} else {
+		rules = append(rules, compat(i386Connect, m.handleCompatConnect))
 	}
 	for _, args := range notAFUnix() {
 		rules = append(rules,

@@ -148,7 +148,9 @@ func (p *Plan) openFiles(v *View) (err error) {
 		return err
 	}
 	if conf.Trees != nil || conf.Mounts != nil || len(conf.Devices) > 0 {
-		v.files, err = fsmod.New(conf)
+		if v.files, err = fsmod.New(conf); err == nil && v.files.Mounts() {
+			v.mod.UsePaths(v.files)
+		}
 	}
 	return err
 }

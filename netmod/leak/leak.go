@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path"
@@ -96,6 +97,32 @@ func (r *Rules) Judge(task *intercept.Task, sa []byte) error {
 	if r.log.Enabled(context.Background(), slog.LevelDebug) {
 		r.log.Debug("connection to the host refused", "tid", task.TID(), "addr", string(name(sa)), "why", v.Why, "errno", v.Errno)
 	}
+	return v.Errno
+}
+
+// JudgeFile is Judge of the file that an address leads to, by a descriptor of it.
+func (r *Rules) JudgeFile(fd int) error {
+	id, mode, err := identify(fd)
+	if err != nil || mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil
+	}
+	root, err := os.OpenFile(r.own, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return unix.EACCES
+	}
+	defer root.Close()
+	var d *Door
+	if name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil {
+		d = r.byName(name)
+	}
+	if d == nil {
+		d = r.byInode(root, id)
+	}
+	if d == nil {
+		return nil
+	}
+	v := shut(d)
+	r.log.Debug("connection to the host refused", "why", v.Why, "errno", v.Errno)
 	return v.Errno
 }
 

@@ -314,3 +314,23 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// TestJudgeFile judges files that somebody else has found.
+func TestJudgeFile(t *testing.T) {
+	root := world(t)
+	r := New(Config{})
+	r.own = root
+	for path, want := range map[string]error{
+		"/run/nscd/socket": unix.ECONNREFUSED, "/home/user/hard": unix.ECONNREFUSED, "/home/user/resolve": unix.ECONNREFUSED,
+		"/run/nscd/other": nil, "/home/user/sock": nil, "/home/user/file": nil, "/home/user/run/nscd/socket": nil,
+	} {
+		fd, err := unix.Open(root+path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.JudgeFile(fd); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+		unix.Close(fd)
+	}
+}

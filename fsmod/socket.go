@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// AF_UNIX sockets: what their paths lead to, and the places that they are bound to.
+//
+// The kernel is given no path of the program's. Who connects is given the socket's file, by
+// a descriptor. A bind is made by a path of the host that was found to lead to the judged
+// directory, which nobody in the view can make lead elsewhere meanwhile: the calls that
+// change what paths mean are all made by the thread that is busy with this one.
+
+package fsmod
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// sunPathMax is the longest path in a struct sockaddr_un; with all of it there is no NUL.
+const sunPathMax = 108
+
+// Mounts reports whether the module has mounts, and so other files than the host.
+func (m *Module) Mounts() bool { return m.table != nil }
+
+// As runs f with the rights that the calling thread has over files.
+func (m *Module) As(c *intercept.Call, f func()) error {
+	err := error(unix.EACCES)
+	m.as(c, func() intercept.Action {
+		err = nil
+		f()
+		return intercept.Action{}
+	})
+	return err
+}
+
+// OpenSocket opens, with O_PATH, what a path means to the calling thread.
+func (m *Module) OpenSocket(c *intercept.Call, path string) (fd int, err error) {
+	fd = -1
+	e := m.As(c, func() {
+		var o object
+		o, err = m.resolvePath(c, unix.AT_FDCWD, path, true, 0)
+		if view, ok := m.table.named(path); err != nil && ok { // as the kernel has told of it
+			o, err = m.resolvePath(c, unix.AT_FDCWD, view, true, 0)
+		}
+		fd = o.fd
+	})
+	if e != nil {
+		err = e
+	}
+	return fd, err
+}
+
+// named is the view's path of one of a file that is in a place of ours.
+func (t *table) named(host string) (view string, ok bool) {
+	if !strings.HasPrefix(host, "/") {
+		return "", false
+	}
+	view = t.viewOfHost(filepath.Clean(host), func() *mount { return nil })
+	return view, view != host
+}
+
+// SocketName is the path in the view of one that the kernel tells of a socket.
+func (m *Module) SocketName(path string) string {
+	t := m.table
+	t.mu.Lock()
+	name, ok := t.socks[path]
+	t.mu.Unlock()
+	if ok {
+		return name
+	}
+	if view, ok := t.named(path); ok && len(view) <= sunPathMax {
+		return view
+	}
+	return path
+}
+
+// BindSocket binds fd, a socket of the calling thread's, to a path.
+func (m *Module) BindSocket(c *intercept.Call, fd int, path string) (err error) {
+	b := binding{m: m, c: c, fd: fd, path: path}
+	e := m.As(c, func() {
+		err = m.onPath(c, unix.AT_FDCWD, path, func(n *nameAt) error {
+			if err := n.refusesNew(m.table, false); err != nil {
+				return err
+			}
+			if n.m.dir != nil {
+				return n.m.dir.parent(n.name, b.bind)
+			}
+			return b.layered(n)
+		})
+	})
+	if e != nil {
+		err = e
+	}
+	return err
+}
+
+// A binding is a bind(2) of the program's.
+type binding struct {
+	m    *Module
+	c    *intercept.Call
+	fd   int
+	path string // as the program has it
+}
+
+// layered binds to a name in a tree that makes its files itself: what it makes is replaced.
+func (b *binding) layered(n *nameAt) error {
+	if err := b.m.create(b.c, unix.S_IFSOCK|0o777, func(mode uint32) error { return n.m.fs.Mknod(n.name, mode, 0) }); err != nil {
+		return err
+	}
+	fd, err := n.m.fs.Open(n.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	host, err := os.Readlink(procFD(fd))
+	if err != nil {
+		return err
+	}
+	up, last := filepath.Split(host)
+	dir, err := unix.Open(up, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	var made, st unix.Stat_t
+	if err := unix.Fstat(fd, &made); err != nil {
+		return err
+	}
+	if err := unix.Fstatat(dir, last, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || inodeOf(&st) != inodeOf(&made) {
+		return unix.EACCES
+	}
+	if err := unix.Unlinkat(dir, last, 0); err != nil {
+		return err
+	}
+	return b.bind(dir, last)
+}
+
+// bind binds to a name in a directory. The kernel's name of the socket, which others see, is
+// the program's own where it leads there, else the path on the host.
+func (b *binding) bind(dir int, last string) error {
+	var at unix.Stat_t
+	if err := unix.Fstat(dir, &at); err != nil {
+		return err
+	}
+	leads := func(path string) bool {
+		var st unix.Stat_t
+		up, name := filepath.Split(path)
+		return name == last && len(path) <= sunPathMax && unix.Stat(up, &st) == nil && inodeOf(&st) == inodeOf(&at)
+	}
+	if !strings.HasPrefix(b.path, "/") {
+		return b.below(dir, last, &at)
+	}
+	host := ""
+	if up, err := os.Readlink(procFD(dir)); err == nil {
+		host = filepath.Join(up, last)
+	}
+	for _, path := range []string{b.path, host} {
+		if !leads(path) {
+			continue
+		}
+		err := b.m.create(b.c, 0, func(uint32) error { return bindPath(b.fd, path) })
+		if err == nil && path != b.path {
+			b.m.table.sock(path, b.path)
+		}
+		return err
+	}
+	return b.below(dir, last, &at)
+}
+
+// below binds by a relative path, on a thread with a working directory of its own: the
+// program's where its own path leads there, else the directory itself.
+func (b *binding) below(dir int, last string, at *unix.Stat_t) error {
+	umask := b.m.creds.umask
+	cr, err := taskCredentials(strconv.Itoa(b.c.TID))
+	if err != nil {
+		return err
+	}
+	if b.m.umasked.Load() {
+		umask = cr.umask
+	}
+	done := make(chan error, 1) // so that the thread ends, whatever happens here
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		f := func() { done <- b.onThread(dir, last, at, umask) }
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			done <- err
+			return
+		}
+		if !b.m.mixed.Load() || cr.same(&b.m.creds) {
+			f()
+			return
+		}
+		if b.m.creds.during(&cr, f) != nil {
+			done <- unix.EACCES
+		}
+	}()
+	return <-done
+}
+
+// onThread is below on its thread.
+func (b *binding) onThread(dir int, last string, at *unix.Stat_t, umask uint32) error {
+	unix.Umask(int(umask))
+	if !strings.HasPrefix(b.path, "/") && unix.Chdir(taskFile(b.c.TID, "cwd")) == nil {
+		up, name := filepath.Split(b.path)
+		var st unix.Stat_t
+		if name == last && unix.Stat("./"+up, &st) == nil && inodeOf(&st) == inodeOf(at) {
+			return bindPath(b.fd, b.path)
+		}
+	}
+	if err := unix.Fchdir(dir); err != nil {
+		return err
+	}
+	return bindPath(b.fd, last)
+}
+
+// bindPath is bind(2) to a path, whatever it begins with.
+func bindPath(fd int, path string) error {
+	var sa unix.RawSockaddrUnix
+	sa.Family = unix.AF_UNIX
+	for i := range len(path) {
+		sa.Path[i] = int8(path[i])
+	}
+	size := unsafe.Offsetof(sa.Path) + uintptr(len(path)) + 1
+	if _, _, errno := unix.Syscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), min(size, unsafe.Sizeof(sa))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// sock notes what the program calls a socket that the kernel knows by a path of the host.
+func (t *table) sock(host, view string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	const enough = 1 << 14
+	if len(t.socks) >= enough {
+		clear(t.socks) // from here on by their clean names
+	}
+	t.socks[host] = view
+}
