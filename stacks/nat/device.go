@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"umrun/stacks/netstack/tcpseg"
 	"umrun/stacks/offload"
 )
 
@@ -21,6 +22,7 @@ import (
 type device struct {
 	mtu      uint32
 	out      *queue
+	shut     tcpseg.ShutWindows
 	dispatch atomic.Pointer[stack.NetworkDispatcher]
 }
 
@@ -64,6 +66,7 @@ func (d *device) IsAttached() bool { return d.dispatch.Load() != nil }
 func (d *device) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {
+		d.shut.Leaving(pkt)
 		data := pkt.Data().Size() > 0
 		if d.out.put(packet{pkt: pkt.IncRef()}, data) {
 			n++

@@ -235,6 +235,9 @@ func (l *Link) inputTCP(d datagram, proto netProto, fragment bool) {
 		return
 	}
 	l.takeOver(d, proto)
+	if ack := l.dev.shut.Arriving(d.packet); ack != nil {
+		l.dev.deliver(proto, ack)
+	}
 	l.dev.deliver(proto, d.packet)
 }
 

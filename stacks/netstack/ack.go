@@ -5,13 +5,14 @@
 package netstack
 
 import (
-	"encoding/binary"
 	"hash/maphash"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"umrun/stacks/netstack/tcpseg"
 )
 
 // gVisor acknowledges what it received at once, in a segment of its own, and the
@@ -44,15 +45,9 @@ const (
 	ackFlows = 1024
 )
 
-// A flow names a connection.
-type flow struct {
-	src, dst         [16]byte
-	srcPort, dstPort uint16
-}
-
 // ackFlow is what is known of a connection.
 type ackFlow struct {
-	flow
+	tcpseg.Flow
 	greeted bool                // an acknowledgement was sent, or waits
 	ack     seqnum.Value        // the highest one
 	held    *stack.PacketBuffer // waits
@@ -101,7 +96,7 @@ func (a *acks) admit(p *stack.PacketBuffer, mtu int) (before *stack.PacketBuffer
 	if p.TransportProtocolNumber != header.TCPProtocolNumber {
 		return nil, false
 	}
-	k, ok := flowOf(p)
+	k, ok := tcpseg.FlowOf(p)
 	h := header.TCP(p.TransportHeader().Slice())
 	if !ok || len(h) < header.TCPMinimumSize || int(h.DataOffset()) != len(h) {
 		return nil, false
@@ -109,12 +104,12 @@ func (a *acks) admit(p *stack.PacketBuffer, mtu int) (before *stack.PacketBuffer
 	flags, ack := h.Flags(), seqnum.Value(h.AckNumber())
 	alone := flags&^header.TCPFlagPsh == header.TCPFlagAck && p.Data().Size() == 0
 	f := &a.flows[maphash.Comparable(a.seed, k)%ackFlows]
-	if f.flow != k {
+	if f.Flow != k {
 		if alone || flags.Contains(header.TCPFlagRst) {
 			return nil, false
 		}
 		before = f.take()
-		*f = ackFlow{flow: k, listed: f.listed}
+		*f = ackFlow{Flow: k, listed: f.listed}
 	}
 	switch {
 	case !flags.Contains(header.TCPFlagAck):
@@ -176,32 +171,6 @@ func (a *acks) expired(all bool) (out []*stack.PacketBuffer) {
 		a.timer.Reset(ackTick)
 	}
 	return out
-}
-
-// flowOf reads the addresses and ports of a TCP segment.
-func flowOf(p *stack.PacketBuffer) (k flow, ok bool) {
-	n, t := p.NetworkHeader().Slice(), p.TransportHeader().Slice()
-	if len(t) < 4 {
-		return k, false
-	}
-	switch header.IPVersion(n) {
-	case header.IPv4Version:
-		if len(n) < header.IPv4MinimumSize {
-			return k, false
-		}
-		copy(k.src[:], n[12:16])
-		copy(k.dst[:], n[16:20])
-	case header.IPv6Version:
-		if len(n) < header.IPv6MinimumSize {
-			return k, false
-		}
-		copy(k.src[:], n[8:24])
-		copy(k.dst[:], n[24:40])
-	default:
-		return k, false
-	}
-	k.srcPort, k.dstPort = binary.BigEndian.Uint16(t), binary.BigEndian.Uint16(t[2:])
-	return k, true
 }
 
 // onlyTimestamps tells that a segment has no option but RFC 7323's time stamps, in

@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"umrun/stacks"
+	"umrun/stacks/netstack/tcpseg"
 	"umrun/stacks/offload"
 )
 
@@ -57,7 +58,7 @@ type endpoint struct {
 	taps    *taps
 	log     *slog.Logger
 
-	shut   shutWindows
+	shut   tcpseg.ShutWindows
 	policy *atomic.Pointer[policy] // the stack's
 	urgent *urgents                // the stack's
 
@@ -170,7 +171,9 @@ func (e *endpoint) emitLocked(p *stack.PacketBuffer, origin any) bool {
 	if e.taps.on() {
 		e.showOut(p, origin)
 	}
-	e.shut.leaving(p)
+	if p.Mark != rawMark {
+		e.shut.Leaving(p)
+	}
 	if e.sendLocked(p) {
 		return true
 	}
@@ -372,7 +375,7 @@ func (e *endpoint) deliver(d stack.NetworkDispatcher, b []byte) {
 		return
 	}
 	e.st.takeOver(f.data, e.index)
-	if ack := e.shut.arriving(f.data); ack != nil && (valid || offload.Verify(f.data)) {
+	if ack := e.shut.Arriving(f.data); ack != nil && (valid || offload.Verify(f.data)) {
 		e.hand(d, f.proto, f.kind, ack, true)
 	}
 	e.hand(d, f.proto, f.kind, f.data, valid)

@@ -9,6 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"umrun/stacks/netstack/tcpseg"
 )
 
 // takeOver makes way for a SYN to a listener where an old connection of the same name
@@ -19,14 +21,14 @@ import (
 // before its next SYN (net/ipv4/tcp_minisocks.c:tcp_timewait_state_process). Here the
 // first SYN does that.
 func (s *Stack) takeOver(b []byte, nic int) {
-	if flagsOf(b)&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
+	if tcpseg.FlagsOf(b)&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
 		return
 	}
-	p, ok := tcpPacketOf(b)
+	p, ok := tcpseg.Of(b)
 	if !ok {
 		return
 	}
-	id := stack.TransportEndpointID(p.id)
+	id := p.ID
 	proto := header.IPv4ProtocolNumber
 	if id.LocalAddress.Len() == header.IPv6AddressSize {
 		proto = header.IPv6ProtocolNumber

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"umrun/stacks"
+	"umrun/stacks/netstack/tcpseg"
 )
 
 // urgents is what a stack knows of urgent data. Places in a stream are counted in
@@ -168,87 +168,27 @@ func (u *urgents) know(id tcp.TCPEndpointID, f func(*firsts)) {
 	u.first[id] = v
 }
 
-// A tcpPacket is a whole packet with TCP in it.
-type tcpPacket struct {
-	id  tcp.TCPEndpointID // as the receiver has it
-	tcp header.TCP
-}
-
-// tcpPacketOf takes a packet apart; ok is false for other packets, for fragments, and
-// where the headers are not whole.
-func tcpPacketOf(b []byte) (s tcpPacket, ok bool) {
-	var src, dst []byte
-	switch {
-	case len(b) < header.IPv4MinimumSize:
-		return s, false
-	case b[0]>>4 == header.IPv4Version:
-		ip := header.IPv4(b)
-		n := int(ip.HeaderLength())
-		if ip.Protocol() != uint8(header.TCPProtocolNumber) || ip.FragmentOffset() != 0 || ip.More() || n < header.IPv4MinimumSize || n > len(b) {
-			return s, false
-		}
-		src, dst, b = ip.SourceAddressSlice(), ip.DestinationAddressSlice(), b[n:]
-	case b[0]>>4 == header.IPv6Version && len(b) >= header.IPv6MinimumSize:
-		ip := header.IPv6(b)
-		if ip.NextHeader() != uint8(header.TCPProtocolNumber) {
-			return s, false
-		}
-		src, dst, b = b[8:24], b[24:40], b[header.IPv6MinimumSize:]
-	default:
-		return s, false
-	}
-	if len(b) < header.TCPMinimumSize {
-		return s, false
-	}
-	s.tcp = header.TCP(b)
-	s.id = tcp.TCPEndpointID(stack.TransportEndpointID{
-		LocalPort: s.tcp.DestinationPort(), LocalAddress: tcpip.AddrFromSlice(dst),
-		RemotePort: s.tcp.SourcePort(), RemoteAddress: tcpip.AddrFromSlice(src),
-	})
-	return s, true
-}
-
-// flagsOf returns the flags of a segment without taking it apart.
-func flagsOf(b []byte) header.TCPFlags {
-	const proto4, proto6 = 9, 6
-	at := 0
-	switch {
-	case len(b) < header.IPv4MinimumSize:
-		return 0
-	case b[0]>>4 == header.IPv4Version && b[proto4] == uint8(header.TCPProtocolNumber):
-		at = int(b[0]&0xf) * 4
-	case b[0]>>4 == header.IPv6Version && b[proto6] == uint8(header.TCPProtocolNumber):
-		at = header.IPv6MinimumSize
-	default:
-		return 0
-	}
-	if at += header.TCPFlagsOffset; at >= len(b) {
-		return 0
-	}
-	return header.TCPFlags(b[at])
-}
-
 // leaving looks at a packet before it is given to the link, and points to urgent
 // data in it or soon behind it. partial says that its checksum is not complete.
 func (u *urgents) leaving(b []byte, partial bool) {
-	syn := flagsOf(b)&header.TCPFlagSyn != 0
+	syn := tcpseg.FlagsOf(b)&header.TCPFlagSyn != 0
 	if !syn && !u.used.Load() {
 		return
 	}
-	s, ok := tcpPacketOf(b)
+	s, ok := tcpseg.Of(b)
 	if !ok {
 		return
 	}
-	id, seq := swap(s.id), s.tcp.SequenceNumber()
+	id, seq := swap(tcp.TCPEndpointID(s.ID)), s.TCP.SequenceNumber()
 	if syn {
-		if s.tcp.Flags()&header.TCPFlagAck == 0 {
+		if s.TCP.Flags()&header.TCPFlagAck == 0 {
 			u.clear(id)
 		}
 		u.know(id, func(f *firsts) { f.snd, f.sndKnown = seq+1, true })
 		return
 	}
 	v, ok := u.out.Load(id)
-	if !ok || s.tcp.Flags()&header.TCPFlagRst != 0 {
+	if !ok || s.TCP.Flags()&header.TCPFlagRst != 0 {
 		return
 	}
 	// The pointer says what follows the urgent byte, as everybody has it
@@ -257,39 +197,39 @@ func (u *urgents) leaving(b []byte, partial bool) {
 	if ahead <= 0 || ahead > 0xffff {
 		return
 	}
-	old := s.tcp.Flags()
-	s.tcp.SetFlags(uint8(old | header.TCPFlagUrg))
-	s.tcp.SetUrgentPointer(uint16(ahead))
+	old := s.TCP.Flags()
+	s.TCP.SetFlags(uint8(old | header.TCPFlagUrg))
+	s.TCP.SetUrgentPointer(uint16(ahead))
 	if !partial {
 		// RFC 1624: the sum changes by what the two words do.
-		sum := uint32(^s.tcp.Checksum()) + uint32(header.TCPFlagUrg) + uint32(ahead)
+		sum := uint32(^s.TCP.Checksum()) + uint32(header.TCPFlagUrg) + uint32(ahead)
 		if old&header.TCPFlagUrg != 0 {
 			sum -= uint32(header.TCPFlagUrg)
 		}
 		sum = sum>>16 + sum&0xffff
 		sum = sum>>16 + sum&0xffff
-		s.tcp.SetChecksum(^uint16(sum))
+		s.TCP.SetChecksum(^uint16(sum))
 	}
 }
 
 // arriving looks at a packet before gVisor gets it.
 func (u *urgents) arriving(b []byte) {
-	flags := flagsOf(b)
+	flags := tcpseg.FlagsOf(b)
 	if flags&(header.TCPFlagSyn|header.TCPFlagUrg) == 0 {
 		return
 	}
-	s, ok := tcpPacketOf(b)
+	s, ok := tcpseg.Of(b)
 	if !ok {
 		return
 	}
-	seq := s.tcp.SequenceNumber()
-	v, _ := u.queues.m.Load(s.id)
+	id, seq := tcp.TCPEndpointID(s.ID), s.TCP.SequenceNumber()
+	v, _ := u.queues.m.Load(id)
 	q, open := v.(*sendQueue)
 	if flags&header.TCPFlagSyn != 0 {
 		if !open {
-			u.clear(s.id)
+			u.clear(id)
 		}
-		u.know(s.id, func(f *firsts) {
+		u.know(id, func(f *firsts) {
 			if !f.rcvKnown || !open { // what comes later is an old one, or forged
 				f.rcv, f.rcvKnown = seq+1, true
 			}
@@ -300,10 +240,10 @@ func (u *urgents) arriving(b []byte) {
 		return
 	}
 	u.mu.Lock()
-	f := u.first[s.id]
+	f := u.first[id]
 	u.mu.Unlock()
-	if p := binary.BigEndian.Uint16(s.tcp[header.TCPUrgentPtrOffset:]); p != 0 && f.rcvKnown {
+	if p := binary.BigEndian.Uint16(s.TCP[header.TCPUrgentPtrOffset:]); p != 0 && f.rcvKnown {
 		u.used.Store(true)
-		u.in.Store(s.id, seq+uint32(p)-1-f.rcv)
+		u.in.Store(id, seq+uint32(p)-1-f.rcv)
 	}
 }

@@ -2,7 +2,7 @@
 
 // Acknowledgements for a connection that has shut its window.
 
-package netstack
+package tcpseg
 
 import (
 	"sync"
@@ -12,7 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// shutWindows knows the connections that have told their peers to send nothing, and has
+// ShutWindows knows the connections that have told their peers to send nothing, and has
 // gVisor hear what those acknowledge.
 //
 // What a window has room for is rounded down when it is told, so that it can close
@@ -26,11 +26,13 @@ import (
 // wants acknowledgements heard of such segments, and Linux does so
 // (net/ipv4/tcp_input.c:tcp_sequence). So each is preceded by one that has the same to
 // say, no data, and the number that gVisor waits for.
-type shutWindows struct {
+//
+// The zero value is ready. It is safe for concurrent use.
+type ShutWindows struct {
 	n atomic.Int32 // of flows
 
 	mu    sync.Mutex
-	flows map[flow]uint32 // what was acknowledged with the shut window; +checklocks:mu
+	flows map[Flow]uint32 // what was acknowledged with the shut window; +checklocks:mu
 }
 
 const (
@@ -43,9 +45,10 @@ const (
 	shutAhead = 1 << 14
 )
 
-// leaving notes what a segment that is sent says of the window.
-func (s *shutWindows) leaving(p *stack.PacketBuffer) {
-	if p.TransportProtocolNumber != header.TCPProtocolNumber || p.Mark == rawMark {
+// Leaving notes what a packet that gVisor sends says of the window. What others send
+// with the same addresses is not for it.
+func (s *ShutWindows) Leaving(p *stack.PacketBuffer) {
+	if p.TransportProtocolNumber != header.TCPProtocolNumber {
 		return
 	}
 	h := header.TCP(p.TransportHeader().Slice())
@@ -56,7 +59,7 @@ func (s *shutWindows) leaving(p *stack.PacketBuffer) {
 	if !shut && s.n.Load() == 0 {
 		return
 	}
-	k, ok := flowOf(p)
+	k, ok := FlowOf(p)
 	if !ok {
 		return
 	}
@@ -66,39 +69,36 @@ func (s *shutWindows) leaving(p *stack.PacketBuffer) {
 	case !shut:
 		delete(s.flows, k)
 	case s.flows == nil || len(s.flows) >= shutMost:
-		s.flows = map[flow]uint32{k: h.AckNumber()}
+		s.flows = map[Flow]uint32{k: h.AckNumber()}
 	default:
 		s.flows[k] = h.AckNumber()
 	}
 	s.n.Store(int32(len(s.flows)))
 }
 
-// arriving returns what gVisor is to be given before the packet b: nil if that is heard
-// as it is.
-func (s *shutWindows) arriving(b []byte) []byte {
+// Arriving returns what gVisor is to be given before the packet b: nil if that is heard
+// as it is. The caller has seen to b's checksums, or will; those of the result are not to
+// be looked at.
+func (s *ShutWindows) Arriving(b []byte) []byte {
 	if s.n.Load() == 0 {
 		return nil
 	}
-	p, ok := tcpPacketOf(b)
-	if !ok || p.tcp.Flags()&(header.TCPFlagAck|header.TCPFlagSyn|header.TCPFlagRst) != header.TCPFlagAck {
+	p, ok := Of(b)
+	if !ok || p.TCP.Flags()&(header.TCPFlagAck|header.TCPFlagSyn|header.TCPFlagRst) != header.TCPFlagAck {
 		return nil
 	}
-	k := flow{srcPort: p.id.LocalPort, dstPort: p.id.RemotePort}
-	copy(k.src[:], p.id.LocalAddress.AsSlice())
-	copy(k.dst[:], p.id.RemoteAddress.AsSlice())
 	s.mu.Lock()
-	next, shut := s.flows[k]
+	next, shut := s.flows[p.back()]
 	s.mu.Unlock()
-	network := len(b) - len(p.tcp)
-	headers := network + int(p.tcp.DataOffset())
+	network := len(b) - len(p.TCP)
+	headers := network + int(p.TCP.DataOffset())
 	size := packetSize(b)
-	if !shut || p.tcp.SequenceNumber()-next >= shutAhead || p.tcp.SequenceNumber() == next && headers == size ||
+	if !shut || p.TCP.SequenceNumber()-next >= shutAhead || p.TCP.SequenceNumber() == next && headers == size ||
 		headers < network+header.TCPMinimumSize || headers > size || size > len(b) {
 		return nil
 	}
-	// Its checksums are not looked at.
 	ack := append([]byte(nil), b[:headers]...)
-	if p.id.LocalAddress.Len() == header.IPv4AddressSize {
+	if p.ID.LocalAddress.Len() == header.IPv4AddressSize {
 		header.IPv4(ack).SetTotalLength(uint16(headers))
 	} else {
 		header.IPv6(ack).SetPayloadLength(uint16(headers - network))
