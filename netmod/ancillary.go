@@ -244,7 +244,7 @@ func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, erro
 		var err error
 		switch {
 		case level == unix.SOL_SOCKET:
-			err = s.controlOfSocket(typ, v)
+			err = s.controlOfSocket(&m, typ, v)
 		case level == unix.IPPROTO_UDP && s.isUDP():
 			err = controlOfUDP(&m, typ, v)
 		case level == unix.IPPROTO_IPV6 && ip6 && dst.Addr().Is4In6():
@@ -268,14 +268,18 @@ func (s *packet) readControl(b []byte, dst netip.AddrPort) (stacks.Message, erro
 }
 
 // controlOfSocket is net/core/sock.c:__sock_cmsg_send.
-func (s *packet) controlOfSocket(typ int, v []byte) error {
+func (s *packet) controlOfSocket(m *stacks.Message, typ int, v []byte) error {
 	switch typ {
 	case unix.SO_TIMESTAMPING, unix.SO_TIMESTAMPING_NEW, scmTSOptID:
 		return s.controlOfStamps(typ, v)
 	case unix.SCM_RIGHTS, unix.SCM_CREDENTIALS:
 		return nil // of AF_UNIX: ignored
-	case unix.SO_MARK:
-		return unix.EPERM
+	case unix.SO_MARK: // no capability is asked for, as of the option
+		if len(v) != 4 {
+			return unix.EINVAL
+		}
+		m.Mark, m.Marked = native.Uint32(v), true
+		return nil
 	}
 	return unix.EINVAL
 }

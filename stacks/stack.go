@@ -210,6 +210,11 @@ type Message struct {
 	Dropped uint32         // datagrams that found no room at the socket by the time this one was taken
 	Link    any            // of a packet socket, its own business
 
+	// Mark is what rules see instead of the socket's SO_MARK if Marked is set, when
+	// sending. EPERM where a stack cannot have marks of single datagrams.
+	Mark   uint32
+	Marked bool
+
 	// Segment is the size in bytes of the datagrams that one message stands for,
 	// the last of which may be shorter (udp(7), UDP_SEGMENT and UDP_GRO). When
 	// sending, 0 is the socket's setting and -1 is none; received messages of a

@@ -89,6 +89,7 @@ var controls = []Entry{
 	{Name: "IP_ORIGDSTADDR", Support: Part, Gap: "received only"},
 	{Name: "SO_TIMESTAMP, SO_TIMESTAMPNS", Support: Full},
 	{Name: "PACKET_AUXDATA", Support: Full},
+	{Name: "SO_MARK", Support: Full, Gap: "no capability is needed; EPERM where a kernel stack is one of several networks"},
 	{Name: "SO_TIMESTAMPING, SCM_TS_OPT_ID", Support: Part, Gap: noHardware},
 	{Name: "IP_RECVERR, IPV6_RECVERR", Support: Part, Gap: noErrQueue},
 	{Name: "UDP_SEGMENT, UDP_GRO", Support: Full},

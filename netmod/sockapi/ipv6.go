@@ -52,7 +52,7 @@ var solIPv6 = []Option{
 	{Name: "MCAST_LEAVE_SOURCE_GROUP", Number: unix.MCAST_LEAVE_SOURCE_GROUP, Access: Set, Shape: Opaque, Support: Full},
 	{Name: "MCAST_MSFILTER", Number: unix.MCAST_MSFILTER, Access: Both, Shape: Opaque, Support: Full},
 	{Name: "IPV6_RECVPKTINFO", Number: unix.IPV6_RECVPKTINFO, Access: Both, Support: Full},
-	no("IPV6_PKTINFO", unix.IPV6_PKTINFO, "only as a control message"),
+	{Name: "IPV6_PKTINFO", Number: unix.IPV6_PKTINFO, Access: Set, Shape: Bytes, Support: Full},
 	{Name: "IPV6_RECVHOPLIMIT", Number: unix.IPV6_RECVHOPLIMIT, Access: Both, Support: Full},
 	no("IPV6_HOPLIMIT", unix.IPV6_HOPLIMIT, "only as a control message"),
 	no("IPV6_RECVHOPOPTS", unix.IPV6_RECVHOPOPTS, noExtension),

@@ -47,7 +47,7 @@ var solSocket = []Option{
 	{Name: "SO_RCVBUFFORCE", Number: unix.SO_RCVBUFFORCE, Access: Set, Support: Full, Gap: capability},
 	{Name: "SO_PASSSEC", Number: unix.SO_PASSSEC, Access: Both, Support: Full, Gap: "of AF_UNIX; EOPNOTSUPP elsewhere"},
 	{Name: "SO_TIMESTAMPNS", Number: unix.SO_TIMESTAMPNS, Access: Both, Support: Full},
-	{Name: "SO_MARK", Number: unix.SO_MARK, Access: Both, Support: Part, Gap: "no capability is needed; as a control message it gives EPERM"},
+	{Name: "SO_MARK", Number: unix.SO_MARK, Access: Both, Support: Part, Gap: "no capability is needed"},
 	{Name: "SO_TIMESTAMPING", Number: unix.SO_TIMESTAMPING, Access: Both, Shape: Bytes, On: UDP | Ping | Raw, Support: Part, Gap: noHardware},
 	{Name: "SO_PROTOCOL", Number: unix.SO_PROTOCOL, Access: Get, On: All, Support: Full},
 	{Name: "SO_DOMAIN", Number: unix.SO_DOMAIN, Access: Get, On: All, Support: Full},

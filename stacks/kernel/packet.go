@@ -35,6 +35,9 @@ func (k *packet) tellAll() {
 
 // SendMsg sends one datagram, see [stacks.PacketSocket].
 func (k *packet) SendMsg(p []byte, m stacks.Message) error {
+	if m.Marked { // it takes privileges over the namespace, as here only the helper has
+		return unix.EPERM
+	}
 	var to unix.Sockaddr
 	if m.Peer.IsValid() {
 		to = k.sockaddr(m.Peer)

@@ -41,13 +41,14 @@ type interfaceOption struct {
 }
 
 // interfaceOptions are the options that name interfaces. Offsets are those of struct
-// ip_mreqn, ip_mreq_source, ip_msfilter, ipv6_mreq, group_req and group_filter.
+// ip_mreqn, in6_pktinfo, ip_mreq_source, ip_msfilter, ipv6_mreq, group_req and group_filter.
 var interfaceOptions = map[optionKey]interfaceOption{
 	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE}:  {purpose: bindsDevice, name: true, index: -1, addr: -1},
 	{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX}: {purpose: bindsDevice, addr: -1},
 
 	{unix.IPPROTO_IP, unix.IP_UNICAST_IF}:     {purpose: sendsHosts, big: true, addr: -1},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF}: {purpose: sendsHosts, big: true, addr: -1},
+	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:    {purpose: sendsHosts, index: 16, addr: -1},
 
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF}:     {purpose: sendsGroups, index: 8, addr: 4},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF}: {purpose: sendsGroups, addr: -1},

@@ -64,7 +64,7 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if to := a.Addr().Unmap(); to.IsMulticast() || s.st.broadcast(f) {
 		return unix.ENETUNREACH // net/ipv4/tcp_ipv4.c:tcp_v4_connect
 	}
-	v, err := s.steer(&f, netip.Addr{}, true)
+	v, err := s.steer(&f, &noMessage, true)
 	if err != nil {
 		return err
 	}

@@ -135,6 +135,7 @@ var multicastAll4 = func() option {
 
 var solIPv6 = map[optKey]option{
 	{ip6, unix.IPV6_UNICAST_IF}: optUnicastIf(ip6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF"),
+	{ip6, unix.IPV6_PKTINFO}:    stickyInfo,
 
 	{ip6, unix.IPV6_V6ONLY}: {name: "IPV6_V6ONLY", set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
 		n, err := intOf(v)

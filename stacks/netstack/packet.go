@@ -101,7 +101,10 @@ func (s *packetSocket) Connect(a netip.AddrPort) error {
 	if err := s.connectScope(&f, a.Addr()); err != nil {
 		return err
 	}
-	v, err := s.steer(&f, netip.Addr{}, true)
+	if f.NIC == 0 && !a.Addr().IsMulticast() {
+		f.NIC = s.stickyIf(a.Addr()) // ip6_datagram_dst_update
+	}
+	v, err := s.steer(&f, &noMessage, true)
 	if err != nil {
 		return err
 	}

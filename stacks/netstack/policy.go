@@ -202,9 +202,9 @@ func (s *sock) flow(dst, src netip.Addr, sport, dport uint16) stacks.Flow {
 }
 
 // steer decides where what s sends to f goes, and sets f.NIC; v is for [Stack.by].
-// src is the source that the program has chosen, else the zero Addr; twice says that
+// m says which source and mark the program has chosen, if any; twice says that
 // rules are asked again when a source was chosen (net/ipv4/route.c:ip_route_connect).
-func (s *sock) steer(f *tcpip.FullAddress, src netip.Addr, twice bool) (v course, _ error) {
+func (s *sock) steer(f *tcpip.FullAddress, m *stacks.Message, twice bool) (v course, _ error) {
 	p := s.st.policy.Load()
 	oif := int(f.NIC)
 	if oif == 0 {
@@ -222,7 +222,10 @@ func (s *sock) steer(f *tcpip.FullAddress, src netip.Addr, twice bool) (v course
 	if s.proto != unix.IPPROTO_TCP && s.proto != unix.IPPROTO_UDP || s.raw != nil {
 		sport, dport = 0, 0
 	}
-	flow := s.flow(dst, src, sport, dport)
+	flow := s.flow(dst, m.Local, sport, dport)
+	if m.Marked {
+		flow.Mark = m.Mark
+	}
 	v, e := p.judge(flow, oif)
 	if again := e == 0 && twice || e != 0 && dst.Is6(); again && !p.plain && !flow.Src.IsValid() {
 		if flow.Src = s.st.sourceOf(v, dst); flow.Src.IsValid() {

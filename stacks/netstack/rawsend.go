@@ -80,7 +80,8 @@ func (s *rawSocket) way(to netip.AddrPort, source netip.Addr, m stacks.Message) 
 	if own := s.st.gv.CheckLocalAddress(0, s.netProto(), f.Addr); own != 0 && w.dst.Is4() && (f.NIC == 0 || f.NIC == loopbackNIC) {
 		f.NIC = own
 	}
-	v, err := s.steer(&f, source, false)
+	m.Local = source
+	v, err := s.steer(&f, &m, false)
 	if err != nil {
 		return way{}, err
 	}

@@ -40,6 +40,9 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 			f.NIC = tcpip.NICID(m.IfIndex)
 		}
 		s.mu.Lock()
+		if f.NIC == 0 {
+			f.NIC = s.stickyIf(m.Peer.Addr())
+		}
 		unreachable := s.noGroups(f)
 		if f.NIC == 0 && !m.Peer.Addr().IsMulticast() {
 			f.NIC = s.unicastIf(m.Peer.Addr())
@@ -48,7 +51,7 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		if unreachable {
 			return unix.ENETUNREACH
 		}
-		if v, err = s.steer(&f, m.Local, false); err != nil {
+		if v, err = s.steer(&f, &m, false); err != nil {
 			return err
 		}
 		o.To = &f
@@ -59,8 +62,9 @@ func (s *packetSocket) SendMsg(p []byte, m stacks.Message) error {
 		if to := addrOf(unix.AF_INET, f.Addr, 0); !to.IsLinkLocalUnicast() && !to.IsMulticast() {
 			f.NIC = 0 // where connect(2) found its way, and not what it was bound to
 		}
+		m.Marked = m.Marked && v4 // net/ipv6/udp.c: the route is that of connect(2)
 		var err error
-		if v, err = s.steer(&f, m.Local, false); err != nil {
+		if v, err = s.steer(&f, &m, false); err != nil {
 			return err
 		}
 		if f.NIC != 0 && f.NIC != was && !s.st.policy.Load().plain {
@@ -261,7 +265,8 @@ func (s *packetSocket) write(p []byte, o tcpip.WriteOptions, tos int, v4, cut bo
 // not be fragmented and is larger than the path takes. The latter is reported too
 // (net/ipv4/ip_output.c:__ip_append_data, net/ipv6/ip6_output.c). narrow is the MTU
 // of the path in bytes if the datagram fits the link, maybe in fragments, but not
-// the path.
+// the path; and that of the link if it goes in fragments that routers may cut
+// further, as those of IPv4 do (__ip_make_skb: no DF).
 func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) (narrow int, err error) {
 	limit, hdr := maxUDP6, header.IPv6MinimumSize
 	if v4 {
@@ -284,7 +289,8 @@ func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) (narrow 
 	case unix.IP_PMTUDISC_DO, unix.IP_PMTUDISC_PROBE, unix.IP_PMTUDISC_INTERFACE:
 		dontFrag = true
 	}
-	if n <= limit && !dontFrag && !s.st.paths.known() {
+	mayCut := !dontFrag && v4 && strategy == unix.IP_PMTUDISC_WANT
+	if n <= limit && !dontFrag && !mayCut && !s.st.paths.known() {
 		return 0, nil
 	}
 	dst, link, ok := s.pathMTU(to)
@@ -298,7 +304,7 @@ func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) (narrow 
 	case n > limit:
 	case !ok || n+hdr <= mtu:
 		return 0, nil
-	case !dontFrag && mtu < link:
+	case !dontFrag && mtu < link, mayCut:
 		return mtu, nil
 	case !dontFrag:
 		return 0, nil

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// IP_UNICAST_IF and IPV6_UNICAST_IF: where datagrams leave that are not told so.
+// IP_UNICAST_IF, IPV6_UNICAST_IF and IPV6_PKTINFO: where datagrams leave that are not
+// told so.
 
 package netstack
 
@@ -38,6 +39,36 @@ func optUnicastIf(level, nr int, name string) option {
 			return binary.BigEndian.AppendUint32(nil, uint32(s.val(k, 0))), nil
 		},
 	}
+}
+
+var stickyKey = optKey{ip6, unix.IPV6_PKTINFO}
+
+// stickyInfo is the option IPV6_PKTINFO. Of the address in it Linux makes nothing
+// (net/ipv6/ipv6_sockglue.c: sticky_pktinfo).
+var stickyInfo = option{
+	name: "IPV6_PKTINFO",
+	set: func(s *sock, ep tcpip.Endpoint, v []byte) error {
+		if len(v) < unix.SizeofInet6Pktinfo {
+			return unix.EINVAL
+		}
+		n := int(int32(binary.NativeEndian.Uint32(v[16:])))
+		if dev := s.device(); dev != 0 && int(dev) != n {
+			return unix.EINVAL
+		}
+		s.setVal(stickyKey, n)
+		return nil
+	},
+	get: func(*sock, tcpip.Endpoint) ([]byte, error) { return nil, unix.ENOPROTOOPT },
+}
+
+// stickyIf returns the interface that IPV6_PKTINFO says, 0 for any.
+//
+// +checklocks:s.mu
+func (s *packetSocket) stickyIf(to netip.Addr) tcpip.NICID {
+	if to.Unmap().Is4() || s.device() != 0 {
+		return 0
+	}
+	return tcpip.NICID(s.val(stickyKey, 0))
 }
 
 // unicastIf returns the interface that datagrams to an address leave by, 0 for any.

@@ -289,6 +289,53 @@ static void case_unicast_if(void)
 	close(fd);
 }
 
+// IPV6_PKTINFO as an option: ping -I DEVICE.
+static void case_sticky(void)
+{
+	static const struct { const char *name; int type, proto; } kinds[] = {
+		{ "udp", SOCK_DGRAM, 0 }, { "ping", SOCK_DGRAM, IPPROTO_ICMPV6 },
+	};
+	char b[16];
+	struct in6_pktinfo v;
+	socklen_t n;
+	for (int i = 0; six && i < LEN(kinds); i++) {
+		begin("effect/sticky-%s", kinds[i].name);
+		struct addr peer = mk(env("LAB_PEER6"), ECHO);
+		char echo[10] = { (char)128, 0, 0, 0, 0, 0, 0, 1, 'h', 'i' };
+		for (int to = 0; to < 4; to++) {
+			const char *names[] = { "none", "the interface", "the wrong one", "one that is not there" };
+			int index[] = { 0, if_nametoindex("wg0"), 1, 99 };
+			int fd = need("socket", socket(AF_INET6, kinds[i].type, kinds[i].proto));
+			memset(&v, 0, sizeof v);
+			v.ipi6_ifindex = index[to];
+			say("%s", names[to]);
+			ok(" set", setsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &v, sizeof v));
+			n = sizeof v;
+			ok(" get", getsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &v, &n));
+			num(" sendto", sendto(fd, echo, sizeof echo, 0, &peer.sa, peer.len));
+			num(" echo", ready(fd, POLLIN, to < 2 ? 2000 : 200) ? recv(fd, b, sizeof b, 0) : 0);
+			if (ok(" connect", connect(fd, &peer.sa, peer.len)) == 0) {
+				num(" send", send(fd, echo, sizeof echo, 0));
+				num(" echo", ready(fd, POLLIN, 2000) ? recv(fd, b, sizeof b, 0) : 0);
+			}
+			close(fd);
+		}
+		int fd = need("socket", socket(AF_INET6, kinds[i].type, kinds[i].proto)), dev = if_nametoindex("wg0");
+		set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, dev);
+		for (int index = 0; index < 3; index++) {
+			memset(&v, 0, sizeof v);
+			v.ipi6_ifindex = index < 2 ? index : dev;
+			ok("bound to the device", setsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &v, sizeof v));
+		}
+		inet_pton(AF_INET6, "2001:db8::1", &v.ipi6_addr); // of nobody
+		ok("with an address", setsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &v, sizeof v));
+		num("sendto", sendto(fd, echo, sizeof echo, 0, &peer.sa, peer.len));
+		num("echo", ready(fd, POLLIN, 2000) ? recv(fd, b, sizeof b, 0) : 0);
+		ok("short", setsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &v, sizeof v - 1));
+		close(fd);
+	}
+}
+
 static void case_accepted(void)
 {
 	int p[2];
@@ -327,6 +374,7 @@ int main(int argc, char **argv)
 	case_info();
 	case_maxseg();
 	case_unicast_if();
+	case_sticky();
 	case_accepted();
 	case_user_timeout();
 	return 0;

@@ -39,10 +39,19 @@ var pathPrograms = []pathProgram{
 	{"ping-gone-v6", "ping -n -c 1 -W 2 fd78:4::1", 3},
 	{"ping-too-large", "ping -n -c 1 -W 2 -M do -s 1350 10.78.3.1", 3},
 	{"ping-large-cut", "ping -n -c 1 -W 2 -s 1350 10.78.3.1", 3},
+	{"ping-fragments", "ping -n -c 1 -W 2 -s 3000 10.78.3.1", 3},
+	{"ping-fragments-v6", "ping -n -c 1 -W 2 -s 3000 fd77::1", 3},
+	{"ping-device", "ping -n -c 1 -W 2 -I wg0 -s 3000 10.78.3.1", 3},
+	{"ping-device-v6", "ping -n -c 1 -W 2 -I wg0 -s 3000 fd77::1", 3},
+	{"ping-narrow-v6", "ping -n -c 2 -i 0.3 -W 1 -s 1350 fd78:3::1", 3},
+	{"ping-narrow-fragments-v6", "ping -n -c 2 -i 0.3 -W 1 -s 3000 fd78:3::1", 3},
+	{"ping-narrow-device-v6", "ping -n -c 2 -i 0.3 -W 1 -I wg0 -s 3000 fd78:3::1", 3},
+	{"ping-narrow-whole-v6", "ping -n -c 2 -i 0.3 -W 1 -M do -s 1350 fd78:3::1", 3},
+	{"ping-narrow-whole", "ping -n -c 2 -i 0.3 -W 1 -M do -s 1350 10.78.3.1", 3},
 }
 
-// Times, and what programs say of their start.
-var pathNoise = regexp.MustCompile(` *(\d+(\.\d+)? ?ms|time \d+ms|rtt .*|^Start: .*|^HOST: \S+|\d+\.\d+( +\d+\.\d+)+)`)
+// Times, own addresses, and what programs say of their start.
+var pathNoise = regexp.MustCompile(` *(from \S+ wg0|\d+(\.\d+)? ?ms|time \d+ms|rtt .*|^Start: .*|^HOST: \S+|\d+\.\d+( +\d+\.\d+)+)`)
 
 func TestIntegrationPaths(t *testing.T) {
 	w := viewtest.New(t)
