@@ -39,7 +39,7 @@ var kinds = []Entry{
 	{Name: "AF_NETLINK, NETLINK_SOCK_DIAG", Support: Part, Gap: "TCP, UDP, raw, packet and netlink sockets; SOCK_DESTROY ends those of TCP, UDP and raw that a program holds"},
 	{Name: "AF_NETLINK, NETLINK_KOBJECT_UEVENT", Support: Part, Gap: "silent, as in a network namespace of an ordinary user"},
 	{Name: "AF_NETLINK, other protocols", Support: Refused, Errno: unix.EPROTONOSUPPORT, Gap: "they speak of the host's kernel"},
-	{Name: "AF_UNIX", Support: Full, Gap: "the kernel's; connect(2) is judged"},
+	{Name: "AF_UNIX", Support: Full, Gap: "the kernel's; connect(2) is judged. With mounts of the engine `trap`, paths are the view's"},
 	{Name: "AF_PACKET, SOCK_RAW and SOCK_DGRAM", Support: Part, Gap: "on the view's interfaces; see limits.md"},
 	{Name: "AF_PACKET, SOCK_PACKET", Support: Refused, Errno: unix.ESOCKTNOSUPPORT, Gap: "obsolete"},
 	{Name: "AF_VSOCK, AF_ALG, AF_CAN, AF_BLUETOOTH, AF_XDP and every other family", Support: Refused, Errno: unix.EAFNOSUPPORT, Gap: "they act outside of the view"},
