@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +307,19 @@ func TestParseMountinfo(t *testing.T) {
 // TestSubmounts: what is mounted below, where a name has a space that is none for the kernel
 // too, is covered, each file system in its own part, and
 // overlayfs on the same parts shows the same.
+// TestMountinfo has lines as they are where the root was mounted last, and mounts that others
+// cover.
+func TestMountinfo(t *testing.T) {
+	const info = "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:30 / /a/b rw - tmpfs none rw\n" +
+		"31 27 0:31 / /a rw - tmpfs none rw\n32 31 0:32 / /a/b rw - tmpfs none rw\n33 32 0:33 / /a/b rw - tmpfs none rw\n34 27 0:34 /f /f rw - ext4 none rw\n"
+	at := map[string]uint64{"/proc": 22, "/": 27, "/a": 31, "/a/b": 33, "/f": 34}
+	got := submounts("/", info, func(path string) (uint64, bool) { return at[path], path != "/f" })
+	want := []Submount{{"/proc", "proc", "proc", true, true}, {"/a", "a", "tmpfs", false, true}, {"/f", "f", "ext4", false, false}, {"/a/b", "a/b", "tmpfs", false, true}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 func TestSubmounts(t *testing.T) {
 	if !inNamespace(t) {
 		return

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Submount is a file system, or single file, that is mounted below a directory.
@@ -21,38 +23,41 @@ type Submount struct {
 	Dir    bool   // no single file
 }
 
-// Submounts lists what is mounted below dir, in the order of mounting, one for each place.
+// Submounts lists what is mounted below dir and can be seen there, parents before children.
 func Submounts(dir string) ([]Submount, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return submounts(dir, string(info), isDir), nil
+	return submounts(dir, string(info), look), nil
 }
 
-func isDir(path string) bool {
-	fi, err := os.Stat(path)
-	return err == nil && fi.IsDir()
+// look tells which mount a path leads to, and whether it is a directory.
+func look(path string) (id uint64, dir bool) {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE|unix.STATX_MNT_ID, &st) != nil {
+		return 0, false
+	}
+	return st.Mnt_id, st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-func submounts(dir, info string, isDir func(string) bool) []Submount {
+// submounts lists those mounts of info that look finds at their places: the others are
+// covered. The lines are in no order that tells: what is mounted in an initramfs, and moved,
+// comes before the root.
+func submounts(dir, info string, look func(string) (uint64, bool)) []Submount {
 	under := strings.TrimSuffix(dir, "/") + "/"
 	var all []Submount
 	for line := range strings.Lines(info) {
-		_, path, kind, ok := ParseMountinfo(line)
-		if !ok {
-			continue
-		}
-		if path == dir || dir != "/" && strings.HasPrefix(dir, strings.TrimSuffix(path, "/")+"/") {
-			all = nil // mounted over it: what came before is out of sight
-		}
+		id, path, kind, ok := ParseMountinfo(line)
 		name, below := strings.CutPrefix(path, under)
-		if !below || name == "" {
+		if !ok || !below || name == "" {
 			continue
 		}
-		all = slices.DeleteFunc(all, func(m Submount) bool { return m.Name == name || strings.HasPrefix(m.Name, name+"/") })
-		all = append(all, Submount{Path: path, Name: name, Type: kind, Pseudo: Pseudo(kind), Dir: isDir(path)})
+		if at, isDir := look(path); at == id {
+			all = append(all, Submount{Path: path, Name: name, Type: kind, Pseudo: Pseudo(kind), Dir: isDir})
+		}
 	}
+	slices.SortStableFunc(all, func(a, b Submount) int { return strings.Count(a.Name, "/") - strings.Count(b.Name, "/") })
 	return all
 }
 
