@@ -238,6 +238,8 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	var fd int
 	var err error
 	switch {
+	case m.foreignProc(c, o):
+		fd, err = m.openInNamespace(c, o, flags&^unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	case o.m.dir != nil && flags&unix.O_TMPFILE != unix.O_TMPFILE:
 		m.guardedFile(c, o, func() {
 			fd, err = unix.Open(procFD(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

@@ -57,7 +57,8 @@
 // that a debugger in the view traces the first two fail with EPERM, and the last gives a
 // descriptor that reads.
 //
-// Credentials are the calling task's (cred.go). What may block, as the open of a FIFO, is
+// Credentials are the calling task's (cred.go), and files of procfs are opened in its user
+// namespace (userns.go). What may block, as the open of a FIFO, is
 // parked on a goroutine and taken back if a signal comes (wait.go).
 //
 // # The file systems

@@ -237,22 +237,28 @@ func TestIntegrationMountsNetwork(t *testing.T) {
 }
 
 // TestIntegrationMountsBrowser: Chromium's own sandbox, which is a user namespace in
-// ours, starts for an ordinary user.
+// ours with the engine ns, starts for an ordinary user.
 func TestIntegrationMountsBrowser(t *testing.T) {
 	viewtest.Need(t, "chromium")
 	w := viewtest.New(t)
-	dir := mountTree(t, w, true)
-	page := filepath.Join(dir, "page.html")
-	if err := os.WriteFile(page, []byte("<p id=x>before</p><script>document.getElementById('x').textContent = 'after ' + 6 * 7</script>"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	u := umrunAs(t, w, true, "-q", "-n", "none", "-m", "cow::/", "--", "chromium", "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--user-data-dir="+dir+"/profile", "--dump-dom", "file://"+page)
-	if r := u.Result(); r.Status != 0 || !strings.Contains(r.Stdout, "after 42") {
-		t.Error(r)
-	}
-	if _, err := os.Lstat(dir + "/profile"); err == nil {
-		t.Error("its profile is on the host")
+	for _, engine := range []string{"ns", "trap"} {
+		for _, mount := range []string{"cow::/", "bind:DIR/src:DIR/dst"} {
+			t.Run(engine+"/"+mount, func(t *testing.T) {
+				dir := mountTree(t, w, true)
+				page := filepath.Join(dir, "page.html")
+				if err := os.WriteFile(page, []byte("<p id=x>before</p><script>document.getElementById('x').textContent = 'after ' + 6 * 7</script>"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				u := umrunAs(t, w, true, "-q", "-n", "none", "--fs-engine", engine, "-m", strings.ReplaceAll(mount, "DIR", dir), "--", "chromium", "--headless", "--disable-gpu", "--no-first-run",
+					"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+dir+"/profile", "--dump-dom", "file://"+page)
+				if r := u.Result(); r.Status != 0 || !strings.Contains(r.Stdout, "after 42") {
+					t.Error(r)
+				}
+				if _, err := os.Lstat(dir + "/profile"); err == nil && mount == "cow::/" {
+					t.Error("its profile is on the host")
+				}
+			})
+		}
 	}
 	w.NoStrays(t)
 }
