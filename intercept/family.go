@@ -126,7 +126,9 @@ func (f *family) parent(fork func() (int, error), forked chan<- error) {
 			retry = nil
 		}
 		f.reapFirst()
-		dying := f.reapOrphans()
+		// While anybody may call, only the dead matter; a look at all children takes long, and
+		// each stop of a thread that is traced has us look.
+		dying := (n == nil || ended == nil || someDead()) && f.reapOrphans()
 		if n == nil {
 			continue
 		}
@@ -197,6 +199,14 @@ func (f *family) reapOrphans() (dying bool) {
 		firstborn.Unlock()
 	}
 	return dying
+}
+
+// someDead reports whether a child of ours has ended and was not waited for, be it whose it
+// may.
+func someDead() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+	return err == nil && info.Signo != 0
 }
 
 // children returns our own children.
