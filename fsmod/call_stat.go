@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,19 +34,23 @@ func (m *Module) doFstatat(c *intercept.Call) intercept.Action {
 }
 
 func (m *Module) stat(c *intercept.Call, dir int, path, to intercept.Addr, flags int) intercept.Action {
-	o, err := m.find(c, dir, path, flags)
+	o, err := m.lookAt(c, dir, path, flags, false)
 	if err != nil {
 		return fail(err)
 	}
 	o.close()
 	if c.Arch == intercept.I386 {
 		b := stat64(&o.st)
-		err = c.WriteMem(to, b[:])
-	} else {
-		err = c.WriteMem(to, unsafe.Slice((*byte)(unsafe.Pointer(&o.st)), unsafe.Sizeof(o.st)))
+		return result(c.WriteMem(to, b[:]))
 	}
-	return result(err)
+	st := stats.Get().(*unix.Stat_t)
+	defer stats.Put(st)
+	*st = o.st
+	return result(c.WriteMem(to, unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st))))
 }
+
+// stats are answers to stat(2) on their way, of *unix.Stat_t.
+var stats = sync.Pool{New: func() any { return new(unix.Stat_t) }}
 
 // stat64 is struct stat64 of the i386 entry, arch/x86/include/uapi/asm/stat.h.
 func stat64(st *unix.Stat_t) (b [96]byte) {
@@ -78,7 +83,7 @@ func (m *Module) doStatx(c *intercept.Call) intercept.Action {
 	if c.Args[3]&reserved != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	o, err := m.find(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags)
+	o, err := m.lookAt(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags, true)
 	if err != nil {
 		return fail(err)
 	}
@@ -110,7 +115,7 @@ func (m *Module) access(c *intercept.Call, dir int, path intercept.Addr, mode ui
 	if mode&^7 != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	o, err := m.find(c, dir, path, flags)
+	o, err := m.lookAt(c, dir, path, flags, true)
 	if err != nil {
 		return fail(err)
 	}
@@ -147,20 +152,24 @@ func (m *Module) doReadlinkat(c *intercept.Call) intercept.Action {
 	return m.readlink(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), intercept.Addr(c.Args[2]), int32(c.Args[3]))
 }
 
-func (m *Module) readlink(c *intercept.Call, dir int, path, to intercept.Addr, size int32) intercept.Action {
+func (m *Module) readlink(c *intercept.Call, dir int, at, to intercept.Addr, size int32) intercept.Action {
 	if size <= 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	if path == 0 {
+	if at == 0 {
 		return intercept.Fail(unix.EFAULT)
 	}
-	o, err := m.find(c, dir, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+	path, err := c.ReadString(at, pathMax)
+	if err != nil {
+		return fail(err)
+	}
+	o, err := m.findPath(c, dir, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
 	if o.typ() != unix.S_IFLNK {
-		if s, err := c.ReadString(path, pathMax); err == nil && s == "" {
+		if path == "" {
 			return intercept.Fail(unix.ENOENT)
 		}
 		return intercept.Fail(unix.EINVAL)

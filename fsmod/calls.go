@@ -199,6 +199,9 @@ func (m *Module) mountRules() intercept.Rules {
 	}
 	for _, pc := range calls {
 		add(pc, func(c *intercept.Call) intercept.Action {
+			if !m.mixed.Load() {
+				return pc.do(m, c)
+			}
 			return m.as(c, func() intercept.Action { return pc.do(m, c) })
 		})
 	}

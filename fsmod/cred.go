@@ -98,13 +98,11 @@ func (cr *credentials) same(o *credentials) bool {
 	return cr.uid == o.uid && cr.gid == o.gid && cr.caps&fileCaps == o.caps&fileCaps && slices.Equal(cr.groups, o.groups)
 }
 
-// as runs f with the credentials of the calling task. An ordinary user's supervisor has
-// them: what its target may become is the same to the host's files. A privileged one
-// asks from the first time on that some task has changed its own.
+// as runs f with the credentials of the calling task, where tasks may have other ones than
+// we have (mixed). An ordinary user's supervisor has them: what its target may become is the
+// same to the host's files. A privileged one asks from the first time on that some task has
+// changed its own.
 func (m *Module) as(c *intercept.Call, f func() intercept.Action) intercept.Action {
-	if !m.mixed.Load() {
-		return f()
-	}
 	cr, err := taskCredentials(strconv.Itoa(c.TID))
 	if err != nil {
 		return intercept.Fail(unix.EACCES)

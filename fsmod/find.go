@@ -30,10 +30,15 @@ func (m *Module) find(c *intercept.Call, dir int, at intercept.Addr, flags int) 
 		return m.findFD(c, dir) // as Linux has it since 6.11
 	}
 	path, err := c.ReadString(at, pathMax)
-	switch {
-	case err != nil:
+	if err != nil {
 		return object{fd: -1}, err
-	case path == "" && flags&unix.AT_EMPTY_PATH != 0:
+	}
+	return m.findPath(c, dir, path, flags)
+}
+
+// findPath is find of a path that was read.
+func (m *Module) findPath(c *intercept.Call, dir int, path string, flags int) (object, error) {
+	if path == "" && flags&unix.AT_EMPTY_PATH != 0 {
 		return m.findFD(c, dir)
 	}
 	return m.resolvePath(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0, 0)
@@ -44,17 +49,17 @@ func (m *Module) findFD(c *intercept.Call, fd int) (object, error) {
 	if fd == unix.AT_FDCWD {
 		return m.resolvePath(c, fd, ".", true, 0)
 	}
-	d, err := c.DupFD(fd)
+	n, err := c.Dup(fd)
 	if err != nil {
 		return object{fd: -1}, err
 	}
-	o := object{fd: d.N}
-	if err := unix.Fstat(d.N, &o.st); err != nil {
+	o := object{fd: n}
+	if err := unix.Fstat(n, &o.st); err != nil {
 		o.close()
 		return o, err
 	}
 	if t := o.typ(); t == unix.S_IFREG || t == unix.S_IFDIR {
-		o.m = m.table.tagOf(d.N)
+		o.m = m.table.tagOf(n)
 	}
 	return o, nil
 }

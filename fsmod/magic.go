@@ -291,7 +291,11 @@ func (m *Module) cwdOf(c *intercept.Call) (string, error) {
 			return "", unix.ENOENT
 		}
 	}
-	return m.table.viewOfHost(host, func() *mount { return m.seenAt(c, "cwd") }), nil
+	return m.table.viewOfHost(host, func() *mount {
+		mt := m.seenAt(c, "cwd")
+		m.table.within.Store(mt != nil)
+		return mt
+	}), nil
 }
 
 // dirOf is the view's path of a directory that the program has open.
@@ -322,25 +326,24 @@ func (m *Module) dirOf(c *intercept.Call, fd int) (string, error) {
 	if !strings.HasSuffix(host, deleted) && !t.ambiguous(host) {
 		return t.viewOfHost(host, nil), nil
 	}
-	d, err := c.DupFD(fd)
-	if err != nil {
+	o := object{}
+	if o.fd, err = c.Dup(fd); err != nil {
 		return "", err
 	}
-	defer d.CloseShort()
-	if d.Mode != unix.S_IFDIR {
+	defer o.close()
+	if err := unix.Fstat(o.fd, &o.st); err != nil {
+		return "", err
+	}
+	if o.typ() != unix.S_IFDIR {
 		return "", unix.ENOTDIR
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(d.N, &st); err != nil {
-		return "", err
-	}
-	if st.Nlink == 0 {
+	if o.st.Nlink == 0 {
 		return "", unix.ENOENT
 	}
 	return t.viewOfHost(host, func() *mount {
-		if mt := t.tagOf(d.N); mt != nil || !isPath(d.N) {
+		if mt := t.tagOf(o.fd); mt != nil || !isPath(o.fd) {
 			return mt
 		}
-		return t.lastSeen(inodeOf(&st))
+		return t.lastSeen(inodeOf(&o.st))
 	}), nil
 }

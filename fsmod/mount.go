@@ -81,6 +81,7 @@ type table struct {
 	parents map[inode]bool
 
 	chrooted atomic.Bool // some task has another root than we have
+	within   atomic.Bool // the last working directory that was asked for is one of a mount
 
 	lists listings
 

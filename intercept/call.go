@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -134,25 +135,32 @@ func (c *Call) WriteMem(a Addr, p []byte) error {
 // is right for bigger ones too.
 const pageSize = 4096
 
-// usualString is more than most strings have: what is read at once, and made room for.
+// usualString is more than most strings have: what is read at once.
 const usualString = 512
+
+// stringBuffers are buffers that strings are read into, of *[usualString]byte.
+var stringBuffers = sync.Pool{New: func() any { return new([usualString]byte) }}
 
 // ReadString reads a string that ends with a NUL, which is not returned.
 // ENAMETOOLONG says that there is no NUL within max bytes; other errors are those
 // of ReadMem. Nothing behind the page of the NUL is touched.
 func (c *Call) ReadString(a Addr, max int) (string, error) {
-	var s []byte
-	for len(s) < max {
-		n := min(pageSize-int(uint64(a)%pageSize), max-len(s), usualString)
-		s = append(s, make([]byte, n)...)
-		chunk := s[len(s)-n:]
+	buf := stringBuffers.Get().(*[usualString]byte)
+	defer stringBuffers.Put(buf)
+	var s []byte // what is read of a longer one
+	for done := 0; done < max; {
+		chunk := buf[:min(pageSize-int(uint64(a)%pageSize), max-done, usualString)]
 		if err := c.ReadMem(a, chunk); err != nil {
 			return "", err
 		}
 		if i := bytes.IndexByte(chunk, 0); i >= 0 {
-			return string(s[:len(s)-n+i]), nil
+			if s == nil {
+				return string(chunk[:i]), nil
+			}
+			return string(append(s, chunk[:i]...)), nil
 		}
-		a += Addr(n)
+		s = append(s, chunk...)
+		a, done = a+Addr(len(chunk)), done+len(chunk)
 	}
 	return "", unix.ENAMETOOLONG
 }
@@ -162,10 +170,7 @@ func (c *Call) ReadString(a Addr, max int) (string, error) {
 // closes the duplicate. EBADF says that fd is not open there, EPERM that the
 // task's descriptors may not be had (pidfd_getfd(2)).
 func (c *Call) DupFD(fd int) (FD, error) {
-	if fd < 0 {
-		return FD{}, unix.EBADF
-	}
-	n, err := c.b.DupFD(c, fd)
+	n, err := c.Dup(fd)
 	if err != nil {
 		return FD{}, err
 	}
@@ -175,6 +180,14 @@ func (c *Call) DupFD(fd int) (FD, error) {
 		return FD{}, err
 	}
 	return f, nil
+}
+
+// Dup is DupFD for who asks the file itself what it is: it returns the duplicate's number.
+func (c *Call) Dup(fd int) (int, error) {
+	if fd < 0 {
+		return -1, unix.EBADF
+	}
+	return c.b.DupFD(c, fd)
 }
 
 // ReplaceFD puts a duplicate of the supervisor's descriptor fd in the place of the
