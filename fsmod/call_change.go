@@ -445,7 +445,7 @@ func (m *Module) linkFD(o *object, n *nameAt) error {
 // refresh learns where the directories of binds are, after one was moved.
 func (t *table) refresh() {
 	for _, m := range t.tagged {
-		if m.dir != nil {
+		if m != nil && m.dir != nil {
 			m.dir.refresh()
 		}
 	}

@@ -11,6 +11,8 @@
 package fsmod
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"umrun/intercept"
@@ -85,6 +87,9 @@ func (m *Module) doGetcwd(c *intercept.Call) intercept.Action {
 		return fail(err)
 	}
 	name := m.seenFrom(c, view) + "\x00"
+	if strings.HasPrefix(view, detachedMark) {
+		name = "(unreachable)" + name
+	}
 	switch {
 	case len(name) > pathMax:
 		return intercept.Fail(unix.ENAMETOOLONG)

@@ -253,6 +253,9 @@ func (m *Module) formerName(c *intercept.Call, o *object) (string, bool) {
 		}
 		return m.table.lastSeen(inodeOf(&o.st))
 	})
+	if gone && strings.HasPrefix(view, detachedMark) {
+		view = detachedName(view)
+	}
 	if gone {
 		return view + deleted, true
 	}
@@ -269,6 +272,9 @@ func (t *table) exe(id inode) (string, bool) {
 
 // seenFrom is a path of the view as a task with another root sees it.
 func (m *Module) seenFrom(c *intercept.Call, view string) string {
+	if strings.HasPrefix(view, detachedMark) {
+		return detachedName(view)
+	}
 	root, err := m.rootOf(c)
 	if err == nil && root != "" {
 		if view == root {

@@ -194,11 +194,13 @@ func (m *Module) mountRules() intercept.Rules {
 		}
 	}
 	calls := pathCalls
-	if slices.ContainsFunc(m.table.tagged, func(mt *mount) bool { return mt.dir == nil }) {
+	if m.listing {
 		calls = slices.Concat(calls, listCalls)
 	}
 	for _, pc := range calls {
 		add(pc, func(c *intercept.Call) intercept.Action {
+			m := m.enterCall()
+			defer m.using.RUnlock()
 			if !m.mixed.Load() {
 				return pc.do(m, c)
 			}

@@ -26,7 +26,7 @@ const targetEnv = "FSMOD_TEST_TARGET"
 
 // targetMain runs a target and does not return from it.
 func targetMain() {
-	f, ok := map[string]func(dir string){"hammer": hammer, "lasting": lasting}[os.Getenv(targetEnv)]
+	f, ok := map[string]func(dir string){"hammer": hammer, "lasting": lasting, "moving": moving}[os.Getenv(targetEnv)]
 	if !ok {
 		return
 	}

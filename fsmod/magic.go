@@ -190,17 +190,17 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 		host = ""
 	}
 	for _, m := range t.tagged {
-		if m.namer == nil {
+		if m == nil || m.namer == nil {
 			continue
 		}
 		name, ok := m.namer.Name(host)
 		if !ok {
 			continue
 		}
-		if !m.alias {
+		if !m.alias && !m.detached() {
 			return m.below(name)
 		}
-		if at, _ := t.lookup(host); at != t.host || through() == m {
+		if at, _ := t.lookup(host); at != t.host && !m.detached() || through() == m {
 			return m.below(name)
 		}
 	}
@@ -210,7 +210,7 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 // ambiguous reports whether viewOfHost would ask.
 func (t *table) ambiguous(host string) bool {
 	for _, m := range t.tagged {
-		if m.namer != nil && m.alias {
+		if m != nil && m.namer != nil && (m.alias || m.detached()) {
 			if _, ok := m.namer.Name(host); ok {
 				return true
 			}
@@ -223,7 +223,7 @@ func (t *table) ambiguous(host string) bool {
 func (t *table) lastSeen(id inode) *mount {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if tag := t.dirs[id]; tag != 0 {
+	if tag := t.dirs[id]; tag != 0 && tag <= len(t.tagged) {
 		return t.tagged[tag-1]
 	}
 	return nil

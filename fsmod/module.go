@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,16 +55,34 @@ type Config struct {
 	// Sealed are directories of the host in which nothing is opened for writing (EROFS),
 	// by paths as they are written; absolute and clean.
 	Sealed []string
-	Log    *slog.Logger
+	// Mountable has path calls trap even if there is no mount yet, see [Module.Mount].
+	Mountable bool
+	// Tasks returns the processes of the target, among which users of a mount are looked
+	// for. It may be nil: then none are found.
+	Tasks func() []int
+	Log   *slog.Logger
 }
 
-// A Module serves the path calls of one target.
+// A Module serves the path calls of one target. It is what the target has at one moment:
+// a change of the mounts makes another one, with another table, and calls keep the one
+// that they began with.
 type Module struct {
+	*state
+	table *table       // nil: no mounts
+	using sync.RWMutex // read while a call is answered
+}
+
+// state is what a module is whatever its mounts are.
+type state struct {
 	trees   map[string]Tree
 	devices map[string]Device
 	seals   []string
-	table   *table // nil: no mounts
 	log     *slog.Logger
+	tasks   func() []int
+	listing bool // getdents64(2) traps
+
+	now      atomic.Pointer[Module] // with the mounts as they are
+	changing sync.Mutex             // held while they change
 
 	pid     int            // our own
 	creds   credentials    // our own
@@ -79,8 +98,9 @@ type Module struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, pid: os.Getpid()}
-	if len(conf.Mounts) == 0 {
+	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, pid: os.Getpid()}}
+	m.now.Store(m)
+	if len(conf.Mounts) == 0 && !conf.Mountable {
 		return m, nil
 	}
 	var err error
@@ -90,6 +110,7 @@ func New(conf Config) (*Module, error) {
 	if m.table, err = newTable(conf.Mounts); err != nil {
 		return nil, err
 	}
+	m.listing = conf.Mountable || slices.ContainsFunc(m.table.rows, func(mt *mount) bool { return mt.dir == nil })
 	return m, nil
 }
 
@@ -140,11 +161,13 @@ func (m *Module) writing() bool { return len(m.devices)+len(m.seals) > 0 }
 // Close removes what the module made, once the supervisor is closed. Twice is fine.
 func (m *Module) Close() error {
 	m.waits.Wait()
+	m.changing.Lock()
+	defer m.changing.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
-	if m.table != nil && !m.closed {
-		errs = append(errs, m.table.close())
+	if t := m.now.Load().table; t != nil && !m.closed {
+		errs = append(errs, t.close())
 	}
 	m.closed = true
 	if m.private != "" {

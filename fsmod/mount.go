@@ -6,7 +6,7 @@ package fsmod
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Mounted is a mount with the tree that serves it. The module closes the tree.
+// A Mounted is a mount with the tree that serves it. The module closes the tree, and
+// then calls Gone, which may be nil.
 type Mounted struct {
 	Mount
-	FS FS
+	FS   FS
+	Gone func() error
 	// Alias says that what FS shows has other names in the view too, as what a bind
 	// shows has.
 	Alias bool
@@ -43,11 +45,35 @@ type FileLinker interface {
 type mount struct {
 	Mount
 	fs    FS
-	at    string // Target without the slash at its end: "" for "/"
+	at    string // Target without the slash at its end: "" for "/". Of one that was removed: see detachedAt
 	tag   int    // what descriptors of it are marked with, see tag.go; 0: the host's
 	dir   *dirFS // fs, if it is one
 	namer Namer  // fs, if it is one
 	alias bool   // see [Mounted]
+	tree  *tree  // what is closed with it
+}
+
+// A tree counts the rows that show an FS.
+type tree struct {
+	fs    FS
+	gone  func() error // may be nil
+	under *tree        // what fs is a part of; nil: nothing
+	rows  int          // guarded by state.changing
+}
+
+// release is to be called for each row that goes.
+func (tr *tree) release() error {
+	if tr.rows--; tr.rows > 0 {
+		return nil
+	}
+	err := tr.fs.Close()
+	if tr.gone != nil {
+		err = errors.Join(err, tr.gone())
+	}
+	if tr.under != nil {
+		err = errors.Join(err, tr.under.release())
+	}
+	return err
 }
 
 // below is the view's path of a name in the mount.
@@ -69,17 +95,25 @@ func (m *mount) stat(name string) (st unix.Stat_t, err error) {
 	return st, err
 }
 
-// A table holds the mounts of a view, the host's tree among them.
+// A table holds the mounts of a view, the host's tree among them, as they are at one
+// moment: no field changes, and what lasts is in seen.
 type table struct {
 	host   *mount   // the tree of the host, at ""
-	mounts []*mount // the longest target first, host last
-	tagged []*mount // by tag-1
+	rows   []*mount // in the order in which they were made
+	gone   []*mount // removed ones that may be in use
+	mounts []*mount // what paths are looked up in: the longest target first, host last
+	tagged []*mount // by tag-1; nil: free
 	alias  bool     // some have alias
 
 	// parents are the directories of the host on the way to a target. None of them may be
 	// moved: what is covered would come to light under another name.
 	parents map[inode]bool
 
+	*seen
+}
+
+// seen is what was seen of the tasks.
+type seen struct {
 	chrooted atomic.Bool // some task has another root than we have
 	within   atomic.Bool // the last working directory that was asked for is one of a mount
 
@@ -97,44 +131,83 @@ type inode struct{ dev, ino uint64 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{st.Dev, st.Ino} }
 
-// newTable makes a table, which closes the trees.
+// newTable makes a table, whose rows get the trees.
 func newTable(mounts []Mounted) (*table, error) {
-	t := &table{parents: make(map[inode]bool), dirs: make(map[inode]int), exes: make(map[inode]string), socks: make(map[string]string)}
-	t.lists.m = make(map[listingKey]*listing)
-	for i, mt := range mounts {
-		if i >= maxTag {
-			return nil, fmt.Errorf("%d mounts are more than %d: %w", len(mounts), maxTag, unix.E2BIG)
-		}
-		m := &mount{Mount: mt.Mount, fs: mt.FS, tag: i + 1, alias: mt.Alias || mt.Kind == Bind}
-		if real, err := filepath.EvalSymlinks(m.Target); err == nil {
-			m.Target = real // paths of the view have no symbolic links
-		}
-		m.at = strings.TrimSuffix(m.Target, "/")
-		if m.Kind == Hide {
-			m.ReadOnly = true
-		}
-		m.dir, _ = mt.FS.(*dirFS)
-		m.namer, _ = mt.FS.(Namer)
-		// Of two at one place the later one covers.
-		t.mounts = slices.DeleteFunc(t.mounts, func(o *mount) bool { return o.at == m.at })
-		t.mounts = append(t.mounts, m)
-		t.tagged = append(t.tagged, m)
-		t.pin(m.at)
-		t.alias = t.alias || m.alias
-	}
 	host, err := openDirFS("/")
 	if err != nil {
 		return nil, err
 	}
+	t := &table{seen: &seen{dirs: make(map[inode]int), exes: make(map[inode]string), socks: make(map[string]string)}}
+	t.lists.m = make(map[listingKey]*listing)
 	t.host = &mount{fs: host, dir: host}
-	if !slices.ContainsFunc(t.mounts, func(m *mount) bool { return m.at == "" }) {
-		t.mounts = append(t.mounts, t.host)
+	t = t.of(nil, nil, nil)
+	for _, mt := range mounts {
+		if t, err = t.with(newRow(mt)); err != nil {
+			_ = host.Close()
+			return nil, err
+		}
 	}
-	for _, m := range t.tagged {
+	for _, m := range t.rows {
 		t.makePlace(m)
 	}
-	slices.SortStableFunc(t.mounts, func(a, b *mount) int { return cmp.Compare(len(b.at), len(a.at)) })
 	return t, nil
+}
+
+// newRow makes a row, without a tag.
+func newRow(mt Mounted) *mount {
+	m := &mount{Mount: mt.Mount, fs: mt.FS, alias: mt.Alias || mt.Kind == Bind, tree: &tree{fs: mt.FS, gone: mt.Gone, rows: 1}}
+	if real, err := filepath.EvalSymlinks(m.Target); err == nil {
+		m.Target = real // paths of the view have no symbolic links
+	}
+	m.at = strings.TrimSuffix(m.Target, "/")
+	if m.Kind == Hide {
+		m.ReadOnly = true
+	}
+	m.dir, _ = mt.FS.(*dirFS)
+	m.namer, _ = mt.FS.(Namer)
+	return m
+}
+
+// with is the table with one more row, which gets its tag.
+func (t *table) with(m *mount) (*table, error) {
+	tagged := slices.Clone(t.tagged)
+	i := slices.Index(tagged, nil)
+	switch {
+	case i >= 0:
+	case len(tagged) == maxTag:
+		return nil, errTooMany
+	default:
+		i = len(tagged)
+		tagged = append(tagged, nil)
+	}
+	m.tag = i + 1
+	tagged[i] = m
+	return t.of(append(slices.Clone(t.rows), m), t.gone, tagged), nil
+}
+
+// of is the table of other rows, with what was seen of the tasks.
+func (t *table) of(rows, gone, tagged []*mount) *table {
+	n := &table{host: t.host, rows: rows, gone: gone, tagged: tagged, parents: make(map[inode]bool), seen: t.seen}
+	for i, m := range rows {
+		n.pin(m.at)
+		if !slices.ContainsFunc(rows[i+1:], func(later *mount) bool { return covers(later.at, m.at) }) {
+			n.mounts = append(n.mounts, m)
+		}
+	}
+	if !slices.ContainsFunc(n.mounts, func(m *mount) bool { return m.at == "" }) {
+		n.mounts = append(n.mounts, n.host)
+	}
+	n.mounts = append(n.mounts, gone...)
+	slices.SortStableFunc(n.mounts, func(a, b *mount) int { return cmp.Compare(len(b.at), len(a.at)) })
+	for _, m := range tagged {
+		n.alias = n.alias || m != nil && m.alias
+	}
+	return n
+}
+
+// covers reports whether a path of the view is at or below another.
+func covers(at, view string) bool {
+	return view == at || strings.HasPrefix(view, at) && view[len(at)] == '/'
 }
 
 // pin adds a path and the directories above it to parents.
@@ -151,7 +224,7 @@ func (t *table) pin(path string) {
 // makePlace makes the place of a mount that lies in a tmpfs of the view.
 func (t *table) makePlace(m *mount) {
 	var in *mount
-	for _, o := range t.tagged {
+	for _, o := range t.rows {
 		if o != m && o.Kind == Tmpfs && strings.HasPrefix(m.at, o.at+"/") && (in == nil || len(o.at) > len(in.at)) {
 			in = o
 		}
@@ -201,14 +274,10 @@ func (t *table) above(view string) bool {
 	return false
 }
 
-func (t *table) close() (err error) {
-	for _, m := range t.tagged {
-		if e := m.fs.Close(); e != nil && err == nil {
-			err = e
-		}
+func (t *table) close() error {
+	var errs []error
+	for _, m := range slices.Concat(t.rows, t.gone) {
+		errs = append(errs, m.tree.release())
 	}
-	if t.host != nil {
-		_ = t.host.fs.Close()
-	}
-	return err
+	return errors.Join(append(errs, t.host.fs.Close())...)
 }

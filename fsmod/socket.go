@@ -42,6 +42,8 @@ func (m *Module) As(c *intercept.Call, f func()) error {
 // OpenSocket opens, with O_PATH, what a path means to the calling thread.
 func (m *Module) OpenSocket(c *intercept.Call, path string) (fd int, err error) {
 	fd = -1
+	m = m.enterCall()
+	defer m.using.RUnlock()
 	e := m.As(c, func() {
 		var o object
 		o, err = m.resolvePath(c, unix.AT_FDCWD, path, true, 0)
@@ -62,11 +64,13 @@ func (t *table) named(host string) (view string, ok bool) {
 		return "", false
 	}
 	view = t.viewOfHost(filepath.Clean(host), func() *mount { return nil })
-	return view, view != host
+	return view, view != host && !strings.HasPrefix(view, detachedMark)
 }
 
 // SocketName is the path in the view of one that the kernel tells of a socket.
 func (m *Module) SocketName(path string) string {
+	m = m.enterCall()
+	defer m.using.RUnlock()
 	t := m.table
 	t.mu.Lock()
 	name, ok := t.socks[path]
@@ -82,6 +86,8 @@ func (m *Module) SocketName(path string) string {
 
 // BindSocket binds fd, a socket of the calling thread's, to a path.
 func (m *Module) BindSocket(c *intercept.Call, fd int, path string) (err error) {
+	m = m.enterCall()
+	defer m.using.RUnlock()
 	b := binding{m: m, c: c, fd: fd, path: path}
 	e := m.As(c, func() {
 		err = m.onPath(c, unix.AT_FDCWD, path, func(n *nameAt) error {

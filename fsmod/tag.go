@@ -28,5 +28,5 @@ func (t *table) tagOf(fd int) *mount {
 	if errno != 0 || tag == 0 || int(tag) > len(t.tagged) {
 		return nil
 	}
-	return t.tagged[tag-1]
+	return t.tagged[tag-1] // nil if it is gone
 }

@@ -255,7 +255,7 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 			switch {
 			case w.resolve&unix.RESOLVE_BENEATH != 0 && cur == w.base:
 				return "", "", nil, unix.EXDEV
-			case cur == w.root || cur == "":
+			case cur == w.root || cur == "" || isDetachedRoot(cur):
 			default:
 				up := cur[:strings.LastIndexByte(cur, '/')]
 				if w.resolve&unix.RESOLVE_NO_XDEV != 0 {

@@ -58,6 +58,9 @@ func (s *Supervisor) wait(ctx context.Context, d time.Duration) bool {
 	return s.WaitAll(ctx) == nil
 }
 
+// Processes returns the numbers of the target's processes.
+func (s *Supervisor) Processes() []int { return s.f.descendants() }
+
 // descendants returns the processes of the target: our children that have more
 // filters than we, and everything below them. The first processes of other targets are
 // none of them; whose an orphan was cannot be told.

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Changes of the mounts while the target runs.
+
+package fsmod
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of [Module.Mount].
+var (
+	// ErrUnarmed says that the target's path calls do not trap: it was started without
+	// mounts, and a filter stays as it was installed.
+	ErrUnarmed = errors.New("path calls are not trapped")
+	// ErrUnlisted says that getdents(2) does not trap, without which no tree that merges
+	// directories can be shown.
+	ErrUnlisted = errors.New("the listing of directories is not trapped")
+
+	errTooMany = fmt.Errorf("%d mounts are there, or were and are in use: %w", maxTag, unix.ENOSPC)
+)
+
+// enterCall returns the module as it is now, for a call that is about to be answered, and
+// keeps its trees open until using is unlocked.
+func (m *Module) enterCall() *Module {
+	for {
+		now := m.now.Load()
+		now.using.RLock()
+		if m.now.Load() == now {
+			return now
+		}
+		now.using.RUnlock() // its trees may be closed already
+	}
+}
+
+// Now returns the mounts that the view has, in the order in which they were made.
+func (m *Module) Now() []Mount {
+	var all []Mount
+	if t := m.now.Load().table; t != nil {
+		for _, r := range t.rows {
+			all = append(all, r.Mount)
+		}
+	}
+	return all
+}
+
+// Mount adds a mount, which covers what has been there. The tree is the module's to
+// close from then on, but not if there is an error.
+func (m *Module) Mount(mt Mounted) error {
+	row := newRow(mt)
+	return m.alter(func(t *table) (*table, error) {
+		if row.dir == nil && !m.listing {
+			return nil, ErrUnlisted
+		}
+		n, err := t.with(row)
+		if err == nil {
+			n.makePlace(row)
+		}
+		return n, err
+	})
+}
+
+// Unmount removes the topmost mount at a path of the view. Without lazy that, and what
+// is mounted in it, must not be in use (EBUSY); with lazy everything in it goes too, and
+// who has something of it open, or is there, keeps that. EINVAL: there is none.
+func (m *Module) Unmount(target string, lazy bool) error {
+	at := strings.TrimSuffix(target, "/")
+	return m.alter(func(t *table) (*table, error) {
+		i := -1
+		for k, r := range t.rows {
+			if r.at == at {
+				i = k
+			}
+		}
+		if i < 0 || slices.ContainsFunc(t.rows[i+1:], func(later *mount) bool { return later.at != at && covers(later.at, at) }) {
+			return nil, unix.EINVAL
+		}
+		in := func(r *mount) bool { return r == t.rows[i] || covers(at, r.at) && slices.Index(t.rows, r) > i }
+		if !lazy {
+			if slices.ContainsFunc(t.rows[i+1:], in) {
+				return nil, fmt.Errorf("something is mounted in it: %w", unix.EBUSY)
+			}
+			if user := m.userOf(t, t.rows[i]); user != "" {
+				return nil, fmt.Errorf("%s: %w", user, unix.EBUSY)
+			}
+		}
+		return t.without(in), nil
+	})
+}
+
+// alter makes f's table that of calls from now on, and lets go of removed mounts.
+// The caller is in no call of enterCall's.
+func (m *Module) alter(f func(*table) (*table, error)) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
+	t := m.now.Load().table
+	switch {
+	case closed:
+		return os.ErrClosed
+	case t == nil:
+		return ErrUnarmed
+	}
+	t, err := f(m.sweep(t))
+	if err != nil {
+		return err
+	}
+	m.replace(t)
+	m.sweep(t)
+	return nil
+}
+
+// replace makes t the table, and waits for the calls that began with the one before:
+// none of them waits for anything while it is in the trees.
+func (m *Module) replace(t *table) {
+	old := m.now.Swap(&Module{state: m.state, table: t})
+	old.using.Lock()
+	defer old.using.Unlock()
+}
+
+// without is the table with rows removed: they keep their tags until a sweep finds them
+// unused.
+func (t *table) without(goes func(*mount) bool) *table {
+	rows, gone, tagged := []*mount(nil), slices.Clone(t.gone), slices.Clone(t.tagged)
+	for _, r := range t.rows {
+		if !goes(r) {
+			rows = append(rows, r)
+			continue
+		}
+		d := *r
+		d.at = detachedAt(r.tag)
+		gone = append(gone, &d)
+		tagged[r.tag-1] = &d
+	}
+	return t.of(rows, gone, tagged)
+}
+
+// sweep closes removed mounts that nobody uses, and returns the table without them.
+func (m *Module) sweep(t *table) *table {
+	var unused []*mount
+	for _, r := range t.gone {
+		if m.userOf(t, r) == "" {
+			unused = append(unused, r)
+		}
+	}
+	if len(unused) == 0 {
+		return t
+	}
+	tagged := slices.Clone(t.tagged)
+	for _, r := range unused {
+		tagged[r.tag-1] = nil
+	}
+	gone := slices.DeleteFunc(slices.Clone(t.gone), func(r *mount) bool { return slices.Contains(unused, r) })
+	t = t.of(t.rows, gone, tagged)
+	t.forget(unused)
+	m.replace(t)
+	for _, r := range unused {
+		if err := r.tree.release(); err != nil {
+			m.log.Warn("a mount that was removed", "mount", r.String(), "err", err)
+		}
+	}
+	return t
+}
+
+// forget forgets who went where by mounts whose tags are free again.
+func (t *table) forget(rows []*mount) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, tag := range t.dirs {
+		if slices.ContainsFunc(rows, func(r *mount) bool { return r.tag == tag }) {
+			delete(t.dirs, id)
+		}
+	}
+}
+
+// The place of a mount that was removed has no path in the view. What is in it is named
+// with a NUL and its tag in front, which no path of a program can begin with.
+const detachedMark = "\x00"
+
+func detachedAt(tag int) string { return detachedMark + string(rune('0'+tag)) }
+
+func (m *mount) detached() bool { return strings.HasPrefix(m.at, detachedMark) }
+
+// isDetachedRoot reports whether a place is the root of a removed mount, above which there
+// is nothing.
+func isDetachedRoot(view string) bool {
+	return strings.HasPrefix(view, detachedMark) && strings.IndexByte(view, '/') < 0
+}
+
+// detachedName is what the kernel says of such a place (fs/d_path.c).
+func detachedName(view string) string {
+	if i := strings.IndexByte(view, '/'); i >= 0 {
+		return view[i:]
+	}
+	return "/"
+}
