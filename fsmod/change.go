@@ -39,12 +39,13 @@ func (m *Module) enterCall() *Module {
 	}
 }
 
-// Now returns the mounts that the view has, in the order in which they were made.
-func (m *Module) Now() []Mount {
-	var all []Mount
+// Now returns the mounts that the view has, in the order in which they were made. The
+// trees are the module's.
+func (m *Module) Now() []Mounted {
+	var all []Mounted
 	if t := m.now.Load().table; t != nil {
 		for _, r := range t.rows {
-			all = append(all, r.Mount)
+			all = append(all, Mounted{Mount: r.Mount, FS: r.fs, Alias: r.alias})
 		}
 	}
 	return all
@@ -145,9 +146,11 @@ func (t *table) without(goes func(*mount) bool) *table {
 
 // sweep closes removed mounts that nobody uses, and returns the table without them.
 func (m *Module) sweep(t *table) *table {
+	used := slices.DeleteFunc(slices.Clone(t.gone), func(r *mount) bool { return m.userOf(t, r) == "" })
 	var unused []*mount
 	for _, r := range t.gone {
-		if m.userOf(t, r) == "" {
+		// What was in it, or over it, may show what it has.
+		if !slices.ContainsFunc(used, func(o *mount) bool { return covers(r.place(), o.place()) }) {
 			unused = append(unused, r)
 		}
 	}
@@ -186,6 +189,9 @@ func (t *table) forget(rows []*mount) {
 const detachedMark = "\x00"
 
 func detachedAt(tag int) string { return detachedMark + string(rune('0'+tag)) }
+
+// place is where m is, or was.
+func (m *mount) place() string { return strings.TrimSuffix(m.Target, "/") }
 
 func (m *mount) detached() bool { return strings.HasPrefix(m.at, detachedMark) }
 

@@ -61,6 +61,14 @@
 // namespace (userns.go). What may block, as the open of a FIFO, is
 // parked on a goroutine and taken back if a signal comes (wait.go).
 //
+// # Changes
+//
+// The mounts can be changed while the target runs (change.go): a [Module] is what there is at
+// one moment, with a table that nobody changes, and [Module.Mount] and [Module.Unmount] put
+// another one in its place. A call keeps the one that it began with, and its trees are not
+// closed before it is over. A mount that was removed while tasks are in it stays in the table
+// under a name that no path has; busy.go finds who they are.
+//
 // # The file systems
 //
 // Plain ones (binds, tmpfs, files, what is hidden) are here. Package cow has copy on write
@@ -83,8 +91,8 @@
 //
 // Handlers run on intercept's receiver, and injections on its tracer; the goroutines of
 // this package are those of opens that wait, and of taking them back, which Close awaits.
-// The mount table is set once. Locks are leaves: no two of Module.mu (the private
-// directory), table.mu (who went where, and what runs), listings.mu and waitingOpen.mu are
-// held at once. umasking is held while a file is made with another umask than ours, which
+// Module.changing is held while the mounts change, never by a call that has Module.using for
+// reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
+// where, and what runs), listings.mu and waitingOpen.mu are held at once. umasking is held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

@@ -73,6 +73,10 @@ type Config struct {
 	Hosts    []HostName    // in the view's /etc/hosts, before the host's own
 	Hostname string        // what uname(2) says; empty: the host's
 
+	// Name is what the view is called by `umrun set` and `umrun ps`; empty: it cannot be
+	// spoken to.
+	Name string
+
 	// Meter, if set, counts the calls that are trapped.
 	Meter *intercept.Meter
 

@@ -87,9 +87,10 @@ type PlanFiles struct {
 	Hostname string      `json:"hostname,omitempty"`
 }
 
-// wantsFiles reports whether the program shall see other files than the host's.
+// wantsFiles reports whether the program shall see other files than the host's, now or,
+// since an engine was asked for, later.
 func (c *Config) wantsFiles() bool {
-	return len(c.Mounts) > 0 || len(c.Hosts) > 0 || c.Hostname != ""
+	return len(c.Mounts) > 0 || len(c.Hosts) > 0 || c.Hostname != "" || c.FSEngine == EngineNS || c.FSEngine == EngineTrap
 }
 
 // planFiles decides who makes the mounts, and looks whether they can be made.

@@ -32,20 +32,17 @@ func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
 	defer func() {
 		if err != nil {
 			for _, m := range mounts {
-				m.FS.Close()
+				closeMounted(m)
 			}
 			mounts = nil
 		}
 	}()
 	for _, m := range fsmod.Order(p.conf.Mounts) {
-		t, alias, err := p.trapFS(v, m, mounts)
-		if problem := (*Problem)(nil); errors.As(err, &problem) {
-			return mounts, problem
-		}
+		mt, err := p.trapMount(m, mounts)
 		if err != nil {
-			return mounts, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+			return mounts, err
 		}
-		mounts = append(mounts, fsmod.Mounted{Mount: m, FS: t, Alias: alias})
+		mounts = append(mounts, mt)
 	}
 	for _, g := range p.hostFiles() {
 		t, err := fsmod.OpenContent(g.Content, 0o644)
@@ -57,39 +54,63 @@ func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
 	return mounts, nil
 }
 
-// trapFS opens the tree of one mount. alias is as in [fsmod.Mounted].
-func (p *Plan) trapFS(v *View, m fsmod.Mount, earlier []fsmod.Mounted) (fs fsmod.FS, alias bool, err error) {
+// closeMounted closes a tree that no module has.
+func closeMounted(m fsmod.Mounted) {
+	m.FS.Close()
+	if m.Gone != nil {
+		_ = m.Gone() // a later umrun removes it
+	}
+}
+
+// trapMount opens the tree of one mount, over those that are made before it. Errors are
+// Problems.
+func (p *Plan) trapMount(m fsmod.Mount, earlier []fsmod.Mounted) (mt fsmod.Mounted, err error) {
+	mt.Mount = m
 	switch m.Kind {
 	case fsmod.Image:
-		fs, err = p.trapImage(m)
-		return fs, false, err
+		mt.FS, err = p.trapImage(m)
 	case fsmod.Cow, fsmod.Merge:
+		err = openOver(&mt, earlier)
 	default:
-		fs, err = fsmod.OpenBuiltin(m)
-		return fs, false, err
+		mt.FS, err = fsmod.OpenBuiltin(m)
 	}
+	if problem := (*Problem)(nil); err != nil && !errors.As(err, &problem) {
+		err = &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+	}
+	return mt, err
+}
+
+// openOver opens the tree of a cow or a merge.
+func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) error {
+	m := mt.Mount
 	low, err := lowerOf(m, earlier)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	if m.Kind == fsmod.Merge {
-		fs, err = cow.NewMerge(m.Source, low.path, low.fill)
-		return fs, true, err
+		mt.Alias = true
+		mt.FS, err = cow.NewMerge(m.Source, low.path, low.fill)
+		return err
 	}
+	mt.Alias = low.alias
 	conf := cow.Config{Lower: low.path, Fill: low.fill, Upper: m.Source}
 	if m.Source == "" {
-		place, gone, err := fsmod.Private()
-		if err != nil {
-			return nil, false, err
+		var place string
+		if place, mt.Gone, err = fsmod.Private(); err != nil {
+			return err
 		}
-		v.kept = append(v.kept, closerFunc(gone))
 		conf.Upper, conf.Volatile = filepath.Join(place, "upper"), true
 	}
-	fs, err = cow.New(conf)
-	if errors.Is(err, unix.EBUSY) {
-		return nil, false, upperBusy(m)
+	if mt.FS, err = cow.New(conf); err == nil {
+		return nil
 	}
-	return fs, low.alias, err
+	if errors.Is(err, unix.EBUSY) {
+		err = upperBusy(m)
+	}
+	if mt.Gone != nil {
+		err = errors.Join(err, mt.Gone())
+	}
+	return err
 }
 
 // A lower is what a cow or a merge covers.
@@ -198,8 +219,3 @@ func (p *Plan) trapImage(m fsmod.Mount) (fsmod.FS, error) {
 	}
 	return t, nil
 }
-
-// closerFunc makes a function a closer.
-type closerFunc func() error
-
-func (f closerFunc) Close() error { return f() }

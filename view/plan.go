@@ -126,6 +126,9 @@ func MakePlan(conf Config) (*Plan, error) {
 	if conf.Env == nil {
 		conf.Env = os.Environ()
 	}
+	if err := p.checkName(); err != nil {
+		return nil, err
+	}
 	if err := p.planFiles(); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ import (
 	"umrun/stacks/netstack"
 	"umrun/stacks/proxy"
 	"umrun/stacks/wg"
+	"umrun/view/control"
 )
 
 // Init must be the first thing that main, or TestMain, does: the process that
@@ -56,6 +57,9 @@ type View struct {
 	images *images       // those among kept; nil: none
 	sup    *intercept.Supervisor
 	seen   *observation
+	asked  *control.Server           // nil: it has no name
+	since  time.Time                 // of the program's start
+	known  chan struct{}             // closed when sup is, or will never be
 	ports  closers                   // that are published
 	all    *publishAll               // nil: those alone
 	ended  atomic.Pointer[time.Time] // when the program ended; nil: it has not
@@ -79,7 +83,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	for _, w := range p.Warnings {
 		p.conf.Log.Warn(w)
 	}
-	v := &View{plan: p}
+	v := &View{plan: p, known: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			v.Close()
@@ -118,8 +122,14 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	if err := p.openFiles(v); err != nil {
 		return nil, err
 	}
-	if v.sup, err = p.launch(ctx, v); err != nil {
+	v.sup, err = p.launch(ctx, v)
+	close(v.known)
+	if err != nil {
 		return nil, p.startProblem(err)
+	}
+	v.since = time.Now()
+	if err := v.serveControl(); err != nil {
+		return nil, err
 	}
 	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
 		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
@@ -143,11 +153,13 @@ func (p *Plan) openFiles(v *View) (err error) {
 		if conf.Mounts, err = p.trapFiles(v); err != nil {
 			return err
 		}
+		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
+		conf.Tasks = v.processes
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err
 	}
-	if conf.Trees != nil || conf.Mounts != nil || len(conf.Devices) > 0 {
+	if conf.Trees != nil || conf.Mounts != nil || conf.Mountable || len(conf.Devices) > 0 {
 		if v.files, err = fsmod.New(conf); err == nil && v.files.Mounts() {
 			v.mod.UsePaths(v.files)
 		}
@@ -434,6 +446,9 @@ func (v *View) Close() error {
 
 func (v *View) close() error {
 	var errs []error
+	if v.asked != nil {
+		errs = append(errs, v.asked.Close())
+	}
 	if v.sup != nil {
 		errs = append(errs, v.sup.Close())
 	}

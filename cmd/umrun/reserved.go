@@ -25,12 +25,11 @@ var reservedFlags = []struct {
 	{"sandbox", "", false},
 	{"metrics", "", true},
 	{"trace", "", true},
-	{"name", "", true},
 }
 
 // reservedCommands are commands of the contract with nothing behind them.
 var reservedCommands = []string{
-	"ps", "top", "stats", "stop", "exec", "attach", "set", "view", "gateway", "up", "stack", "profile", "selftest",
+	"top", "stats", "stop", "exec", "attach", "view", "gateway", "up", "stack", "profile", "selftest",
 	"shell", "desktop", "systemd", "agent",
 }
 

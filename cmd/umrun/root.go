@@ -37,6 +37,7 @@ type flags struct {
 	engine  string
 	hosts   []string
 	host    string
+	name    string
 	all     bool
 	pcap    string
 	flows   string
@@ -65,6 +66,7 @@ func (f *flags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.engine, "fs-engine", "auto", "`WHO` makes the mounts: ns (the kernel), trap (umrun itself) or auto")
 	fs.StringArrayVar(&f.hosts, "hosts", nil, "`NAME=IP` in the view's /etc/hosts")
 	fs.StringVar(&f.host, "hostname", "", "`NAME` of the machine, as the program sees it")
+	fs.StringVar(&f.name, "name", "", "`NAME` of the view, by which umrun ps and umrun set know it")
 	fs.StringVar(&f.pcap, "pcap", "", "write the packets of all networks to `FILE` (pcapng); a network's own: the key pcap=FILE")
 	fs.StringVar(&f.flows, "flows", "", "write a line of JSON to `FILE` when a flow begins, and one when it ends")
 	fs.StringVar(&f.traps, "traps", "", "write to `FILE`, at the end, how many calls were trapped and what time they took")
@@ -114,6 +116,9 @@ Files (-m, repeatable):
   dev:null:PATH  dev:zero:PATH  dev:tun:PATH  dev:ramdisk:PATH,size=N
 
 Commands:
+  ps             the views that have a name (--name), and are this user's
+  set NAME mount SPEC            a mount in a running view, as -m has it
+  set NAME umount [--lazy] PATH  the other way round
   check SPEC...  parse, and try each network: handshake, DNS, MTU
   doctor         what this machine allows and lacks, and how to mend it
   demo           the main job on this machine alone
@@ -169,7 +174,7 @@ func newRoot() *cobra.Command {
 		fmt.Fprint(c.OutOrStdout(), usageText+c.LocalFlags().FlagUsages()+reservedText())
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newCheck(), newDoctor(), newVersion(), newCompletion(root), newDemo(), newDemoPeer())
+	root.AddCommand(newCheck(), newDoctor(), newVersion(), newCompletion(root), newDemo(), newDemoPeer(), newPS(), newSet())
 	root.AddCommand(newReserved()...)
 	root.InitDefaultHelpCmd()
 	_ = root.RegisterFlagCompletionFunc("net", completeNet)

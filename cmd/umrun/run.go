@@ -164,6 +164,7 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 		FSEngine:   view.FSEngine(f.engine),
 		Hosts:      hosts,
 		Hostname:   f.host,
+		Name:       f.name,
 		Publish:    ports,
 		PublishAll: f.all,
 		Networks:   nets,

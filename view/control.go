@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What can be asked of a running view by its name.
+
+package view
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"umrun/view/control"
+)
+
+// checkName tells whether the view may be called as it is.
+func (p *Plan) checkName() error {
+	if name := p.conf.Name; name != "" && !control.ValidName(name) {
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("--name %s: a name is letters, digits, - and _, and begins with a letter or digit", name)}
+	}
+	return nil
+}
+
+// serveControl makes the control socket of a view that has a name.
+func (v *View) serveControl() (err error) {
+	name := v.plan.conf.Name
+	if name == "" {
+		return nil
+	}
+	v.asked, err = control.Serve(name, v.plan.conf.Log, v.answer)
+	if errors.Is(err, control.ErrTaken) {
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("--name %s: %v", name, err), Try: []string{"umrun ps"}, Err: err}
+	}
+	if err != nil {
+		return fmt.Errorf("--name %s: %w", name, err)
+	}
+	return nil
+}
+
+// processes returns the numbers of the program's processes. The program may ask for it
+// before Start has returned, but not before it is about to.
+func (v *View) processes() []int {
+	<-v.known
+	if v.sup == nil {
+		return nil
+	}
+	return v.sup.Processes()
+}
+
+// answer does what was asked for.
+func (v *View) answer(r control.Request) (a control.Answer) {
+	var err error
+	switch r.Op {
+	case control.Info:
+		a.View = v.describe()
+	case control.Mount:
+		err = v.mountSpec(r.Spec, r.Dir)
+	case control.Umount:
+		err = v.Unmount(r.Path, r.Lazy)
+	}
+	if err == nil {
+		return a
+	}
+	a.Error = &control.Error{Code: ExitCode(err), What: err.Error()}
+	if p := (*Problem)(nil); errors.As(err, &p) {
+		a.Error.Why, a.Error.Try = p.Why, p.Try
+	}
+	return a
+}
+
+// mountSpec makes the mount that is written so.
+func (v *View) mountSpec(spec, dir string) error {
+	m, err := ParseMount(spec, dir)
+	if err != nil {
+		return err
+	}
+	return v.Mount(m)
+}
+
+// describe says what the view is.
+func (v *View) describe() *control.View {
+	d := &control.View{Name: v.plan.conf.Name, PID: v.PID(), Command: slices.Clone(v.plan.Argv), Since: v.since, Networks: []control.Network{}}
+	for _, n := range v.plan.Networks {
+		d.Networks = append(d.Networks, control.Network{Name: n.Name, Addresses: n.Addresses})
+	}
+	for _, m := range v.Mounts() {
+		d.Mounts = append(d.Mounts, m.String())
+	}
+	return d
+}
+
+// AskView asks the running view of a name. Errors are Problems.
+func AskView(ctx context.Context, name string, r control.Request) (control.Answer, error) {
+	a, err := control.Ask(ctx, name, r)
+	switch {
+	case errors.Is(err, control.ErrNoView):
+		return a, &Problem{Code: ExitConfig, What: fmt.Sprintf("%v: %s", err, name), Why: "A view has the name that it was started with, by --name, and is spoken to by its own user.", Try: []string{"umrun ps"}, Err: err}
+	case err != nil:
+		return a, &Problem{Code: ExitFailed, What: err.Error(), Err: err}
+	case a.Error != nil:
+		return a, &Problem{Code: a.Error.Code, What: a.Error.What, Why: a.Error.Why, Try: a.Error.Try}
+	}
+	return a, nil
+}

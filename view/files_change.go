@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Files of the view that come and go while it runs.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+)
+
+// Mounts are those that the view has now, in the order in which they were made.
+func (v *View) Mounts() []fsmod.Mount {
+	switch f := v.plan.Files; {
+	case f == nil:
+		return nil
+	case f.Engine == EngineTrap:
+		var all []fsmod.Mount
+		for _, m := range v.files.Now() {
+			all = append(all, m.Mount)
+		}
+		return all
+	}
+	return fsmod.Order(v.plan.conf.Mounts)
+}
+
+// errUnarmed says why a view cannot be changed.
+func (v *View) errUnarmed() error {
+	return &Problem{Code: ExitConfig, What: fmt.Sprintf("the view %s was started without mounts, and none can be made in it", v.plan.conf.Name),
+		Why: "The calls that name files are not trapped in it, and nobody can change that for processes that run.",
+		Try: []string{fmt.Sprintf("umrun --name %s --fs-engine trap ...", v.plan.conf.Name)}}
+}
+
+// Mount adds a mount to the running view.
+func (v *View) Mount(m fsmod.Mount) error {
+	if v.plan.Files == nil {
+		return v.errUnarmed()
+	}
+	if v.plan.Files.Engine == EngineNS {
+		return v.errNS()
+	}
+	switch {
+	case m.Kind == fsmod.Image && !m.ReadOnly:
+		return badConfig("-m %v: images are read, and never written to", m)
+	case isDevice(m):
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: a device of that kind is made when the view is started", m)}
+	case !trapSupports(m):
+		return NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
+	}
+	there := v.Mounts()
+	if _, err := checkMount(m, there); err != nil {
+		return err
+	}
+	if m.Kind == fsmod.Cow || m.Kind == fsmod.Merge {
+		at := real(m.Target)
+		for _, e := range slices.Backward(there) {
+			if !covers(e.Target, at) {
+				continue
+			}
+			if e.Kind == fsmod.Cow || e.Kind == fsmod.Merge {
+				return noLower(m, e) // it has been written to, maybe
+			}
+			break
+		}
+	}
+	mt, err := v.plan.trapMount(m, v.files.Now())
+	if err != nil {
+		return err
+	}
+	if err := v.files.Mount(mt); err != nil {
+		closeMounted(mt)
+		if errors.Is(err, fsmod.ErrUnarmed) {
+			return v.errUnarmed()
+		}
+		return &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+	}
+	return nil
+}
+
+// Unmount removes the topmost mount at a path. Without lazy it is refused if it is in use.
+func (v *View) Unmount(path string, lazy bool) error {
+	if v.plan.Files == nil {
+		return v.errUnarmed()
+	}
+	if v.plan.Files.Engine == EngineNS {
+		return v.errNS()
+	}
+	at := filepath.Clean(path)
+	if real, err := filepath.EvalSymlinks(at); err == nil {
+		at = real
+	}
+	err := v.files.Unmount(at, lazy)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fsmod.ErrUnarmed):
+		return v.errUnarmed()
+	case errors.Is(err, unix.EINVAL):
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("umount %s: there is no mount of the view's", path), Try: []string{"umrun ps --json"}, Err: err}
+	case errors.Is(err, unix.EBUSY):
+		return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Try: []string{"umount --lazy " + path}, Err: err}
+	}
+	return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Err: err}
+}
+
+// errNS says that the kernel's mounts stay as they are.
+func (v *View) errNS() error {
+	return &Problem{Code: ExitFailed, What: "to change the mounts of a view that the kernel makes is not built yet", Try: []string{"--fs-engine trap"}}
+}

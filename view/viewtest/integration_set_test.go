@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Views that are changed while they run: umrun ps, and umrun set NAME mount and umount.
+
+package viewtest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"umrun/view/viewtest"
+)
+
+// setEngines are those whose mounts can be changed.
+var setEngines = []string{"trap"}
+
+func TestIntegrationSet(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		for _, engine := range setEngines {
+			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) { runSet(t, w, engine, user) })
+		}
+	}
+	w.NoStrays(t)
+}
+
+// A changed view runs a program that reads commands and says what came of them.
+type changedView struct {
+	t    *testing.T
+	w    *viewtest.World
+	user bool
+	dir  string
+	in   *os.File
+	u    *viewtest.Cmd
+	seen int
+}
+
+// startChanged starts one with the name lab.
+func startChanged(t *testing.T, w *viewtest.World, user bool, flags ...string) *changedView {
+	t.Helper()
+	v := &changedView{t: t, w: w, user: user, dir: mountTree(t, w, user)}
+	r, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.in = in
+	t.Cleanup(func() { in.Close() })
+	args := append([]string{"--name", "lab", "-n", "none", "--no-proc"}, flags...)
+	v.u = umrunAs(t, w, user, append(args, "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo .; done`)...)
+	v.place(v.u)
+	v.u.Stdin = r
+	if err := v.u.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	t.Cleanup(v.u.Stop)
+	v.says("echo ready", "ready\n")
+	return v
+}
+
+// place gives a command the directory of sockets and that of the test.
+func (v *changedView) place(c *viewtest.Cmd) {
+	c.Dir = filepath.Join(v.dir, "dst")
+	c.Env = append(c.Env, "XDG_RUNTIME_DIR="+v.dir, "PWD="+c.Dir, "LC_ALL=C")
+}
+
+// says has the program run a command and looks at what that prints.
+func (v *changedView) says(command, want string) {
+	v.t.Helper()
+	fmt.Fprintln(v.in, strings.ReplaceAll(command, "DIR", v.dir))
+	var got string
+	viewtest.Eventually(v.t, 20*time.Second, func() error {
+		got = v.u.Output()[v.seen:]
+		if !strings.HasSuffix(got, ".\n") || got != ".\n" && !strings.HasSuffix(got, "\n.\n") {
+			return fmt.Errorf("%s: no answer, but %q; %s", command, got, v.u.Errors())
+		}
+		return nil
+	})
+	v.seen += len(got)
+	if got = strings.TrimSuffix(got, ".\n"); got != strings.ReplaceAll(want, "DIR", v.dir) {
+		v.t.Errorf("%s: want %q, got %q", command, want, got)
+	}
+}
+
+// set runs umrun set lab, or another command of umrun, which is to end with a status.
+func (v *changedView) set(status int, message string, args ...string) string {
+	v.t.Helper()
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "DIR", v.dir)
+	}
+	c := umrunAs(v.t, v.w, v.user, args...)
+	v.place(c)
+	r := c.Result()
+	if r.Status != status || !strings.Contains(r.Stderr, message) || message == "" && r.Stderr != "" {
+		v.t.Errorf("umrun %s: want status %d and %q, got %v", strings.Join(args, " "), status, message, r)
+	}
+	return r.Stdout
+}
+
+// end closes the program's input and looks at what is left.
+func (v *changedView) end() {
+	v.t.Helper()
+	v.in.Close()
+	if err := v.u.Wait(); err != nil {
+		v.t.Errorf("%v; %s", err, v.u.Errors())
+	}
+	if left, _ := filepath.Glob(v.dir + "/umrun/*"); len(left) > 0 {
+		v.t.Errorf("left behind: %v", left)
+	}
+}
+
+func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
+	v := startChanged(t, w, user, "--fs-engine", engine)
+	v.says("cat DIR/dst/a", "target a\n")
+	v.set(0, "", "set", "lab", "mount", "bind:../src:.")
+	v.says("cat DIR/dst/a DIR/dst/sub/deep", "source a\ndeep\n")
+	v.says("cd DIR/dst/sub; cat deep ../a", "deep\nsource a\n")
+	v.set(125, "is in it", "set", "lab", "umount", "DIR/dst")
+	v.set(0, "", "set", "lab", "umount", "-l", "DIR/dst")
+	v.says("cat deep ../a ../../a; readlink /proc/self/cwd; cat DIR/dst/a", "deep\nsource a\nsource a\n/sub\ntarget a\n")
+	v.says("cd DIR/dst; cat a", "target a\n")
+	v.set(0, "", "set", "lab", "mount", "cow:DIR/up:DIR/dst")
+	v.says("cd DIR/src; echo changed >../dst/a; echo new >../dst/n; ls ../dst; cat ../dst/a", "a\nb\nn\nchanged\n")
+	v.set(0, "", "set", "lab", "umount", "DIR/dst")
+	v.says("ls ../dst; cat ../dst/a", "a\nb\ntarget a\n")
+	if got := readFile(t, v.dir+"/up/upper/a"); got != "changed\n" {
+		t.Errorf("UPPER has %q", got)
+	}
+	v.set(0, "", "set", "lab", "mount", "cow:DIR/up:DIR/dst")
+	v.set(0, "", "set", "lab", "mount", "hide:DIR/dst/b")
+	v.set(0, "", "set", "lab", "mount", "file:DIR/src/a:DIR/path/x")
+	v.says("cat ../dst/a; stat -c '%a %s' ../dst/b; cat ../path/x", "changed\n0 0\nsource a\n")
+	v.set(125, "something is mounted in it", "set", "lab", "umount", "DIR/dst")
+	v.set(122, "no such file or directory", "set", "lab", "mount", "bind:DIR/nowhere:DIR/dst")
+	v.set(122, "there is no mount of the view's", "set", "lab", "umount", "DIR/bin")
+	v.set(122, "unknown kind", "set", "lab", "mount", "bnd:DIR/src:DIR/dst")
+	if got := v.set(0, "", "ps", "--json"); !strings.Contains(got, `"hide:`+v.dir+`/dst/b"`) || !strings.Contains(got, `"name": "lab"`) {
+		t.Errorf("ps: %s", got)
+	}
+	if got := v.set(0, "", "ps"); !strings.Contains(got, "\nlab ") {
+		t.Errorf("ps: %s", got)
+	}
+	// The program cannot do it, though it is of the same user.
+	v.says(viewtest.Binary(t)+" set lab umount DIR/dst/b 2>&1 | grep -c 'is in a view'; stat -c %s DIR/dst/b", "1\n0\n")
+	v.set(0, "", "set", "lab", "mount", "image:"+smallImage(t, v)+":DIR/bin")
+	v.says("cat DIR/bin/in", "in the image\n")
+	v.end()
+	if got := readFile(t, v.dir+"/dst/a"); got != "target a\n" {
+		t.Errorf("the host's file is %q", got)
+	}
+}
+
+// smallImage makes an image with one file.
+func smallImage(t *testing.T, v *changedView) string {
+	t.Helper()
+	image := filepath.Join(v.dir, "image.tar")
+	script := `mkdir "$1/img" && echo in the image >"$1/img/in" && tar -C "$1/img" -cf "$2" in`
+	if r := v.w.HostCmd(context.Background(), "sh", "-c", script, "sh", v.dir, image).Result(); r.Status != 0 {
+		t.Fatal(r)
+	}
+	return image
+}
+
+// TestIntegrationSetUnarmed: a view without mounts has no path call trapped, and says what
+// would help.
+func TestIntegrationSetUnarmed(t *testing.T) {
+	w := viewtest.New(t)
+	v := startChanged(t, w, false)
+	v.set(122, "was started without mounts", "set", "lab", "mount", "tmpfs:DIR/dst")
+	v.set(122, "--fs-engine trap", "set", "lab", "umount", "DIR/dst")
+	v.set(122, "a view of that name is running", "--name", "lab", "-n", "none", "--", "true")
+	v.end()
+	w.NoStrays(t)
+}
