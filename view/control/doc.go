@@ -12,5 +12,6 @@
 // It is for processes of the view's user and of root alone (SO_PEERCRED, unix(7)), and not for
 // those of the view, nor of another one: a program could undo what its mounts hide. They are
 // known by their seccomp filters, of which they have more than the view's supervisor, and
-// which nobody can take off.
+// which nobody can take off. Where a supervisor connects for its program (package netmod), who
+// writes is another than who has connected (SCM_CREDENTIALS), which is refused too.
 package control

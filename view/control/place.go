@@ -5,6 +5,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,11 +68,17 @@ func listen(name string) (l *net.UnixListener, lock *os.File, err error) {
 		lock.Close()
 		return nil, nil, err
 	}
-	if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}); err != nil {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var bad error
+		err := raw.Control(func(fd uintptr) { bad = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+		return errors.Join(err, bad)
+	}}
+	made, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
 		lock.Close()
 		return nil, nil, err
 	}
-	return l, lock, nil
+	return made.(*net.UnixListener), lock, nil
 }
 
 // takeLock makes a file and locks it, until it is closed.

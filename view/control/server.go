@@ -87,8 +87,7 @@ func (s *Server) accept() {
 // answer serves a connection.
 func (s *Server) answer(c *net.UnixConn) error {
 	_ = c.SetDeadline(time.Now().Add(patience))
-	refused := trusted(c)
-	line, err := readLine(c)
+	line, refused, err := readRequest(c)
 	if err != nil {
 		return err
 	}
@@ -105,6 +104,37 @@ func (s *Server) answer(c *net.UnixConn) error {
 	return json.NewEncoder(c).Encode(a)
 }
 
+// readRequest reads a request, and says why who has sent it may not; nil: it may.
+func readRequest(c *net.UnixConn) (line []byte, refused, err error) {
+	peer, refused := trusted(c)
+	buf := make([]byte, maxMessage)
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	for len(line) == 0 || line[len(line)-1] != '\n' {
+		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+		if err != nil || n == 0 || len(line)+n > maxMessage {
+			return nil, refused, fmt.Errorf("a message that does not end: %w", errors.Join(err, unix.EBADMSG))
+		}
+		if w, err := writer(oob[:oobn]); refused == nil && (err != nil || w != peer) {
+			refused = fmt.Errorf("process %d has connected, and another speaks: %w", peer, errors.Join(unix.EPERM, err))
+		}
+		line = append(line, buf[:n]...)
+	}
+	return line, refused, nil
+}
+
+// writer is the process that has written what was read (SCM_CREDENTIALS, unix(7)).
+func writer(oob []byte) (int32, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return 0, errors.Join(err, unix.EBADMSG)
+	}
+	cr, err := unix.ParseUnixCredentials(&msgs[0])
+	if err != nil {
+		return 0, err
+	}
+	return cr.Pid, nil
+}
+
 // readLine reads a message.
 func readLine(r io.Reader) ([]byte, error) {
 	line, err := bufio.NewReader(io.LimitReader(r, maxMessage)).ReadBytes('\n')
@@ -114,11 +144,12 @@ func readLine(r io.Reader) ([]byte, error) {
 	return line, nil
 }
 
-// trusted is nil for a peer that may ask: one of the same user, or root, and in no view.
-func trusted(c *net.UnixConn) error {
+// trusted returns the process that has connected, and nil if it may ask: it is the same
+// user's, or root's, and in no view.
+func trusted(c *net.UnixConn) (pid int32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var peer *unix.Ucred
 	var bad error
@@ -129,32 +160,32 @@ func trusted(c *net.UnixConn) error {
 			pidfd = n
 		}
 	}); err != nil || bad != nil {
-		return errors.Join(err, bad)
+		return 0, errors.Join(err, bad)
 	}
 	if pidfd >= 0 {
 		defer unix.Close(pidfd)
 	}
 	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d is of user %d: %w", peer.Pid, peer.Uid, unix.EPERM)
+		return peer.Pid, fmt.Errorf("process %d is of user %d: %w", peer.Pid, peer.Uid, unix.EPERM)
 	}
 	theirs, err := filters(strconv.Itoa(int(peer.Pid)))
 	if err != nil {
-		return fmt.Errorf("process %d: %w", peer.Pid, err)
+		return peer.Pid, fmt.Errorf("process %d: %w", peer.Pid, err)
 	}
 	ours, err := filters("self")
 	if err != nil {
-		return err
+		return peer.Pid, err
 	}
 	if theirs > ours {
-		return fmt.Errorf("process %d is in a view, or a sandbox: %w", peer.Pid, unix.EPERM)
+		return peer.Pid, fmt.Errorf("process %d is in a view, or a sandbox: %w", peer.Pid, unix.EPERM)
 	}
 	// That was who has connected, and no later one of the same number.
 	if pidfd >= 0 {
 		if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
-			return fmt.Errorf("process %d: %w", peer.Pid, err)
+			return peer.Pid, fmt.Errorf("process %d: %w", peer.Pid, err)
 		}
 	}
-	return nil
+	return peer.Pid, nil
 }
 
 // filters returns how many seccomp filters a process has.
