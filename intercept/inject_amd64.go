@@ -52,6 +52,12 @@ func (j *injector) resume(req int) error {
 	return nil
 }
 
+// registers is PTRACE_GETREGS or PTRACE_SETREGS, which have them as a 64-bit tracer does, also
+// of a 32-bit program; with PTRACE_GETREGSET they are as the thread has them (ptrace(2)).
+func (j *injector) registers(req int, regs *unix.PtraceRegs) error {
+	return j.ptrace(req, 0, unsafe.Pointer(regs))
+}
+
 // seize makes us the tracer of the thread and has it stop as soon as it leaves the kernel.
 func (j *injector) seize() error {
 	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC
@@ -206,7 +212,7 @@ func (j *injector) do(in *Injection) (err error) {
 		}
 	}()
 	var saved unix.PtraceRegs
-	if err := unix.PtraceGetRegs(j.tid, &saved); err != nil {
+	if err := j.registers(unix.PTRACE_GETREGS, &saved); err != nil {
 		return fmt.Errorf("registers: %w", err)
 	}
 	var mask, all uint64
@@ -225,7 +231,7 @@ func (j *injector) do(in *Injection) (err error) {
 		return err
 	}
 	saved.Rax, saved.Orig_rax = uint64(result), ^uint64(0)
-	if err := unix.PtraceSetRegs(j.tid, &saved); err != nil {
+	if err := j.registers(unix.PTRACE_SETREGS, &saved); err != nil {
 		return fmt.Errorf("registers: %w", err)
 	}
 	return j.release(mask)
@@ -257,7 +263,7 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	} else {
 		regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9 = a[0], a[1], a[2], a[3], a[4], a[5]
 	}
-	if err := unix.PtraceSetRegs(j.tid, &regs); err != nil {
+	if err := j.registers(unix.PTRACE_SETREGS, &regs); err != nil {
 		return 0, fmt.Errorf("registers: %w", err)
 	}
 	if s, err := j.next(); err != nil {
@@ -265,7 +271,7 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	} else if s != stopSyscall {
 		return 0, fmt.Errorf("no entry of the call (stop %d): %w", s, unix.EIO)
 	}
-	if err := unix.PtraceGetRegs(j.tid, &regs); err != nil {
+	if err := j.registers(unix.PTRACE_GETREGS, &regs); err != nil {
 		return 0, fmt.Errorf("registers: %w", err)
 	}
 	if int(int32(regs.Orig_rax)) != call.NR || regs.Rip != saved.Rip {
@@ -282,7 +288,7 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	case s != stopSyscall:
 		return 0, fmt.Errorf("no exit of the call (stop %d): %w", s, unix.EIO)
 	}
-	if err := unix.PtraceGetRegs(j.tid, &regs); err != nil {
+	if err := j.registers(unix.PTRACE_GETREGS, &regs); err != nil {
 		return 0, fmt.Errorf("registers: %w", err)
 	}
 	result := int64(regs.Rax)
