@@ -28,7 +28,8 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux rsync:rsync \
 	vde_switch:vde-switch vde_plug:vdeplug vdens:vdens nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools \
 	dhclient:isc-dhcp-client arping:iputils-arping \
-	mksquashfs:squashfs-tools genisoimage:genisoimage mkfs.vfat:dosfstools mcopy:mtools zip:zip zstd:zstd xz:xz-utils \
+	mksquashfs:squashfs-tools genisoimage:genisoimage mkfs.vfat:dosfstools mcopy:mtools zip:zip unzip:unzip zstd:zstd xz:xz-utils \
+	bindfs:bindfs squashfuse:squashfuse archivemount:archivemount fuse-zip:fuse-zip sshfs:sshfs fuse2fs:fuse2fs fusermount3:fuse3 \
 	openvpn:openvpn danted:dante-server microsocks:microsocks tinyproxy:tinyproxy tor:tor
 TEST_DEV    := gcc-multilib python3 libvdeplug-vlan
 PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \

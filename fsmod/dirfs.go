@@ -41,6 +41,19 @@ func openDirFS(path string) (*dirFS, error) {
 	return d, nil
 }
 
+// OpenRoot makes a tree of what is below a directory that is open, with O_PATH: it need not be
+// where a path of this process leads. dir stays the caller's.
+func OpenRoot(dir *os.File) (FS, error) {
+	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := &dirFS{root: fd}
+	d.path.Store(new(string))
+	d.refresh()
+	return d, nil
+}
+
 // refresh asks where the root is.
 func (d *dirFS) refresh() {
 	if path, err := os.Readlink(procFD(d.root)); err == nil {

@@ -73,8 +73,9 @@
 //
 // Plain ones (binds, tmpfs, files, what is hidden) are here. Package cow has copy on write
 // and unions. Package image reads images and archives, and has two ways to show one:
-// imagetree as an [FS], imagemount as a FUSE mount. Package nsmount has none of this: there
-// the kernel makes the mounts, and calls no more trap for them.
+// imagetree as an [FS], imagemount as a FUSE mount. Package fusemount has what an
+// unmodified FUSE file system serves. Package nsmount has none of this: there the kernel makes
+// the mounts, and calls no more trap for them.
 //
 // # What is a boundary and what is not
 //

@@ -31,6 +31,9 @@ type Mount struct {
 	Size     int64 // of a ramdisk, in bytes
 }
 
+// Served reports whether a command serves the mount, as a FUSE file system.
+func (m Mount) Served() bool { return m.Kind == Fuse }
+
 // An FS is one mounted tree under the trap engine. Its objects are files of the
 // kernel's: whatever it opens is a real descriptor, which the program then reads,
 // maps, locks and executes without us.

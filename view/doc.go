@@ -39,7 +39,7 @@
 // what it wrote was acknowledged. [View.Close] takes all down in reverse. What of a view
 // is outside of umrun's own process goes with it: a helper that holds the private
 // namespace of a kernel stack, a device that it has made, the socket of a VDE plug, the
-// command of a provider, and a directory of fsmod's, which the next view removes if umrun was killed.
+// command of a provider, that of a mount, which a process of ours outlives umrun to end, and a directory of fsmod's, which the next view removes if umrun was killed.
 //
 // # Networks that tell
 //
@@ -57,10 +57,10 @@
 //
 // While a view runs there are of this package those that publish ports: one for
 // --publish-all, and those of each port that is relayed; one that receives the mounts of
-// images from the child; and of a provider those that hear what it says, wait for its end,
-// and read what it writes to resolv.conf. Each Close waits for its own. A learner's lock,
+// images from the child; of a provider, and of a command that serves a mount, those that hear what
+// it says and wait for its end, and of a provider the one that reads what it writes to resolv.conf. Each Close waits for its own. A learner's lock,
 // and a farStack's, is held while what it learned is applied, before those of the module
 // and the stack; those of published ports, of the names of flows, of images and of what
-// a provider has said are leaves. The parts own theirs, and Close waits for them. A process
+// a command has said are leaves. The parts own theirs, and Close waits for them. A process
 // can have any number of views one after the other, and several at once.
 package view

@@ -25,7 +25,7 @@ import (
 func Doctor(ctx context.Context) []Finding {
 	stack := checkKernelStack()
 	fs := checkKernel(intercept.Probe(ctx))
-	return append(fs, stack, checkMountNamespace(), checkFiles(), checkPing(), checkUDPBuffers(), checkResolvConf())
+	return append(fs, stack, checkMountNamespace(), checkFuse(), checkFiles(), checkPing(), checkUDPBuffers(), checkResolvConf())
 }
 
 // features gives the names that are stable, of those that Probe gives.

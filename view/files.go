@@ -80,9 +80,10 @@ type PlanMount struct {
 
 // PlanFiles says what of the host's files the program sees otherwise.
 type PlanFiles struct {
-	Engine   FSEngine    `json:"engine"` // ns or trap
-	Why      string      `json:"why"`    // it was taken
-	Mounts   []PlanMount `json:"mounts"` // in the order in which they are made
+	Engine   FSEngine    `json:"engine"`         // ns or trap
+	Why      string      `json:"why"`            // it was taken
+	Mounts   []PlanMount `json:"mounts"`         // in the order in which they are made
+	Fuse     string      `json:"fuse,omitempty"` // by what the commands of mounts mount: namespace or fusermount3
 	Hosts    []string    `json:"hosts,omitempty"`
 	Hostname string      `json:"hostname,omitempty"`
 }
@@ -130,6 +131,12 @@ func (p *Plan) planFiles() error {
 	var err error
 	if f.Engine, f.Why, err = chooseEngine(c, ordered); err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(ordered, fsmod.Mount.Served); i >= 0 {
+		var problem *Problem
+		if f.Fuse, problem = fuseWay(f.Engine, ordered[i]); problem != nil {
+			return problem
+		}
 	}
 	for _, target := range absent {
 		p.Warnings = append(p.Warnings, f.Engine.absence(target))
@@ -186,7 +193,7 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 					return engine, why, nil
 				}
 			}
-			if m.Kind == fsmod.Image {
+			if m.Kind == fsmod.Image || m.Served() {
 				return "", "", &Problem{Code: ExitMachine, What: fmt.Sprintf("-m %v: %v", m, err), Try: []string{"--fs-engine trap"}, Err: err}
 			}
 			return "", "", NotBuilt(fmt.Sprintf("-m %v: %v", m, err))

@@ -5,6 +5,7 @@
 package view
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -69,7 +70,7 @@ func (v *View) Mount(m fsmod.Mount) error {
 			break
 		}
 	}
-	mt, err := v.plan.trapMount(m, v.files.Now())
+	mt, err := v.plan.trapMount(context.Background(), m, v.files.Now())
 	if err != nil {
 		return err
 	}

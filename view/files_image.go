@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Images: what the supervisor serves to the program's namespace.
+// What the supervisor has for the program's namespace: images, which it serves, and the mounts
+// that commands serve.
 
 package view
 
@@ -25,6 +26,7 @@ import (
 type images struct {
 	log    *slog.Logger
 	opened map[int]openedImage // by the number of the mount
+	served map[int]*fuseServer // those that commands serve; not ours to close
 	link   *net.UnixConn       // to the child
 	theirs *os.File            // the child's end
 	done   sync.WaitGroup      // of the receiver
@@ -39,12 +41,13 @@ type openedImage struct {
 	as   *imagemount.Owner // see ownerOf
 }
 
-// openImages opens the images among mounts and waits for their mounts; nil: there are
-// none. The result is to be closed after the target has ended.
-func openImages(mounts []fsmod.Mount, log *slog.Logger) (*images, error) {
-	m := &images{log: log, opened: map[int]openedImage{}}
+// openImages opens the images among mounts and waits for their mounts, and for those who want
+// what commands serve; nil: there are none. The result is to be closed after the target has
+// ended.
+func openImages(mounts []fsmod.Mount, served map[int]*fuseServer, log *slog.Logger) (*images, error) {
+	m := &images{log: log, opened: map[int]openedImage{}, served: served}
 	for i, mt := range mounts {
-		if mt.Kind != fsmod.Image {
+		if mt.Kind != fsmod.Image || mt.Served() {
 			continue
 		}
 		fsys, err := openImage(mt, log)
@@ -54,7 +57,7 @@ func openImages(mounts []fsmod.Mount, log *slog.Logger) (*images, error) {
 		fsys.as = ownerOf(mounts, i)
 		m.opened[i] = fsys
 	}
-	if len(m.opened) == 0 {
+	if len(m.opened)+len(served) == 0 {
 		return nil, nil
 	}
 	var err error
@@ -97,20 +100,25 @@ func openImage(mt fsmod.Mount, log *slog.Logger) (o openedImage, err error) {
 	return o, nil
 }
 
-// serve begins to serve a mount that the child has made.
-func (m *images) serve(n int, dev *os.File) error {
+// serve begins to serve a mount that the child has made, or gives it one that a command serves.
+func (m *images) serve(n int, dev *os.File) (*os.File, error) {
 	o, ok := m.opened[n]
-	if !ok {
-		return errors.Join(fmt.Errorf("mount %d is no image", n), dev.Close())
+	switch s := m.served[n]; {
+	case dev == nil && s != nil:
+		return s.Tree()
+	case dev == nil:
+		return nil, fmt.Errorf("no command serves mount %d", n)
+	case !ok:
+		return nil, errors.Join(fmt.Errorf("mount %d is no image", n), dev.Close())
 	}
 	s, err := imagemount.Serve(dev, o.FS, o.size, o.as, m.log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.servers = append(m.servers, s)
-	return nil
+	return nil, nil
 }
 
 // started lets go of the child's end, when there is a child or there will be none.

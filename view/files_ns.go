@@ -5,6 +5,7 @@
 package view
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ import (
 )
 
 // mountFiles has the program begin in a namespace with the mounts of the plan.
-func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
+func (p *Plan) mountFiles(ctx context.Context, v *View, conf *intercept.Config) error {
 	np := nsmount.Plan{Mounts: fsmod.Order(p.conf.Mounts), Host: p.conf.Hostname, Places: p.places(), Files: p.hostFiles()}
 	for _, m := range np.Mounts {
 		if m.Kind != fsmod.Cow || m.Source == "" {
@@ -33,7 +34,19 @@ func (p *Plan) mountFiles(v *View, conf *intercept.Config) error {
 		}
 		v.kept = append(v.kept, held)
 	}
-	images, err := openImages(np.Mounts, p.conf.Log)
+	served := map[int]*fuseServer{}
+	for i, m := range np.Mounts {
+		if !m.Served() {
+			continue
+		}
+		s, err := p.startFuse(ctx, m)
+		if err != nil {
+			return err
+		}
+		v.kept = append(v.kept, s)
+		served[i] = s
+	}
+	images, err := openImages(np.Mounts, served, p.conf.Log)
 	if err != nil {
 		return err
 	}

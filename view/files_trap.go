@@ -5,6 +5,7 @@
 package view
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -21,14 +22,14 @@ import (
 // trapSupports reports whether the trap engine can serve a mount.
 func trapSupports(m fsmod.Mount) bool {
 	switch m.Kind {
-	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge, fsmod.Image:
+	case fsmod.Bind, fsmod.Tmpfs, fsmod.Hide, fsmod.File, fsmod.Cow, fsmod.Merge, fsmod.Image, fsmod.Fuse:
 		return true
 	}
 	return m.Kind == fsmod.Dev && (m.Source == fsmod.Null || m.Source == fsmod.Zero)
 }
 
 // trapFiles opens the trees of the plan's mounts, which the module closes.
-func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
+func (p *Plan) trapFiles(ctx context.Context, v *View) (mounts []fsmod.Mounted, err error) {
 	defer func() {
 		if err != nil {
 			for _, m := range mounts {
@@ -38,7 +39,7 @@ func (p *Plan) trapFiles(v *View) (mounts []fsmod.Mounted, err error) {
 		}
 	}()
 	for _, m := range fsmod.Order(p.conf.Mounts) {
-		mt, err := p.trapMount(m, mounts)
+		mt, err := p.trapMount(ctx, m, mounts)
 		if err != nil {
 			return mounts, err
 		}
@@ -64,12 +65,14 @@ func closeMounted(m fsmod.Mounted) {
 
 // trapMount opens the tree of one mount, over those that are made before it. Errors are
 // Problems.
-func (p *Plan) trapMount(m fsmod.Mount, earlier []fsmod.Mounted) (mt fsmod.Mounted, err error) {
+func (p *Plan) trapMount(ctx context.Context, m fsmod.Mount, earlier []fsmod.Mounted) (mt fsmod.Mounted, err error) {
 	mt.Mount = m
-	switch m.Kind {
-	case fsmod.Image:
+	switch {
+	case m.Served():
+		err = p.trapServed(ctx, &mt)
+	case m.Kind == fsmod.Image:
 		mt.FS, err = p.trapImage(m)
-	case fsmod.Cow, fsmod.Merge:
+	case m.Kind == fsmod.Cow, m.Kind == fsmod.Merge:
 		err = openOver(&mt, earlier)
 	default:
 		mt.FS, err = fsmod.OpenBuiltin(m)
@@ -78,6 +81,19 @@ func (p *Plan) trapMount(m fsmod.Mount, earlier []fsmod.Mounted) (mt fsmod.Mount
 		err = &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 	}
 	return mt, err
+}
+
+// trapServed runs the command that serves a mount, and opens what it has mounted.
+func (p *Plan) trapServed(ctx context.Context, mt *fsmod.Mounted) error {
+	s, err := p.startFuse(ctx, mt.Mount)
+	if err != nil {
+		return err
+	}
+	mt.Gone = s.Close
+	if mt.FS, err = fsmod.OpenRoot(s.Root); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
 }
 
 // openOver opens the tree of a cow or a merge.
@@ -129,7 +145,7 @@ func lowerOf(m fsmod.Mount, earlier []fsmod.Mounted) (lower, error) {
 			continue
 		}
 		placed, ok := e.FS.(fsmod.Placed)
-		if !ok {
+		if !ok || e.Served() {
 			return lower{}, noLower(m, e.Mount)
 		}
 		name := strings.TrimPrefix(strings.TrimPrefix(at, root), "/")
@@ -189,7 +205,7 @@ func trapLower(m fsmod.Mount, earlier []fsmod.Mount) error {
 		if !covers(real(e.Target), at) || showsThrough(e) {
 			continue
 		}
-		if e.Kind == fsmod.Cow || e.Kind == fsmod.Merge {
+		if e.Kind == fsmod.Cow || e.Kind == fsmod.Merge || e.Served() {
 			return noLower(m, e)
 		}
 		return nil
@@ -199,6 +215,10 @@ func trapLower(m fsmod.Mount, earlier []fsmod.Mount) error {
 
 // noLower says that the trap engine cannot lay one mount over another.
 func noLower(m, over fsmod.Mount) *Problem {
+	if over.Served() {
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v lies over -m %v, which --fs-engine trap does not do: what a command serves has no path on the host", m, over),
+			Try: []string{"--fs-engine ns"}}
+	}
 	return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v lies over -m %v, which --fs-engine trap does not do: of what lies over a mount it has two layers, and these are three", m, over),
 		Try: []string{"--fs-engine ns"}}
 }

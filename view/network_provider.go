@@ -41,15 +41,11 @@ func (t *providerNetwork) open(context.Context, *slog.Logger) (opened, error) {
 }
 
 // unready words why a provider has brought no network.
-func (t *providerNetwork) unready(said []string, how string) *Problem {
-	why := "It has said nothing."
-	if len(said) > 0 {
-		why = "It said last:\n    " + strings.Join(said, "\n    ")
-	}
+func (t *providerNetwork) unready(said *speech, how string) *Problem {
 	return &Problem{
 		Code: ExitNetwork,
 		What: fmt.Sprintf("the network %s is not up: its provider %s", t.Name, how),
-		Why:  why,
+		Why:  said.why(),
 		Try:  []string{"--log FILE   (everything that it says)"},
 	}
 }

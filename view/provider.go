@@ -5,14 +5,10 @@
 package view
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,13 +36,10 @@ type provider struct {
 	status  int           // then; how it has ended
 	wg      sync.WaitGroup
 
-	heard chan struct{} // closed when it can say no more
-	mu    sync.Mutex
-	said  []string // its last lines; guarded by mu
+	speech *speech
 }
 
 const (
-	providerLines   = 8                      // of its output that an error tells
 	providerSettled = 300 * time.Millisecond // without a change, before the network counts as up
 	providerPatient = 3 * time.Second        // for it to obey SIGTERM
 )
@@ -57,18 +50,18 @@ func (t *providerNetwork) start(ctx context.Context, p *Plan, i int, o *opened, 
 	if !ok {
 		return fmt.Errorf("-n %s: a provider needs a userspace stack", t.Spec)
 	}
-	r := &provider{network: t, ended: make(chan struct{}), heard: make(chan struct{})}
+	r := &provider{network: t, ended: make(chan struct{})}
 	r.far = &farStack{stack: st, provider: r, dns: &learner{plan: p, number: i, name: t.Name, stack: st, stub: stub}}
 	r.far.dns.asked = stacks.DNS{Servers: p.stubs[i].Servers, Search: p.stubs[i].Search}
-	out, in, err := os.Pipe()
-	if err != nil {
+	var in *os.File
+	var err error
+	if r.speech, in, err = hear(t.Name, p.conf.Log); err != nil {
 		return err
 	}
-	r.wg.Go(func() { r.listen(out, p) })
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		in.Close()
-		r.wg.Wait()
+		<-r.speech.heard
 		return err
 	}
 	defer null.Close()
@@ -88,7 +81,7 @@ func (t *providerNetwork) start(ctx context.Context, p *Plan, i int, o *opened, 
 	}
 	in.Close()
 	if err != nil {
-		r.wg.Wait()
+		<-r.speech.heard
 		return fmt.Errorf("-n %s: %w", t.Spec, err)
 	}
 	r.wg.Go(func() { r.watch(p) })
@@ -98,26 +91,6 @@ func (t *providerNetwork) start(ctx context.Context, p *Plan, i int, o *opened, 
 	r.far.mu.Unlock()
 	o.stack, o.wait, o.provider = whole, r.await, r
 	return nil
-}
-
-// listen logs what the command says.
-func (r *provider) listen(out io.ReadCloser, p *Plan) {
-	defer close(r.heard)
-	defer out.Close()
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		line := strings.TrimRight(lines.Text(), "\r")
-		if line == "" {
-			continue
-		}
-		p.conf.Log.Info(r.network.Name + ": " + line)
-		r.mu.Lock()
-		if r.said = append(r.said, line); len(r.said) > providerLines {
-			r.said = slices.Delete(r.said, 0, 1)
-		}
-		r.mu.Unlock()
-	}
-	_, _ = io.Copy(io.Discard, out) // after a line that is too long
 }
 
 // watch tells when the command has ended.
@@ -151,21 +124,15 @@ func (r *provider) await(ctx context.Context) error {
 		case <-settled:
 			return nil
 		case <-r.ended:
-			<-r.heard // all that it said
-			return r.network.unready(r.lines(), fmt.Sprintf("has ended with exit status %d", r.status))
+			<-r.speech.heard // all that it said
+			return r.network.unready(r.speech, fmt.Sprintf("has ended with exit status %d", r.status))
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return r.network.unready(r.lines(), "has configured no TUN interface in time")
+				return r.network.unready(r.speech, "has configured no TUN interface in time")
 			}
 			return ctx.Err()
 		}
 	}
-}
-
-func (r *provider) lines() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.said)
 }
 
 // tell has the module know of all later changes. r may be nil.
@@ -193,6 +160,7 @@ func (r *provider) close() error {
 	}
 	err := r.view.Close()
 	r.wg.Wait()
+	<-r.speech.heard
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/fusemount"
 	"umrun/fsmod/nsmount"
 	"umrun/intercept"
 	"umrun/netmod"
@@ -38,6 +39,7 @@ import (
 // it. Everywhere else it does nothing.
 func Init() {
 	intercept.ChildMain(nsmount.Step())
+	fusemount.ChildMain()
 	kernel.ChildMain()
 }
 
@@ -53,7 +55,7 @@ type View struct {
 	mod    *netmod.Module
 	files  *fsmod.Module // nil: the program sees the host's
 	tun    *tun.Module   // nil: the program makes no interfaces
-	kept   closers       // what holds the directories that cows write to, and images
+	kept   closers       // what holds the directories that cows write to, images, commands that serve mounts
 	images *images       // those among kept; nil: none
 	sup    *intercept.Supervisor
 	seen   *observation
@@ -119,7 +121,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			return nil, err
 		}
 	}
-	if err := p.openFiles(v); err != nil {
+	if err := p.openFiles(ctx, v); err != nil {
 		return nil, err
 	}
 	v.sup, err = p.launch(ctx, v)
@@ -141,7 +143,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 }
 
 // openFiles makes the module of path calls, if there is anything for it to answer.
-func (p *Plan) openFiles(v *View) (err error) {
+func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 	conf := fsmod.Config{Log: p.conf.Log}
 	if _, real := v.st.(stacks.KernelStack); !real && !p.conf.NoProc {
 		conf.Trees = netTrees(v.mod)
@@ -150,7 +152,7 @@ func (p *Plan) openFiles(v *View) (err error) {
 		}
 	}
 	if p.Files != nil && p.Files.Engine == EngineTrap {
-		if conf.Mounts, err = p.trapFiles(v); err != nil {
+		if conf.Mounts, err = p.trapFiles(ctx, v); err != nil {
 			return err
 		}
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
@@ -220,7 +222,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 	if p.Files != nil {
 		p.inMounts(&conf)
 		if p.Files.Engine == EngineNS {
-			if err := p.mountFiles(v, &conf); err != nil {
+			if err := p.mountFiles(ctx, v, &conf); err != nil {
 				return nil, err
 			}
 		}

@@ -74,7 +74,7 @@ func Supported() error {
 	return nil
 }
 
-// Pair makes the two ends that Send and Receive take.
+// Pair makes the two ends that Send, Ask and Receive take.
 func Pair() (child *os.File, supervisor *net.UnixConn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -93,53 +93,81 @@ func Pair() (child *os.File, supervisor *net.UnixConn, err error) {
 // Send gives dev to the supervisor at the other end of link, as that of mount n, and
 // waits until it is served.
 func Send(link *os.File, n int, dev *os.File) error {
-	rights := unix.UnixRights(int(dev.Fd()))
-	if err := unix.Sendmsg(int(link.Fd()), binary.LittleEndian.AppendUint32(nil, uint32(n)), rights, nil, unix.MSG_NOSIGNAL); err != nil {
-		return fmt.Errorf("give /dev/fuse away: %w", err)
-	}
-	answer := make([]byte, maxAnswer)
-	switch got, err := link.Read(answer); {
-	case err != nil || got == 0:
-		return fmt.Errorf("nobody serves: %w", errors.Join(err, unix.EIO))
-	case answer[0] != 0:
-		return fmt.Errorf("%s: %w", answer[1:got], unix.EIO)
-	}
-	return nil
+	_, err := exchange(link, n, unix.UnixRights(int(dev.Fd())))
+	return err
 }
 
-// Receive takes the descriptors that Send gives, and answers each with what serve says,
-// until the other end is closed.
-func Receive(c *net.UnixConn, serve func(n int, dev *os.File) error) error {
+// Ask returns the detached mount that the supervisor at the other end of link has for mount n.
+func Ask(link *os.File, n int) (tree int, err error) {
+	oob, err := exchange(link, n, nil)
+	if err != nil {
+		return -1, err
+	}
+	return descriptor(oob)
+}
+
+// exchange asks and waits for the answer.
+func exchange(link *os.File, n int, rights []byte) (oob []byte, err error) {
+	if err := unix.Sendmsg(int(link.Fd()), binary.LittleEndian.AppendUint32(nil, uint32(n)), rights, nil, unix.MSG_NOSIGNAL); err != nil {
+		return nil, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	answer, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4))
+	switch got, oobn, _, _, err := unix.Recvmsg(int(link.Fd()), answer, oob, unix.MSG_CMSG_CLOEXEC); {
+	case err != nil || got == 0:
+		return nil, fmt.Errorf("nobody serves: %w", errors.Join(err, unix.EIO))
+	case answer[0] != 0:
+		return nil, fmt.Errorf("%s: %w", answer[1:got], unix.EIO)
+	default:
+		return oob[:oobn], nil
+	}
+}
+
+// Receive answers what Send and Ask want, until the other end is closed: with what serve says,
+// whose dev is nil if a mount was asked for, which it then returns. That is closed here.
+func Receive(c *net.UnixConn, serve func(n int, dev *os.File) (tree *os.File, err error)) error {
 	for {
 		b, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
 		got, oobn, _, _, err := c.ReadMsgUnix(b, oob)
 		if err != nil || got < len(b) {
 			return err
 		}
-		dev, err := descriptor(oob[:oobn])
-		if err == nil {
-			err = serve(int(binary.LittleEndian.Uint32(b)), dev)
+		var dev, tree *os.File
+		if oobn > 0 {
+			var fd int
+			if fd, err = descriptor(oob[:oobn]); err == nil {
+				unix.CloseOnExec(fd)
+				dev = os.NewFile(uintptr(fd), "/dev/fuse")
+			}
 		}
-		answer := []byte{0}
+		if err == nil {
+			tree, err = serve(int(binary.LittleEndian.Uint32(b)), dev)
+		}
+		answer, rights := []byte{0}, []byte(nil)
 		if err != nil {
 			answer = append([]byte{1}, err.Error()[:min(len(err.Error()), maxAnswer-1)]...)
 		}
-		if _, err := c.Write(answer); err != nil {
+		if tree != nil {
+			rights = unix.UnixRights(int(tree.Fd()))
+		}
+		_, _, err = c.WriteMsgUnix(answer, rights, nil)
+		if tree != nil {
+			tree.Close()
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
 // descriptor takes the one out of a control message.
-func descriptor(oob []byte) (*os.File, error) {
+func descriptor(oob []byte) (int, error) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil || len(msgs) != 1 {
-		return nil, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
+		return -1, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
 	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
+		return -1, fmt.Errorf("no descriptor: %w", errors.Join(err, unix.EBADMSG))
 	}
-	unix.CloseOnExec(fds[0])
-	return os.NewFile(uintptr(fds[0]), "/dev/fuse"), nil
+	return fds[0], nil
 }

@@ -78,12 +78,12 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 	var server *Server
 	received := make(chan error, 1)
 	go func() {
-		received <- Receive(c, func(n int, dev *os.File) (err error) {
+		received <- Receive(c, func(n int, dev *os.File) (_ *os.File, err error) {
 			if n != 7 {
 				t.Errorf("image %d", n)
 			}
 			server, err = Serve(dev, fsys, 4096*5, nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
-			return err
+			return nil, err
 		})
 	}()
 	exe, err := os.Executable()

@@ -21,7 +21,7 @@ import (
 // yet; descriptors are close-on-exec and left to execve(2).
 type builder struct {
 	plan  *Plan
-	link  *os.File // to who serves images; nil: there are none
+	link  *os.File // to who serves images, or has who does; nil: there are none
 	fds   int      // O_PATH of /proc/self/fd, where we are: see byFD
 	pool  int      // the tmpfs of what is in memory; -1: none yet
 	files int      // in the pool
@@ -93,8 +93,8 @@ func (b *builder) open(i int, m fsmod.Mount) (s source, err error) {
 		s.path, err = openPath(unix.AT_FDCWD, m.Source)
 	case fsmod.Merge:
 		s.path, err = openPath(unix.AT_FDCWD, m.Source)
-	case fsmod.Image:
-		s.tree, err = b.image(i, m)
+	case fsmod.Image, fsmod.Fuse:
+		s.tree, err = b.served(i, m)
 	case fsmod.File:
 		s.content, err = os.Open(m.Source)
 	}
@@ -107,7 +107,7 @@ func (b *builder) open(i int, m fsmod.Mount) (s source, err error) {
 // mount makes one of them.
 func (b *builder) mount(m fsmod.Mount, s source) error {
 	switch m.Kind {
-	case fsmod.Bind, fsmod.Dev, fsmod.Image:
+	case fsmod.Bind, fsmod.Dev, fsmod.Image, fsmod.Fuse:
 		dir, err := isDir(s.tree)
 		if err == nil {
 			err = b.place(m.Target, dir)
@@ -140,10 +140,14 @@ func (b *builder) mount(m fsmod.Mount, s source) error {
 	return fmt.Errorf("%w", Supports(m))
 }
 
-// image makes the mount of an image, which the supervisor serves.
-func (b *builder) image(i int, m fsmod.Mount) (int, error) {
+// served makes the mount of an image, which the supervisor serves, or has one that a command
+// serves.
+func (b *builder) served(i int, m fsmod.Mount) (int, error) {
 	if b.link == nil {
 		return -1, fmt.Errorf("nobody serves it: %w", unix.EINVAL)
+	}
+	if m.Served() {
+		return imagemount.Ask(b.link, i)
 	}
 	tree, dev, err := imagemount.Connect("image", m.Source)
 	if err != nil {

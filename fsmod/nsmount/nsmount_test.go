@@ -42,7 +42,7 @@ func TestBelow(t *testing.T) {
 func TestSupports(t *testing.T) {
 	for kind, want := range map[fsmod.Kind]bool{
 		fsmod.Bind: true, fsmod.Tmpfs: true, fsmod.Cow: true, fsmod.Merge: true, fsmod.Hide: true, fsmod.File: true,
-		fsmod.Image: true, fsmod.Fuse: false,
+		fsmod.Image: true, fsmod.Fuse: true,
 	} {
 		if got := Supports(fsmod.Mount{Kind: kind}) == nil; got != want {
 			t.Errorf("%s: %v", kind, got)

@@ -45,10 +45,8 @@ type Generated struct {
 // Supports says why a mount cannot be made by this engine; nil: it can.
 func Supports(m fsmod.Mount) error {
 	switch {
-	case m.Kind == fsmod.Image:
+	case m.Kind == fsmod.Image, m.Kind == fsmod.Fuse:
 		return imagemount.Supported()
-	case m.Kind == fsmod.Fuse:
-		return fmt.Errorf("the kind %s in a mount namespace", m.Kind)
 	case m.Kind == fsmod.Dev && m.Source != fsmod.Null && m.Source != fsmod.Zero:
 		return fmt.Errorf("the device %s in a mount namespace", m.Source)
 	}

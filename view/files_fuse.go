@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Mounts that a command serves: FUSE file systems beside the program.
+
+package view
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/fusemount"
+)
+
+// A fuseServer is a command that serves a mount of the view. It is the user's own command: it
+// has the host's files and the host's network, and nothing of the view's.
+type fuseServer struct {
+	*fusemount.Server
+	mount   fsmod.Mount
+	plan    *Plan
+	speech  *speech
+	closing chan struct{}
+	done    sync.WaitGroup
+	once    sync.Once
+	err     error
+}
+
+// startFuse runs the command of m, whose kind [fsmod.Mount.Served] knows, and waits until it
+// has mounted something, for as long as Config.Wait allows. What is mounted is nobody's to see
+// yet: who mounts it takes Server.Root, for the trap engine, or Server.Tree, for a namespace.
+// The server is to be closed when the program can reach the mount no more: with the view,
+// before that at any time, from any goroutine. The error is a [*Problem], and leaves nothing.
+func (p *Plan) startFuse(ctx context.Context, m fsmod.Mount) (*fuseServer, error) {
+	if patience := p.conf.Wait; patience > 0 {
+		c, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		ctx = c
+	}
+	way := p.Files.Fuse
+	if way == "" { // the view was planned without
+		var problem *Problem
+		if way, problem = fuseWay(p.Files.Engine, m); problem != nil {
+			return nil, problem
+		}
+	}
+	speech, in, err := hear(string(m.Kind), p.conf.Log.With("mount", m.Target))
+	if err != nil {
+		return nil, err
+	}
+	s := &fuseServer{mount: m, plan: p, speech: speech, closing: make(chan struct{})}
+	s.Server, err = fusemount.Start(ctx, fusemount.Config{
+		Argv: fusemount.Shell(m.Source), Env: p.environ(), Dir: p.Dir, Output: in, Shared: way == fusemount.Fusermount,
+	})
+	in.Close()
+	if err != nil {
+		<-speech.heard
+		return nil, s.problem(err)
+	}
+	if s.Others {
+		p.conf.Log.Warn(fmt.Sprintf("-m %v: what the command shows is another user's or group's, and cannot be written to; file systems of libfuse take -o uid=$(id -u),gid=$(id -g)", m))
+	}
+	s.done.Go(s.watch)
+	return s, nil
+}
+
+// environ is the environment of the program.
+func (p *Plan) environ() []string {
+	if p.conf.Env == nil {
+		return os.Environ()
+	}
+	return p.conf.Env
+}
+
+// problem words why there is no mount.
+func (s *fuseServer) problem(err error) *Problem {
+	p := &Problem{Code: ExitConfig, Why: s.speech.why(), Err: err}
+	how := err.Error()
+	var ended *fusemount.EndedError
+	switch {
+	case errors.As(err, &ended):
+		how = fmt.Sprintf("the command has mounted nothing, and ended with exit status %d", ended.Status)
+	case errors.Is(err, fusemount.ErrNotMounted):
+		how = fmt.Sprintf("the command has mounted nothing in %v", s.plan.conf.Wait)
+		p.Try = []string{"--wait 1m", "{} in the command, where it takes the directory to mount on"}
+	case errors.Is(err, fusemount.ErrAllowOther):
+		how = "the command mounts with allow_other, and then the kernel lets in only who is in its user namespace"
+		p.Why, p.Try = "", []string{"the same without allow_other: all processes of the view that are yours reach it"}
+	}
+	p.What = fmt.Sprintf("-m %v: %s", s.mount, how)
+	return p
+}
+
+// watch tells when the command ends before its time.
+func (s *fuseServer) watch() {
+	select {
+	case <-s.Ended():
+		select {
+		case <-s.closing:
+		default:
+			s.plan.conf.Log.Warn(fmt.Sprintf("-m %v: the command has ended (exit status %d): nothing in %s can be reached any more", s.mount, s.Status(), s.mount.Target))
+		}
+	case <-s.closing:
+	}
+}
+
+// Close unmounts, and waits for the command to have written back and ended.
+func (s *fuseServer) Close() error {
+	s.once.Do(func() {
+		close(s.closing)
+		busy := time.AfterFunc(fusemount.Busy, func() {
+			s.plan.conf.Log.Warn(fmt.Sprintf("-m %v: waiting for the command to write back and end, for at most %v", s.mount, fusemount.WriteBack+fusemount.Obey))
+		})
+		err := s.Server.Close()
+		busy.Stop()
+		s.done.Wait()
+		<-s.speech.heard
+		var ended *fusemount.EndedError
+		switch {
+		case errors.As(err, &ended):
+			s.err = &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: the command %v: not all that was written may be there", s.mount, err), Why: s.speech.why(), Err: err}
+		case errors.Is(err, fusemount.ErrKilled):
+			s.err = &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: the command %v", s.mount, err), Why: "What it had not written back is lost.", Err: err}
+		default:
+			s.err = err
+		}
+	})
+	return s.err
+}
+
+// fuseWay tells by what a command can mount here, as PlanFiles.Fuse has it.
+func fuseWay(engine FSEngine, m fsmod.Mount) (way string, problem *Problem) {
+	private := fusemount.Probe()
+	if private == nil {
+		return "namespace", nil
+	}
+	problem = &Problem{Code: ExitMachine, What: fmt.Sprintf("-m %v: %v", m, private), Try: []string{"umrun doctor"}, Err: private}
+	if mend := mendFuse(private); mend != "" {
+		problem.Try = append([]string{mend}, problem.Try...)
+	}
+	if engine != EngineTrap {
+		return "", problem
+	}
+	shared := fusemount.ProbeShared()
+	if shared == nil {
+		return fusemount.Fusermount, nil
+	}
+	if shared.Error() != private.Error() {
+		problem.Why = fmt.Sprintf("Without a private mount namespace it takes fusermount3: %v.", shared)
+	}
+	return "", problem
+}
+
+// mendFuse says what lets this user have file systems of commands.
+func mendFuse(err error) string {
+	var pe *os.PathError
+	if !errors.As(err, &pe) || pe.Path != "/dev/fuse" {
+		return ""
+	}
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return "chmod 666 /dev/fuse, as root"
+	}
+	return "modprobe fuse, as root"
+}
+
+// checkFuse tells whether -m fuse: can be had, and how.
+func checkFuse() Finding {
+	f := Finding{Name: "fuse", Verdict: OK, Text: "FUSE file systems (-m fuse:) can be mounted, in a private mount namespace"}
+	err := fusemount.Probe()
+	if err == nil {
+		return f
+	}
+	f.Verdict, f.Mend = Note, mendFuse(err)
+	shared := fusemount.ProbeShared()
+	if shared == nil {
+		f.Text = fmt.Sprintf("FUSE file systems (-m fuse:) can be mounted by fusermount3, with --fs-engine trap, where the host sees them; not in a private mount namespace: %v", err)
+		return f
+	}
+	f.Text = fmt.Sprintf("FUSE file systems (-m fuse:) cannot be mounted: %v", err)
+	if f.Mend == "" {
+		f.Mend = "apt-get install fuse3, for --fs-engine trap"
+	}
+	return f
+}
