@@ -36,6 +36,7 @@ const (
 )
 
 func (m *Module) doExecve(c *intercept.Call) intercept.Action {
+	m.noCores(c)
 	return m.exec(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), c.Args[1], c.Args[2], 0)
 }
 

@@ -210,6 +210,7 @@ func (m *Module) mountRules() intercept.Rules {
 	for _, pc := range notedCalls {
 		add(pc, func(c *intercept.Call) intercept.Action { return pc.do(m, c) })
 	}
+	rules = append(rules, m.coreRules()...)
 	if m.privileged() {
 		// Its flags are in memory, and may ask for a user namespace. Programs go back to clone(2).
 		for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {

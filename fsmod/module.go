@@ -89,6 +89,8 @@ type state struct {
 	mixed   atomic.Bool    // some task may have other credentials
 	umasked atomic.Bool    // some task may have another umask
 	waits   sync.WaitGroup // opens that wait
+	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
+	limited sync.Once      // it was set
 
 	mu      sync.Mutex
 	private string   // the directory of directories; "": not made yet. Guarded by mu

@@ -243,3 +243,23 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestCores has programs die that want their core: it would be written past the mount.
+func TestCores(t *testing.T) {
+	if b, err := os.ReadFile("/proc/sys/kernel/core_pattern"); err != nil || b[0] == '|' || b[0] == '/' {
+		t.Skipf("cores are not written to the working directory: %s, %v", b, err)
+	}
+	const script = `cd at; ulimit -c; ulimit -S -c 0 && echo lowered; ulimit -c unlimited || echo kept; sh -c 'kill -QUIT $$'; ls`
+	l := newLab(t)
+	mounts := l.bind()
+	mounts[0].ReadOnly = true
+	got := mountedIn(t, l.dir, mounts, "bash", "-c", script)
+	for _, line := range []string{"0\nlowered\n", "kept\n", "Quit"} {
+		if !strings.Contains(got, line) || strings.Contains(got, "dumped") {
+			t.Errorf("no %q in %q", line, got)
+		}
+	}
+	if cores, err := filepath.Glob(l.dir + "/*/core*"); err != nil || len(cores) > 0 {
+		t.Errorf("there are %v, %v", cores, err)
+	}
+}
