@@ -134,8 +134,7 @@ func (f *family) parent(fork func() (int, error), forked chan<- error) {
 		}
 		if ended != nil && n.l.hungUp() {
 			// Before 6.11 the kernel does not wake the receiver. ended follows.
-			n.stopping.Store(true)
-			f.wg.Go(n.wake)
+			n.stop()
 			continue
 		}
 		switch {

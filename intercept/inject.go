@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,8 @@ type tracer struct {
 	end  sync.Once
 	wg   sync.WaitGroup
 
+	expecting atomic.Int32 // entries of expected
+
 	mu       sync.Mutex
 	expected map[int]Injected // calls that threads are about to make. Guarded by mu
 }
@@ -110,18 +113,19 @@ func (t *tracer) expect(tid int, call Injected) {
 	defer t.mu.Unlock()
 	if call.NR < 0 {
 		delete(t.expected, tid)
-		return
+	} else {
+		t.expected[tid] = call
 	}
-	t.expected[tid] = call
+	t.expecting.Store(int32(len(t.expected)))
 }
 
 // injected reports whether a call is one of ours.
 func (t *tracer) injected(tid, nr int, args *[6]uint64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.expected) == 0 {
+	if t.expecting.Load() == 0 {
 		return false
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	call, ok := t.expected[tid]
 	return ok && call.NR == nr && call.Args == *args
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +20,7 @@ type notifier struct {
 	l     listener
 	log   *slog.Logger
 	meter *Meter // nil: nobody counts
-	rules table
+	rules *table
 	tasks *taskCache
 	watch *watcher
 	trace *tracer
@@ -29,10 +28,8 @@ type notifier struct {
 	sync  error  // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
-	inRecv   atomic.Bool // the receiver is in its ioctl, or nearly
 	stopping atomic.Bool
-	current  *notification // what the receiver receives into
-	glance   Glance        // of current; the receiver's
+	glance   Glance        // of what was received last; the receiver's
 	answered response      // to what passed; the receiver's
 	ended    chan struct{} // closed when the receiver has ended
 
@@ -47,14 +44,13 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 		return nil, err
 	}
 	n := &notifier{
-		log:     log,
-		meter:   meter,
-		rules:   newTable(rules),
-		tasks:   tasks,
-		trace:   newTracer(),
-		nudge:   func() {},
-		current: new(notification),
-		ended:   make(chan struct{}),
+		log:   log,
+		meter: meter,
+		rules: newTable(rules),
+		tasks: tasks,
+		trace: newTracer(),
+		nudge: func() {},
+		ended: make(chan struct{}),
 	}
 	if n.watch, err = newWatcher(n); err != nil {
 		tasks.close()
@@ -76,34 +72,17 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 // close ends the loop, takes back what is parked ([Gone]) and closes the listener:
 // from then on the target's intercepted calls fail with ENOSYS.
 func (n *notifier) close() {
-	n.stopping.Store(true)
-	n.wake()
+	n.stop()
 	n.wg.Wait()
 	n.tasks.close()
 	n.l.close() // the tracer's threads too get an answer
 	n.trace.stop()
 }
 
-// wake brings the receiver out of its wait, for good, and out of its ioctl: a call
-// that has gone between the two leaves it there.
-func (n *notifier) wake() {
+// stop brings the receiver out of its wait, for good.
+func (n *notifier) stop() {
+	n.stopping.Store(true)
 	n.l.interrupt()
-	for delay := time.Duration(0); ; delay = time.Millisecond {
-		select {
-		case <-n.ended:
-			return
-		case <-time.After(delay):
-		}
-		if n.inRecv.Load() {
-			n.current.spoil()
-			// To each thread, since to ask at each call which one it is would
-			// cost more. It is what the runtime uses for preemption: harmless.
-			// Repeated, as the receiver may be on its way into the ioctl.
-			for _, tid := range threads() {
-				_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG)
-			}
-		}
-	}
 }
 
 // receive is the hot receiver. It waits as Go waits for sockets, and only then
@@ -114,36 +93,27 @@ func (n *notifier) wake() {
 func (n *notifier) receive() {
 	defer close(n.ended)
 	defer n.watch.stop() // nothing will be parked any more
-	nt := n.current
+	nt := new(notification)
 	var hs []Handler
 	for {
-		nt.reset()
+		there, err := n.l.wait()
 		if n.stopping.Load() {
 			return
 		}
-		err := n.l.wait()
-		there := n.meter.read()
+		if err == nil && !there {
+			return // all are gone
+		}
+		begin := n.meter.read()
 		if err == nil {
-			n.inRecv.Store(true) // for wake
+			*nt = notification{}
 			err = n.l.recv(nt)
-			n.inRecv.Store(false)
 		}
-		if err != nil {
-			n.meter.add(nil, there)
+		if err == nil {
+			hs = n.handle(nt, hs[:0], begin)
+			continue
 		}
-		switch {
-		case err == nil:
-			hs = n.handle(nt, hs[:0], there)
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.ENOENT):
-			// The thread was gone before its call was received, or all
-			// are gone.
-			if n.l.hungUp() {
-				return
-			}
-		case n.stopping.Load():
-			return
-		default:
+		n.meter.drop()
+		if !errors.Is(err, unix.ENOENT) { // else the thread was gone before its call was received
 			// Nobody will answer any more: let every call fail at once.
 			n.log.Error("receive notification", "errno", err)
 			n.l.close()
@@ -153,31 +123,30 @@ func (n *notifier) receive() {
 }
 
 // handle answers one notification or parks it. hs is scratch.
-func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handler {
+func (n *notifier) handle(nt *notification, hs []Handler, begin reading) []Handler {
 	tid := int(nt.pid)
 	n.watch.supersede(tid)
 	arch := Native
 	if nt.arch == auditI386 {
 		arch = I386
 	}
-	id := atomic.LoadUint64(&nt.id) // wake may spoil it, and then nothing is answered
 	if n.trace.injected(tid, int(nt.nr), &nt.args) {
 		hs = append(hs, HandlerFunc(func(*Call) Action { return Continue() }))
 	} else {
-		if about, ok := n.pass(nt, arch, id); ok {
-			n.meter.add(&meterKind{sysno{arch, int(nt.nr)}, about}, there)
+		if about, ok := n.pass(nt, arch); ok {
+			n.meter.add(begin, arch, int(nt.nr), about)
 			return hs
 		}
 		hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
 	}
-	c := NewCall(n, id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
+	c := NewCall(n, nt.id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip
 	if len(hs) == 0 {
 		// No rule wants it, and yet it was trapped: libseccomp adds socketcall(2)
 		// to the i386 calls that it multiplexes. Nobody answers for it, so it
 		// does not exist.
 		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
-		n.meter.add(&meterKind{sysno{arch, c.NR}, c.about}, there)
+		n.meter.add(begin, arch, c.NR, c.about)
 		return hs
 	}
 	parked, err := c.Serve(hs...)
@@ -187,7 +156,7 @@ func (n *notifier) handle(nt *notification, hs []Handler, there reading) []Handl
 	if parked {
 		n.watch.add(c)
 	}
-	n.meter.add(&meterKind{sysno{arch, c.NR}, c.about}, there)
+	n.meter.add(begin, arch, c.NR, c.about)
 	return hs
 }
 

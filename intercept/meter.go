@@ -58,7 +58,7 @@ type reading struct {
 	cpu  time.Duration // of the calling thread
 }
 
-// read reads the clocks, and ties the goroutine to its thread until add.
+// read reads the clocks, and ties the goroutine to its thread until add or drop.
 func (m *Meter) read() reading {
 	if m == nil {
 		return reading{}
@@ -89,20 +89,24 @@ func threadTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// add counts a call of a kind that was there at r; nil is one that was not received.
-func (m *Meter) add(kind *meterKind, r reading) {
-	if m == nil {
-		return
+// drop ends a reading that no call came of.
+func (m *Meter) drop() {
+	if m != nil {
+		runtime.UnlockOSThread()
 	}
-	defer runtime.UnlockOSThread()
-	if kind == nil {
+}
+
+// add counts a call that was there at r.
+func (m *Meter) add(r reading, arch Arch, nr int, about string) {
+	if m == nil {
 		return
 	}
 	cpu, d := threadTime()-r.cpu, time.Since(r.wall)
 	cpu, d = max(0, cpu-m.ownCPU), max(0, d-m.ownWall)
+	runtime.UnlockOSThread()
+	k := meterKind{sysno{arch, nr}, about}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := *kind
 	n := m.kinds[k]
 	if n == nil {
 		if m.kinds == nil {

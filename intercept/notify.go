@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -111,6 +110,9 @@ type listener struct {
 	fd   int          // -1: closed
 	file *os.File     // owns fd
 	conn syscall.RawConn
+
+	look  func(uintptr) bool // poll
+	there bool               // what poll saw; the receiver's
 }
 
 // init makes l of a descriptor, which it owns if there is no error.
@@ -124,23 +126,31 @@ func (l *listener) init(fd int) error {
 	if err != nil {
 		return fmt.Errorf("seccomp listener: %w", err)
 	}
-	l.fd, l.file, l.conn = fd, file, conn
+	l.fd, l.file, l.conn, l.look = fd, file, conn, l.poll
 	return nil
 }
 
-// wait waits until there is something to receive, or nobody is left, or until
-// interrupt.
-func (l *listener) wait() error {
-	return l.conn.Read(func(fd uintptr) bool {
+// wait waits until there is something to receive, and then gives true; or until nobody is
+// left to call, or until interrupt.
+func (l *listener) wait() (there bool, err error) {
+	err = l.conn.Read(l.look)
+	return err == nil && l.there, err
+}
+
+// poll sets there, and reports whether it is worth waking up. It waits for nothing, so
+// that the runtime need not know.
+func (l *listener) poll(fd uintptr) bool {
+	for {
+		var now unix.Timespec
 		p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-		for {
-			var now unix.Timespec // it waits for nothing, so the runtime need not know
-			n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-			if errno != unix.EINTR { // which comes even if there is no time to be interrupted in
-				return errno == 0 && n > 0
-			}
+		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+		l.there = errno == 0 && p.Revents&unix.POLLIN != 0
+		// EINTR comes even if there is no time to be interrupted in, and so does
+		// POLLERR, of a mutex.
+		if errno != unix.EINTR && (n == 0 || errno != 0 || p.Revents&(unix.POLLIN|unix.POLLHUP) != 0) {
+			return errno == 0 && n > 0
 		}
-	})
+	}
 }
 
 // interrupt ends a wait and each that follows.
@@ -181,61 +191,59 @@ func (l *listener) setSync() error {
 	return nil
 }
 
-// recv waits for a notification. n is all zero before, as the kernel demands.
+// recv receives the notification that wait has seen. n is all zero before, as the kernel
+// demands. ENOENT says that it is there no more.
+//
+// It never waits, and so does not tell the runtime of it, which would wake the runtime's
+// monitor at most times. The kernel counts what was sent and not received; a thread that is
+// killed or interrupted before takes its notification away, but leaves the count
+// (kernel/seccomp.c: seccomp_do_user_notification, seccomp_notify_recv). So as long as
+// nobody else receives the count is not less than the notifications that poll(2) has seen.
 func (l *listener) recv(n *notification) error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
 	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// spoil makes a recv into n fail with EINVAL when it is started or restarted. To
-// end a blocked recv, spoil and send its thread any signal: Go's handlers ask for
-// a restart (SA_RESTART), and the restarted recv finds n not zero.
-func (n *notification) spoil() { atomic.StoreUint64(&n.id, 1) }
-
-// reset makes n fit for recv.
-func (n *notification) reset() {
-	n.pid, n.flags, n.nr, n.arch, n.ip, n.args = 0, 0, 0, 0, 0, [6]uint64{}
-	atomic.StoreUint64(&n.id, 0)
-}
-
-// ioctlShort is ioctl for what waits for nothing: it is over before the runtime could be
-// told of it.
-func (l *listener) ioctlShort(req uintptr, arg unsafe.Pointer) (int, error) {
+// valid reports whether notification id still waits.
+func (l *listener) valid(id uint64) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.fd < 0 {
-		return -1, ErrGone
+		return false
 	}
-	n, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), req, uintptr(arg))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
-}
-
-// valid reports whether notification id still waits.
-func (l *listener) valid(id uint64) bool {
-	_, err := l.ioctlShort(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id))
-	return err == nil
+	// Too short for the runtime to be told of it.
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
+	return errno == 0
 }
 
 // send answers a notification; ErrGone if it no longer waits.
 func (l *listener) send(r *response) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.sendOpen(r)
+}
+
+// sendOpen is send for the receiver, while which runs nobody closes l.
+func (l *listener) sendOpen(r *response) error {
+	if l.fd < 0 {
+		return ErrGone
+	}
 	for {
-		switch _, err := l.ioctlShort(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r)); err {
-		case nil:
+		// It waits for nothing, and is over before the runtime could be told of it.
+		_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(r)))
+		switch errno {
+		case 0:
 			return nil
 		case unix.EINTR:
 			continue
-		case unix.ENOENT, unix.EINPROGRESS, ErrGone:
+		case unix.ENOENT, unix.EINPROGRESS:
 			// EINPROGRESS: answered before, which Call excludes.
 			return ErrGone
-		default:
-			return fmt.Errorf("SECCOMP_IOCTL_NOTIF_SEND: %w", err)
 		}
+		return fmt.Errorf("SECCOMP_IOCTL_NOTIF_SEND: %w", errno)
 	}
 }
 

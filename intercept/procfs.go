@@ -40,12 +40,6 @@ func threadGroup(tid int) (int, error) { return statusField(tid, "Tgid") }
 // openFDs returns the numbers of our own descriptors.
 func openFDs() ([]int, error) { return selfNumbers("fd") }
 
-// threads returns the numbers of our own threads, as far as they can be had.
-func threads() []int {
-	tids, _ := selfNumbers("task")
-	return tids
-}
-
 // selfNumbers returns the numbers in a directory of /proc/self, but for the
 // descriptor by which "fd" is read.
 func selfNumbers(dir string) ([]int, error) {

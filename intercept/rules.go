@@ -96,24 +96,37 @@ type sysno struct {
 	nr   int
 }
 
-// table finds the rules of a call that was notified. Read-only once made.
-type table map[sysno][]*Rule
+// table holds the rules of the calls that are notified, by entry and number. Read-only
+// once made.
+type table [I386 + 1][][]*Rule
 
-func newTable(rules Rules) table {
-	t := make(table)
+func newTable(rules Rules) *table {
+	t := new(table)
 	for i := range rules {
 		r := &rules[i]
-		if !r.Do.deny {
-			k := sysno{r.Arch, r.NR}
-			t[k] = append(t[k], r)
+		if r.Do.deny {
+			continue
 		}
+		of := &t[r.Arch]
+		if more := r.NR + 1 - len(*of); more > 0 {
+			*of = append(*of, make([][]*Rule, more)...)
+		}
+		(*of)[r.NR] = append((*of)[r.NR], r)
 	}
 	return t
 }
 
+// of returns the rules of a call.
+func (t *table) of(arch Arch, nr int) []*Rule {
+	if nr < 0 || nr >= len(t[arch]) {
+		return nil
+	}
+	return t[arch][nr]
+}
+
 // first returns the first rule that matches, or nil.
-func (t table) first(arch Arch, nr int, args *[6]uint64) *Rule {
-	for _, r := range t[sysno{arch, nr}] {
+func (t *table) first(arch Arch, nr int, args *[6]uint64) *Rule {
+	for _, r := range t.of(arch, nr) {
 		if r.matches(args) {
 			return r
 		}
@@ -122,8 +135,8 @@ func (t table) first(arch Arch, nr int, args *[6]uint64) *Rule {
 }
 
 // handlers appends to hs the handlers whose rules match.
-func (t table) handlers(hs []Handler, arch Arch, nr int, args *[6]uint64) []Handler {
-	for _, r := range t[sysno{arch, nr}] {
+func (t *table) handlers(hs []Handler, arch Arch, nr int, args *[6]uint64) []Handler {
+	for _, r := range t.of(arch, nr) {
 		if r.matches(args) {
 			hs = append(hs, r.Handler)
 		}

@@ -229,6 +229,12 @@ func TestNoLeak(t *testing.T) {
 	}
 }
 
+// threads returns the numbers of our own threads, as far as they can be had.
+func threads() []int {
+	tids, _ := selfNumbers("task")
+	return tids
+}
+
 // TestInstallUnderSignals signals our threads while they install descriptors, as the
 // runtime does when it wants to preempt: none may get lost.
 func TestInstallUnderSignals(t *testing.T) {

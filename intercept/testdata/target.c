@@ -184,6 +184,21 @@ int main(int argc, char **argv)
 		int st;
 		waitpid(p, &st, 0);
 		say("status", st);
+	} else if (!strcmp(what, "given up")) {      // a call and, when stdin says so, another
+		handle(SIGUSR1, 0);
+		char c;
+		if (fork() == 0)
+			_exit(syscall(CALL, 1));
+		read(0, &c, 1);
+		pid_t p = fork();
+		if (p == 0) {
+			say("second", syscall(CALL, 2));
+			_exit(0);
+		}
+		say("pid", p);
+		int st;
+		while (wait(&st) > 0)
+			say("status", st);
 	} else if (!strcmp(what, "exec")) {
 		execl("/proc/self/exe", argv[0], "call", "9", (char *)NULL);
 	} else if (!strcmp(what, "daemon")) {        // daemon MSEC: the child outlives us
