@@ -7,6 +7,7 @@ package netmod
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -55,8 +56,9 @@ func (m *Module) listSockets() []sockdiag.Socket {
 	m.mu.Unlock()
 
 	var out []sockdiag.Socket
+	unread := m.unread(socks)
 	for _, s := range socks {
-		d, k, own, ok := describe(s)
+		d, k, own, ok := describe(s, unread)
 		if !ok {
 			continue
 		}
@@ -67,6 +69,7 @@ func (m *Module) listSockets() []sockdiag.Socket {
 				d.State = e.State
 			}
 			d.RecvQ += e.RecvQ
+			d.Timer = e.Timer
 			if d.Proto == unix.IPPROTO_UDP {
 				d.SendQ += e.SendQ
 			}
@@ -74,14 +77,40 @@ func (m *Module) listSockets() []sockdiag.Socket {
 		} else if listed && !own {
 			continue // it holds no port: not bound, or dead
 		}
+		d.SendQ += unheard(&d.Endpoint)
 		out = append(out, d)
 	}
 	for _, e := range ends {
 		if e.Proto != 0 {
+			e.SendQ += unheard(&e)
 			out = append(out, sockdiag.Socket{Endpoint: e})
 		}
 	}
 	return out
+}
+
+// unheard is 1 if a SYN or a FIN is not acknowledged, which the kernel counts as a byte.
+func unheard(e *stacks.Endpoint) int {
+	if e.Proto == unix.IPPROTO_TCP {
+		switch e.State {
+		case sockdiag.SynSent, sockdiag.FinWait1, sockdiag.Closing, sockdiag.LastAck:
+			return 1
+		}
+	}
+	return 0
+}
+
+// unread is what lies in the placeholders of streams, by cookie; nil if there are none,
+// or the kernel does not tell.
+func (m *Module) unread(socks []socket) map[uint64]int {
+	if !slices.ContainsFunc(socks, func(s socket) bool { _, ok := s.(*stream); return ok }) {
+		return nil
+	}
+	bytes, err := unread()
+	if err != nil {
+		m.warnOnce("unread", "queues of sockets are told by their memory", "err", err)
+	}
+	return bytes
 }
 
 // tcpStateOf is the state of a stream as far as the module knows it.
@@ -107,8 +136,8 @@ func tcpStateOf(s *stream) int {
 
 // describe tells what the module knows of a socket, and by which key the stack
 // knows its endpoint. own: the endpoint's state is not the socket's. !ok: ss does
-// not show it.
-func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
+// not show it. unread is what streams have in their placeholders.
+func describe(s socket, unread map[uint64]int) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 	b := s.common()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,9 +188,11 @@ func describe(s socket) (d sockdiag.Socket, k endpointKey, own, ok bool) {
 	default:
 		return d, k, false, false
 	}
-	if b.peer >= 0 {
+	if n, ok := unread[b.cookie]; ok {
+		d.RecvQ += n
+	} else if b.peer >= 0 {
 		// What lies in the placeholder, in bytes of memory, as the kernel counts
-		// datagrams: how many bytes it is only its holder may ask.
+		// datagrams.
 		if n, err := unix.IoctlGetInt(b.peer, unix.TIOCOUTQ); err == nil {
 			d.RecvQ += n
 		}

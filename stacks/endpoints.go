@@ -4,7 +4,10 @@
 
 package stacks
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // A Lister is implemented by stacks that know the state of their endpoints. Of
 // those of other stacks, netmod tells what it can see itself.
@@ -26,6 +29,27 @@ type Endpoint struct {
 	// RecvQ and SendQ are bytes that wait for the program and for the peer. Of a
 	// listener they are the connections that wait, and how many may.
 	RecvQ, SendQ int
+
+	Timer Timer // of a connection
+}
+
+// A TimerKind is what a connection waits for, by its number of linux/inet_diag.h.
+type TimerKind uint8
+
+// The kinds.
+const (
+	NoTimer         TimerKind = 0
+	TimerRetransmit TimerKind = 1 // an acknowledgement
+	TimerKeepAlive  TimerKind = 2
+	TimerTimeWait   TimerKind = 3
+	TimerProbe      TimerKind = 4 // a window that is shut opens
+)
+
+// A Timer is when a connection that hears nothing does something.
+type Timer struct {
+	Kind    TimerKind
+	Expires time.Duration
+	Retries int // retransmissions or probes so far
 }
 
 // Peered is implemented by raw sockets, whose Names tells of no peer without a port,

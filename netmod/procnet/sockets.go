@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/netmod/sockdiag"
+	"umrun/stacks"
 )
 
 // inet returns the sockets of a family that are wanted, in a stable order.
@@ -53,12 +55,19 @@ func address(family int, a netip.AddrPort) string {
 	return fmt.Sprintf("%08X%08X%08X%08X:%04X", w(0), w(4), w(8), w(12), a.Port())
 }
 
-// line writes the columns that all kinds of sockets have, but for the number. A
-// timer is never told.
+// line writes the columns that all kinds of sockets have, but for the number.
 func line(b *bytes.Buffer, x *sockdiag.Socket) {
-	fmt.Fprintf(b, "%s %s %02X %08X:%08X 00:00000000 00000000 %5d %8d %d", address(x.Family, x.Local), address(x.Family, x.Remote),
-		x.State, x.SendQ, x.RecvQ, x.UID, 0, x.Inode)
+	t := x.Timer
+	resent, probes := t.Retries, 0
+	if t.Kind != stacks.TimerRetransmit {
+		resent, probes = 0, t.Retries
+	}
+	fmt.Fprintf(b, "%s %s %02X %08X:%08X %02X:%08X %08X %5d %8d %d", address(x.Family, x.Local), address(x.Family, x.Remote),
+		x.State, x.SendQ, x.RecvQ, t.Kind, t.Expires/clockTick, resent, x.UID, probes, x.Inode)
 }
+
+// clockTick is what times are told in, USER_HZ.
+const clockTick = time.Second / 100
 
 func writeTCP4(b *bytes.Buffer, s *Source) { writeTCP(b, s, unix.AF_INET) }
 func writeTCP6(b *bytes.Buffer, s *Source) { writeTCP(b, s, unix.AF_INET6) }

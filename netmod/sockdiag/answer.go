@@ -269,14 +269,14 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 // write writes struct inet_diag_msg and the attributes that ext asks for.
 func (s *Socket) write(w *nlmsg.Writer, ext uint8, flags uint16) {
 	w.Begin(byFamily, flags)
-	w.U8(uint8(s.Family), uint8(s.State), 0, 0)
+	w.U8(uint8(s.Family), uint8(s.State), uint8(s.Timer.Kind), uint8(min(s.Timer.Retries, 255)))
 	w.Bytes(binary.BigEndian.AppendUint16(nil, s.Local.Port()))
 	w.Bytes(binary.BigEndian.AppendUint16(nil, s.Remote.Port()))
 	address(w, s.Local.Addr(), s.Family)
 	address(w, s.Remote.Addr(), s.Family)
 	w.U32(uint32(s.IfIndex))
 	w.U64(s.Cookie)
-	w.U32(0) // expires: no timer
+	w.U32(uint32(s.Timer.Expires.Milliseconds()))
 	w.U32(uint32(s.RecvQ))
 	w.U32(uint32(s.SendQ))
 	w.U32(s.UID)

@@ -93,7 +93,9 @@ func (s *Stack) describe(te stack.TransportEndpoint) (_ stacks.Endpoint, ok bool
 			e.Remote = netip.AddrPort{}
 		}
 		if q, ok := s.queues.m.Load(tcp.TCPEndpointID(info.ID)); ok {
-			e.SendQ = max(0, int(q.(*sendQueue).bytes.Load()))
+			c := q.(*sendQueue)
+			e.SendQ = max(0, int(c.bytes.Load()))
+			e.Timer = s.timer(ep, st, c)
 		}
 	case udp.ProtocolNumber:
 		e.Proto, e.State = unix.IPPROTO_UDP, udpUnconnected

@@ -89,6 +89,7 @@ type peek struct {
 	segments atomic.Uint64 // unacknowledged, and 32 bits up those of them that were sacked
 	windows  atomic.Uint64 // bytes: the peer's, and 32 bits up our own
 	expected atomic.Uint64 // the next sequence number, with bit 32 set once it is known
+	rto      atomic.Int64  // ns
 }
 
 // store picks it out of what gVisor's probe shows.
@@ -97,6 +98,7 @@ func (p *peek) store(s *tcp.TCPEndpointState) {
 	p.segments.Store(uint64(max(0, s.Sender.Outstanding)) | uint64(max(0, s.Sender.SackedOut))<<32)
 	p.windows.Store(uint64(s.Sender.SndWnd) | uint64(s.Receiver.RcvNxt.Size(s.Receiver.RcvAcc))<<32)
 	p.expected.Store(uint64(s.Receiver.RcvNxt) | 1<<32)
+	p.rto.Store(int64(s.Sender.RTO))
 }
 
 // acceptable tells whether a segment with this sequence number may be one of the

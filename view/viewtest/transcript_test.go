@@ -47,7 +47,7 @@ var transcripts = []string{
 	"options tcp4", "options tcp6", "options udp4", "options udp6", "options connected4", "options connected6", "options sockets",
 	"ping", "strangers 4", "strangers 6", "pass dup 4", "pass fork 4", "pass rights 4", "pass threads 4", "pass dup 6",
 	"badptr",
-	"errors 4", "errors 6", "tcperr 4", "tcperr 6", "paths 4", "paths 6", "segment 4", "segment 6", "stamps 4", "stamps 6",
+	"errors 4", "errors 6", "tcperr 4", "tcperr 6", "diag 4", "diag 6", "paths 4", "paths 6", "segment 4", "segment 6", "stamps 4", "stamps 6",
 	"signals eintr", "signals restart", "signals storm", "signals stop",
 }
 
