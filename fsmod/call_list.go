@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// getdents64(2) of directories that no single directory of the host has together.
+// getdents64(2) of directories that no single directory of the host has together, or in
+// which something is mounted that is not there.
 
 package fsmod
 
@@ -33,20 +34,26 @@ type listingKey struct {
 	id inode
 }
 
-// doGetdents64 lists merged directories, and leaves all others to the kernel.
+// doGetdents64 lists such directories, and leaves all others to the kernel.
 func (m *Module) doGetdents64(c *intercept.Call) intercept.Action {
 	d, err := c.DupFD(int(int32(c.Args[0])))
 	if err != nil {
 		return fail(err)
 	}
 	defer d.Close()
-	mt := m.table.tagOf(d.N)
-	if mt == nil || mt.dir != nil || mt.namer == nil || d.Mode != unix.S_IFDIR {
+	if d.Mode != unix.S_IFDIR {
 		return intercept.Continue()
+	}
+	mt := m.table.tagOf(d.N)
+	if mt == nil {
+		mt = m.table.host
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(d.N, &st); err != nil {
 		return fail(err)
+	}
+	if (mt.dir != nil || mt.namer == nil) && m.table.absent[listingKey{mt, inodeOf(&st)}] == nil {
+		return intercept.Continue()
 	}
 	at, err := unix.Seek(d.N, 0, unix.SEEK_CUR)
 	if err != nil {
@@ -107,14 +114,22 @@ func (m *Module) list(mt *mount, fd int, st *unix.Stat_t, begin bool) (*listing,
 	if err != nil {
 		return nil, err
 	}
-	name, ok := mt.namer.Name(host)
+	name, ok := "", mt == m.table.host
 	if !ok {
-		return nil, nil
+		if name, ok = mt.namer.Name(host); !ok {
+			return nil, nil
+		}
 	}
 	entries, merged, err := mt.fs.List(name)
+	absent := m.table.absent[key]
+	if err == nil && !merged && len(absent) > 0 {
+		merged = true
+		entries, err = readDir(fd)
+	}
 	if err != nil || !merged {
 		return nil, err
 	}
+	entries = append(entries, dirents(absent, entries)...)
 	parent := st.Ino
 	var up unix.Stat_t
 	if unix.Fstatat(fd, "..", &up, 0) == nil {

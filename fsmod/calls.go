@@ -176,7 +176,7 @@ var refusedCalls = []struct {
 	{-1, 86, unix.ENOSYS, nil},  // uselib
 }
 
-// listCalls are those that list directories, which trap if a mount merges some. getdents(2)
+// listCalls are those that list directories, which trap if a mount merges some, or is not there. getdents(2)
 // of old is not among them: programs have the new one since Linux 2.4.
 var listCalls = []pathCall{
 	{native: unix.SYS_GETDENTS64, i386: 220, do: (*Module).doGetdents64},

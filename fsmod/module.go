@@ -112,7 +112,7 @@ func New(conf Config) (*Module, error) {
 	if m.table, err = newTable(conf.Mounts); err != nil {
 		return nil, err
 	}
-	m.listing = conf.Mountable || slices.ContainsFunc(m.table.rows, func(mt *mount) bool { return mt.dir == nil })
+	m.listing = conf.Mountable || len(m.table.absent) > 0 || slices.ContainsFunc(m.table.rows, func(mt *mount) bool { return mt.dir == nil })
 	return m, nil
 }
 

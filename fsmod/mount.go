@@ -7,7 +7,6 @@ package fsmod
 import (
 	"cmp"
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -109,6 +108,8 @@ type table struct {
 	// moved: what is covered would come to light under another name.
 	parents map[inode]bool
 
+	absent map[listingKey][]*mount // by the directories that they would be in
+
 	*seen
 }
 
@@ -142,13 +143,21 @@ func newTable(mounts []Mounted) (*table, error) {
 	t.host = &mount{fs: host, dir: host}
 	t = t.of(nil, nil, nil)
 	for _, mt := range mounts {
-		if t, err = t.with(newRow(mt)); err != nil {
+		row := newRow(mt)
+		t.makePlace(row)
+		missing, err := t.glue(row)
+		if err == nil && missing != nil {
+			if t, err = t.with(missing); err == nil {
+				t.makePlace(row)
+			}
+		}
+		if err == nil {
+			t, err = t.with(row)
+		}
+		if err != nil {
 			_ = host.Close()
 			return nil, err
 		}
-	}
-	for _, m := range t.rows {
-		t.makePlace(m)
 	}
 	return t, nil
 }
@@ -156,9 +165,7 @@ func newTable(mounts []Mounted) (*table, error) {
 // newRow makes a row, without a tag.
 func newRow(mt Mounted) *mount {
 	m := &mount{Mount: mt.Mount, fs: mt.FS, alias: mt.Alias || mt.Kind == Bind, tree: &tree{fs: mt.FS, gone: mt.Gone, rows: 1}}
-	if real, err := filepath.EvalSymlinks(m.Target); err == nil {
-		m.Target = real // paths of the view have no symbolic links
-	}
+	m.Target = realPath(m.Target) // paths of the view have no symbolic links
 	m.at = strings.TrimSuffix(m.Target, "/")
 	if m.Kind == Hide {
 		m.ReadOnly = true
@@ -202,6 +209,7 @@ func (t *table) of(rows, gone, tagged []*mount) *table {
 	for _, m := range tagged {
 		n.alias = n.alias || m != nil && m.alias
 	}
+	n.findAbsent()
 	return n
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -261,5 +262,76 @@ func TestCores(t *testing.T) {
 	}
 	if cores, err := filepath.Glob(l.dir + "/*/core*"); err != nil || len(cores) > 0 {
 		t.Errorf("there are %v, %v", cores, err)
+	}
+}
+
+// TestAbsent mounts things where the host has nothing.
+func TestAbsent(t *testing.T) {
+	l := newLab(t)
+	mounts := []fsmod.Mount{
+		{Kind: fsmod.Bind, Source: l.src, Target: l.dir + "/new/way/place"},
+		{Kind: fsmod.Tmpfs, Target: l.dir + "/new/way/memory"},
+		{Kind: fsmod.Bind, Source: l.src + "/file", Target: l.at + "/single"},
+		{Kind: fsmod.Bind, Source: l.src, Target: l.dir + "/link/below"}, // at/sub
+	}
+	const script = `ls . new new/way at link; cat new/way/place/file at/single link/below/file; find . -name x
+touch here && ls; touch new/no; mkdir new; rmdir new at/single
+ls -i at | grep single | cut -d' ' -f1 | grep -c "^$(stat -c %i at/single)$"; ls -U | sort -u | wc -l; test -d new/way && cd new/way && pwd -P && ls ..`
+	want := `.:
+absat
+at
+link
+new
+other
+src
+
+at:
+file
+hidden
+single
+sub
+
+link:
+below
+covered
+
+new:
+way
+
+new/way:
+memory
+place
+source
+source
+source
+./new/way/place/sub/x
+./at/sub/below/sub/x
+./src/sub/x
+absat
+at
+here
+link
+new
+other
+src
+touch: cannot touch 'new/no': Read-only file system
+mkdir: cannot create directory 'new': File exists
+rmdir: failed to remove 'new': Device or resource busy
+rmdir: failed to remove 'at/single': Device or resource busy
+1
+7
+LAB/new/way
+way
+`
+	sorted := func(s string) string {
+		lines := strings.Split(s, "\n")
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	} // find has no order
+	if got, want := sorted(mountedIn(t, l.dir, mounts, "sh", "-c", script)), sorted(strings.ReplaceAll(want, "LAB", l.dir)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if _, err := os.Lstat(l.dir + "/new"); err == nil {
+		t.Error("there is a directory on the host")
 	}
 }

@@ -139,6 +139,9 @@ func (p *Plan) planFiles() error {
 		}
 	}
 	for _, target := range absent {
+		if f.Engine == EngineTrap && existing(target) == filepath.Dir(target) {
+			continue // nothing is different
+		}
 		p.Warnings = append(p.Warnings, f.Engine.absence(target))
 	}
 	p.Files = f
@@ -147,11 +150,11 @@ func (p *Plan) planFiles() error {
 
 // absence says what is different about a mount whose place is not there.
 func (e FSEngine) absence(target string) string {
-	how := "It is shown by a read-only copy of the directory %s, whose entries are the real ones"
+	up := existing(target)
 	if e == EngineTrap {
-		how = "It is found by its path, and not in the list of the directory %s"
+		return fmt.Sprintf("%s does not exist. What is missing of it below %s is shown, and takes no other names; it helps to make it first", target, up)
 	}
-	return fmt.Sprintf("%s does not exist. "+how+"; it helps to make it first", target, existing(target))
+	return fmt.Sprintf("%s does not exist. It is shown by a read-only copy of the directory %s, whose entries are the real ones; it helps to make it first", target, up)
 }
 
 // chooseEngine decides who makes the mounts, and says why.
