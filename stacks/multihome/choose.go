@@ -45,7 +45,10 @@ func (s *Stack) own(a netip.Addr) (net int, ok bool) {
 func (k *socket) choose(to netip.AddrPort, m stacks.Message) (int, error) {
 	n, err := k.prefer(to, m)
 	if only, alone := k.st.table.Alone(to.Addr()); err == nil && alone && only != n {
-		return 0, unix.ENETUNREACH
+		err = unix.ENETUNREACH
+	}
+	if from := k.bound.Addr().Unmap(); err == unix.ENETUNREACH && from.Is4() && from.IsLoopback() {
+		err = unix.EINVAL // net/ipv4/route.c:ip_mkroute_output: such a source does not leave
 	}
 	return n, err
 }
@@ -85,6 +88,9 @@ func (k *socket) said(to netip.Addr, m stacks.Message) (net int, inView bool, er
 	zone, zoned := k.st.zoneOf(to)
 	if k.device != anyNet {
 		if n, _, ok := k.st.inner(m.IfIndex); m.IfIndex != 0 && (!ok || n != k.device) || zoned && zone != k.device {
+			if k.typ == unix.SOCK_STREAM && to.IsMulticast() {
+				return 0, false, unix.ENETUNREACH // before anybody looks at interfaces
+			}
 			return 0, false, unix.EINVAL
 		}
 		return k.device, k.onLoop, nil
@@ -141,7 +147,8 @@ type outgoing struct {
 // bindNets returns the networks on which bind(2) to an address gives an endpoint; the
 // first is the one that names and errors are asked of. The mutex is held.
 func (k *socket) bindNets(a netip.Addr) ([]int, error) {
-	if zone, ok := k.st.zoneOf(a); ok && !k.st.isLoopZone(a) {
+	zone, zoned := k.st.zoneOf(a)
+	if zoned = zoned && !k.st.isLoopZone(a); zoned {
 		switch {
 		case a.IsMulticast() && k.device == anyNet && (k.who == anyNet || k.who == zone):
 			return []int{zone}, nil
@@ -155,6 +162,9 @@ func (k *socket) bindNets(a netip.Addr) ([]int, error) {
 	n, ok := k.st.own(a)
 	if !ok {
 		n, ok = k.st.subnetOf(a)
+	}
+	if !ok && zoned {
+		n, ok = zone, true
 	}
 	switch {
 	case k.device != anyNet:

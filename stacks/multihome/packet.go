@@ -105,9 +105,9 @@ func (p *packet) dissolve() error {
 			}
 		}
 	}
-	local, _ := p.main.Load().ep.Names()
-	kept := p.typ == unix.SOCK_RAW && local.Addr().IsValid() && !local.Addr().IsUnspecified() // of the connection
-	if p.isEverywhere() && !kept {
+	// A raw socket keeps the address of its connection, and one of IPv6 hears nothing
+	// more at all.
+	if p.isEverywhere() && p.typ != unix.SOCK_RAW {
 		p.spread()
 	}
 	return nil

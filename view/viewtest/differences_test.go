@@ -70,3 +70,29 @@ var kernelApart = []difference{
 // ofMachine is why they differ: the program natively is root of the machine, and under
 // umrun of the namespace alone.
 const ofMachine = "it takes privileges on the machine, not in a namespace"
+
+// Reasons why what is second differs.
+const (
+	loopFirst = "the loopback interface is the first network's: a socket that is bound to the other one, or there, has no endpoint beyond"
+	nextPeer  = "a socket that is connected anew sends by the network of the new peer, from its address"
+)
+
+// secondDifferences are those of a network that is not the first one, beside differences.
+var secondDifferences = []difference{
+	{where: "bind/connect-chooses-source", native: "own getsockname: 127.0.0.1 port EPH len 16", umrun: "own getsockname: SELF port EPH len 16", reason: nextPeer},
+	{where: "bind/connect-chooses-source", native: "to the peer: EINVAL", umrun: "to the peer: ok", reason: nextPeer},
+	{where: "bind/connect-chooses-source", native: "peer getsockname: 127.0.0.1 port EPH len 16", umrun: "peer getsockname: SELF port EPH len 16", reason: nextPeer},
+	{where: "bind/connect-chooses-source", native: "peer getpeername: SELF port 9 len 16", umrun: "peer getpeername: 10.77.0.1 port 9 len 16", reason: nextPeer},
+	{where: "mcast/interfaces-of-a-member", native: "another joins on lo: ok", umrun: "another joins on lo: ENODEV", reason: loopFirst},
+	{where: "mcast/interfaces-of-a-member", native: `a group that was joined elsewhere: 6 "twelve" from 127.0.0.1 port EPH len 16`, umrun: "a group that was joined elsewhere: EAGAIN", reason: loopFirst},
+	{where: "mcast/bind-address-is-source", native: "by lo: ok", umrun: "by lo: ENODEV", reason: loopFirst},
+	{where: "scope/*-link-local", native: " sendto: 8", umrun: " sendto: EINVAL", reason: loopFirst},
+	{where: "mapped/scope-sendto", native: "another interface: 1", umrun: "another interface: EINVAL", reason: loopFirst},
+	{where: "rawsend/arguments-6", native: "mapped: 1", umrun: "mapped: ENETUNREACH", reason: "an address that stands for one of IPv4 goes by that one's network, loopback's here"},
+}
+
+// secondApart are cases of it that are not compared: a line follows from another one.
+var secondApart = []difference{
+	{where: "scope/udp-group-of-the-link", reason: loopFirst},
+	{where: "scope/raw-group-of-the-link", reason: loopFirst},
+}

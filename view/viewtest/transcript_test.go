@@ -119,12 +119,28 @@ func TestIntegrationTranscriptsSeveral(t *testing.T) {
 	transcribe(t, "", differences, lines, "-n", "other=none")
 }
 
+// TestIntegrationTranscriptsSecond is the same with the other network first, as all that
+// no rule is about goes to that.
+func TestIntegrationTranscriptsSecond(t *testing.T) {
+	lines := severalTranscripts
+	if os.Getenv("LAB_CONFORM") != "" || os.Getenv("LAB_CASE") != "" {
+		lines = slices.Concat(transcripts, capable, privileged)
+	}
+	transcribe(t, "", slices.Concat(differences, secondDifferences), lines, "-n", "other=none", "-n", second,
+		"--route", "0.0.0.0/0=wg", "--route", "255.255.255.255=wg", "--route", "224.0.0.0/4=wg", "--route", "::/0=wg", "--route", "ff00::/8=wg")
+}
+
+// second stands in the flags for the network with the peer, which else is the first.
+const second = "NETWORK"
+
 // transcribe runs programs, under umrun with keys added to the network, and flags.
 func transcribe(t *testing.T, keys string, differences []difference, lines []string, flags ...string) {
 	viewtest.Need(t, "gcc")
 	x := &transcriber{w: viewtest.New(t), keys: keys, flags: flags, differences: differences, met: map[int]bool{}, only: os.Getenv("LAB_CASE"), seen: map[string]string{}, used: map[int]bool{}}
 	if keys != "" {
 		x.apart = kernelApart
+	} else if slices.Contains(flags, second) {
+		x.apart = secondApart
 	}
 	x.native = x.w.Peers[0].Native(t)
 	// What every kernel can have, whatever this one has.
@@ -225,7 +241,13 @@ func (x *transcriber) run(t *testing.T, line string) {
 	}
 	defer c.Stop()
 	client := x.w.Peers[0].Client(t)
-	u := x.w.UmrunFlags(t, slices.Concat([]string{"-n", client.Conf + x.keys}, x.flags, []string{"--"}, words)...).AsUser(x.w.Home())
+	nets := slices.Clone(x.flags)
+	if i := slices.Index(nets, second); i >= 0 {
+		nets[i] = client.Conf
+	} else {
+		nets = slices.Concat([]string{"-n", client.Conf + x.keys}, nets)
+	}
+	u := x.w.UmrunFlags(t, slices.Concat(nets, []string{"--"}, words)...).AsUser(x.w.Home())
 	u.Env = append(u.Env, labEnv(client.IP4.String(), client.IP6.String())...)
 	if err := u.Start(); err != nil {
 		t.Fatal(err)
