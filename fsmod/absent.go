@@ -46,7 +46,9 @@ func (t *table) glue(m *mount) (*mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newRow(Mounted{Mount: g, FS: fs}), nil
+		row := newRow(Mounted{Mount: g, FS: fs})
+		row.glued = true
+		return row, nil
 	}
 	return nil, nil
 }

@@ -118,10 +118,13 @@ func openTmpfs(target string) (FS, error) {
 
 // openHidden makes an empty file or directory that nobody may open.
 func openHidden(target string) (FS, error) {
-	return openPrivate(func(root string) error {
-		if info, err := os.Stat(target); err == nil && info.IsDir() {
-			return os.Mkdir(root, 0)
-		}
-		return os.WriteFile(root, nil, 0)
-	})
+	info, err := os.Stat(target)
+	return openPrivate(func(root string) error { return makeHidden(root, err == nil && info.IsDir()) })
+}
+
+func makeHidden(root string, dir bool) error {
+	if dir {
+		return os.Mkdir(root, 0)
+	}
+	return os.WriteFile(root, nil, 0)
 }

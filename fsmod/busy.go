@@ -88,14 +88,14 @@ func (t *table) usedBy(link string, r *mount) bool {
 	if err != nil || !strings.HasPrefix(host, "/") {
 		return false
 	}
-	m, _ := t.lookup(t.viewOfHost(strings.TrimSuffix(host, deleted), func() *mount {
-		var st unix.Stat_t
-		if unix.Stat(link, &st) != nil {
-			return nil
-		}
-		return t.lastSeen(inodeOf(&st))
-	}))
-	return m.tag == r.tag && r.tag != 0
+	var st unix.Stat_t
+	if unix.Stat(link, &st) != nil {
+		return false
+	}
+	if in := t.lastSeen(inodeOf(&st)); in != nil {
+		return in.tag == r.tag
+	}
+	return r.private(host)
 }
 
 // private reports whether a path of the host is of a file that is nowhere but in m.

@@ -129,6 +129,10 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 					return a
 				}
 			}
+			if a, ok := m.openMounts(c, &o, op.flags); ok {
+				o.close()
+				return a
+			}
 			a, again := m.openThere(c, op, &o)
 			o.close()
 			if again {

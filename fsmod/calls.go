@@ -22,6 +22,8 @@ type pathCall struct {
 
 // Numbers of calls that x/sys/unix does not have on all machines, the same on all.
 const (
+	sysStatmount     = 457
+	sysListmount     = 458
 	sysSetxattrat    = 463
 	sysGetxattrat    = 464
 	sysListxattrat   = 465
@@ -134,18 +136,7 @@ var refusedCalls = []struct {
 	errno        unix.Errno
 	args         []intercept.Arg
 }{
-	{unix.SYS_MOUNT, 21, unix.EPERM, nil},
-	{unix.SYS_UMOUNT2, 52, unix.EPERM, nil},
-	{-1, 22, unix.EPERM, nil}, // umount
 	{unix.SYS_PIVOT_ROOT, 217, unix.EPERM, nil},
-	{unix.SYS_OPEN_TREE, 428, unix.EPERM, nil},
-	{unix.SYS_MOVE_MOUNT, 429, unix.EPERM, nil},
-	{unix.SYS_FSOPEN, 430, unix.EPERM, nil},
-	{unix.SYS_FSCONFIG, 431, unix.EPERM, nil},
-	{unix.SYS_FSMOUNT, 432, unix.EPERM, nil},
-	{unix.SYS_FSPICK, 433, unix.EPERM, nil},
-	{unix.SYS_MOUNT_SETATTR, 442, unix.EPERM, nil},
-	{sysOpenTreeAttr, sysOpenTreeAttr, unix.EPERM, nil},
 	{unix.SYS_OPEN_BY_HANDLE_AT, 342, unix.EPERM, nil},
 	{unix.SYS_FANOTIFY_MARK, 339, unix.EPERM, nil},
 	{unix.SYS_SWAPON, 87, unix.EPERM, nil},
@@ -162,7 +153,17 @@ var refusedCalls = []struct {
 	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgEqual32(1, 0)}},
 	// A program could not rely on it, since its files are opened by the supervisor.
 	{unix.SYS_LANDLOCK_CREATE_RULESET, 444, unix.EOPNOTSUPP, nil},
-	// Programs go back to the calls that have been there before.
+	// Programs go back to the calls that have been there before, as mount(8) does to mount(2).
+	{unix.SYS_OPEN_TREE, 428, unix.ENOSYS, nil},
+	{unix.SYS_MOVE_MOUNT, 429, unix.ENOSYS, nil},
+	{unix.SYS_FSOPEN, 430, unix.ENOSYS, nil},
+	{unix.SYS_FSCONFIG, 431, unix.ENOSYS, nil},
+	{unix.SYS_FSMOUNT, 432, unix.ENOSYS, nil},
+	{unix.SYS_FSPICK, 433, unix.ENOSYS, nil},
+	{unix.SYS_MOUNT_SETATTR, 442, unix.ENOSYS, nil},
+	{sysStatmount, sysStatmount, unix.ENOSYS, nil}, // who has /proc/self/mountinfo
+	{sysListmount, sysListmount, unix.ENOSYS, nil},
+	{sysOpenTreeAttr, sysOpenTreeAttr, unix.ENOSYS, nil},
 	{sysSetxattrat, sysSetxattrat, unix.ENOSYS, nil},
 	{sysGetxattrat, sysGetxattrat, unix.ENOSYS, nil},
 	{sysListxattrat, sysListxattrat, unix.ENOSYS, nil},
@@ -206,6 +207,16 @@ func (m *Module) mountRules() intercept.Rules {
 			}
 			return m.as(c, func() intercept.Action { return pc.do(m, c) })
 		})
+	}
+	for _, mc := range []struct {
+		native, i386 int
+		do           func(*Module, *intercept.Call) (func() error, error)
+	}{
+		{unix.SYS_MOUNT, 21, (*Module).doMount},
+		{unix.SYS_UMOUNT2, 52, (*Module).doUmount},
+		{-1, 22, (*Module).doOldUmount},
+	} {
+		add(pathCall{native: mc.native, i386: mc.i386}, m.mountCall(mc.do))
 	}
 	for _, pc := range notedCalls {
 		add(pc, func(c *intercept.Call) intercept.Action { return pc.do(m, c) })

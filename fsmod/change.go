@@ -45,6 +45,9 @@ func (m *Module) Now() []Mounted {
 	var all []Mounted
 	if t := m.now.Load().table; t != nil {
 		for _, r := range t.rows {
+			if r.glued {
+				continue
+			}
 			all = append(all, Mounted{Mount: r.Mount, FS: r.fs, Alias: r.alias})
 		}
 	}
@@ -56,14 +59,10 @@ func (m *Module) Now() []Mounted {
 func (m *Module) Mount(mt Mounted) error {
 	row := newRow(mt)
 	return m.alter(func(t *table) (*table, error) {
-		if row.dir == nil && !m.listing {
+		if row.dir == nil && row.Kind != Image && !m.listing {
 			return nil, ErrUnlisted
 		}
-		n, err := t.with(row)
-		if err == nil {
-			n.makePlace(row)
-		}
-		return n, err
+		return t.placing(row)
 	})
 }
 
@@ -72,26 +71,44 @@ func (m *Module) Mount(mt Mounted) error {
 // who has something of it open, or is there, keeps that. EINVAL: there is none.
 func (m *Module) Unmount(target string, lazy bool) error {
 	at := strings.TrimSuffix(target, "/")
-	return m.alter(func(t *table) (*table, error) {
-		i := -1
-		for k, r := range t.rows {
+	return m.unmount(func(t *table) int {
+		top := -1
+		for i, r := range t.rows {
 			if r.at == at {
-				i = k
+				top = i
 			}
 		}
-		if i < 0 || slices.ContainsFunc(t.rows[i+1:], func(later *mount) bool { return later.at != at && covers(later.at, at) }) {
+		if top >= 0 && slices.ContainsFunc(t.rows[top+1:], func(later *mount) bool { return later.at != at && covers(later.at, at) }) {
+			return -1
+		}
+		return top
+	}, lazy)
+}
+
+// unmount removes the row whose index which returns; -1: none.
+func (m *Module) unmount(which func(*table) int, lazy bool) error {
+	return m.alter(func(t *table) (*table, error) {
+		i := which(t)
+		if i < 0 {
 			return nil, unix.EINVAL
 		}
-		in := func(r *mount) bool { return r == t.rows[i] || covers(at, r.at) && slices.Index(t.rows, r) > i }
+		row := t.rows[i]
+		in := func(r *mount) bool { return r == row || covers(row.at, r.at) && slices.Index(t.rows, r) > i }
 		if !lazy {
 			if slices.ContainsFunc(t.rows[i+1:], in) {
 				return nil, fmt.Errorf("something is mounted in it: %w", unix.EBUSY)
 			}
-			if user := m.userOf(t, t.rows[i]); user != "" {
+			if user := m.userOf(t, row); user != "" {
 				return nil, fmt.Errorf("%s: %w", user, unix.EBUSY)
 			}
 		}
-		return t.without(in), nil
+		t = t.without(in)
+		for _, r := range t.rows { // glue that holds nothing any more
+			if r.glued && !slices.ContainsFunc(t.rows, func(o *mount) bool { return o != r && covers(r.at, o.at) }) {
+				return t.without(func(o *mount) bool { return o == r }), nil
+			}
+		}
+		return t, nil
 	})
 }
 

@@ -67,7 +67,8 @@
 // one moment, with a table that nobody changes, and [Module.Mount] and [Module.Unmount] put
 // another one in its place. A call keeps the one that it began with, and its trees are not
 // closed before it is over. A mount that was removed while tasks are in it stays in the table
-// under a name that no path has; busy.go finds who they are.
+// under a name that no path has; busy.go finds who they are. The target changes them by mount(2)
+// (call_mount.go), within bounds: what others have mounted is locked to it.
 //
 // # The file systems
 //

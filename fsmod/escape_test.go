@@ -131,6 +131,7 @@ attempt("move it", lambda: (os.rename(s, d + "/moved"), rd(d + "/moved/f"))[1])
 attempt("move above it", lambda: (os.rename(d + "/deep", d + "/moved"), rd(d + "/moved/secret/f"))[1])
 attempt("mount", lambda: call(165, b"none", s.encode(), b"tmpfs", 0, 0))
 attempt("umount", lambda: call(166, s.encode(), 2))
+attempt("umount what hides", lambda: call(166, s.encode(), 2))
 attempt("open_tree", lambda: call(428, -100, s.encode(), 0))
 attempt("by handle", lambda: call(304, -100, ctypes.create_string_buffer(200), 0))
 attempt("name to handle", lambda: call(303, -100, s.encode(), ctypes.create_string_buffer(200), ctypes.create_string_buffer(8), 0))
@@ -151,7 +152,7 @@ os.waitpid(pid, 0)
 	if strings.Contains(got, "ESCAPED") || !strings.Contains(got, "chroot above") {
 		t.Errorf("got\n%s", got)
 	}
-	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "covered fd ENOENT", "covered O_PATH ENOENT", "SCM_RIGHTS ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount EPERM", "F_SETSIG EINVAL"} {
+	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "covered fd ENOENT", "covered O_PATH ENOENT", "SCM_RIGHTS ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount done", "umount done", "umount what hides EPERM", "F_SETSIG EINVAL"} {
 		if os.Geteuid() == 0 && !strings.Contains(got, want+"\n") {
 			t.Errorf("no %q in\n%s", want, got)
 		}

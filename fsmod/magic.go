@@ -189,6 +189,8 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 	if host == "/" {
 		host = ""
 	}
+	var first *mount // of those that it may be, if by none of them
+	var below string
 	for _, m := range t.tagged {
 		if m == nil || m.namer == nil {
 			continue
@@ -200,9 +202,15 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 		if !m.alias && !m.detached() {
 			return m.below(name)
 		}
-		if at, _ := t.lookup(host); at != t.host && !m.detached() || through() == m {
+		if through() == m {
 			return m.below(name)
 		}
+		if at, _ := t.lookup(host); at != t.host && !m.detached() && first == nil {
+			first, below = m, name
+		}
+	}
+	if first != nil {
+		return first.below(below)
 	}
 	return host
 }

@@ -57,6 +57,9 @@ type Config struct {
 	Sealed []string
 	// Mountable has path calls trap even if there is no mount yet, see [Module.Mount].
 	Mountable bool
+	// Image opens the image in a file for a mount by the target, and says of what format it
+	// is. It may be nil: then the target mounts none.
+	Image func(file string, m Mount) (_ Mounted, format string, err error)
 	// Tasks returns the processes of the target, among which users of a mount are looked
 	// for. It may be nil: then none are found.
 	Tasks func() []int
@@ -79,6 +82,7 @@ type state struct {
 	seals   []string
 	log     *slog.Logger
 	tasks   func() []int
+	image   func(file string, m Mount) (Mounted, string, error)
 	listing bool // getdents64(2) traps
 
 	now      atomic.Pointer[Module] // with the mounts as they are
@@ -100,7 +104,7 @@ type state struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, pid: os.Getpid()}}
+	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, image: conf.Image, pid: os.Getpid()}}
 	m.now.Store(m)
 	if len(conf.Mounts) == 0 && !conf.Mountable {
 		return m, nil

@@ -50,6 +50,11 @@ type mount struct {
 	namer Namer  // fs, if it is one
 	alias bool   // see [Mounted]
 	tree  *tree  // what is closed with it
+
+	made   bool   // by the target, by mount(2)
+	glued  bool   // a directory that is missing, see [table.glue]
+	sealed bool   // read-only for good
+	of     *mount // what it is a part of, until it is in a table
 }
 
 // A tree counts the rows that show an FS.
@@ -143,17 +148,7 @@ func newTable(mounts []Mounted) (*table, error) {
 	t.host = &mount{fs: host, dir: host}
 	t = t.of(nil, nil, nil)
 	for _, mt := range mounts {
-		row := newRow(mt)
-		t.makePlace(row)
-		missing, err := t.glue(row)
-		if err == nil && missing != nil {
-			if t, err = t.with(missing); err == nil {
-				t.makePlace(row)
-			}
-		}
-		if err == nil {
-			t, err = t.with(row)
-		}
+		t, err = t.placing(newRow(mt))
 		if err != nil {
 			_ = host.Close()
 			return nil, err
@@ -162,10 +157,40 @@ func newTable(mounts []Mounted) (*table, error) {
 	return t, nil
 }
 
+// placing is with, with a place made for the row.
+func (t *table) placing(row *mount) (*table, error) {
+	t.makePlace(row)
+	missing, err := t.glue(row)
+	if err != nil {
+		return t, err
+	}
+	if missing != nil {
+		n, err := t.with(missing)
+		if err != nil {
+			return t, errors.Join(err, missing.fs.Close())
+		}
+		t = n
+		t.makePlace(row)
+	}
+	n, err := t.with(row)
+	if err != nil && missing != nil {
+		err = errors.Join(err, missing.fs.Close())
+	}
+	return n, err
+}
+
 // newRow makes a row, without a tag.
 func newRow(mt Mounted) *mount {
+	mt.Target = realPath(mt.Target) // paths of the view have no symbolic links
+	return rowAt(mt)
+}
+
+// rowAt is newRow where the target is a path of the view.
+func rowAt(mt Mounted) *mount {
 	m := &mount{Mount: mt.Mount, fs: mt.FS, alias: mt.Alias || mt.Kind == Bind, tree: &tree{fs: mt.FS, gone: mt.Gone, rows: 1}}
-	m.Target = realPath(m.Target) // paths of the view have no symbolic links
+	if m.Target == "" {
+		m.Target = "/"
+	}
 	m.at = strings.TrimSuffix(m.Target, "/")
 	if m.Kind == Hide {
 		m.ReadOnly = true

@@ -229,6 +229,11 @@ func (p *Plan) trapImage(m fsmod.Mount) (fsmod.FS, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.treeOf(o)
+}
+
+// treeOf makes the tree of an open image, which closes that.
+func (p *Plan) treeOf(o openedImage) (fsmod.FS, error) {
 	place, gone, err := fsmod.Private()
 	if err != nil {
 		return nil, errors.Join(err, o.Close())
@@ -238,4 +243,18 @@ func (p *Plan) trapImage(m fsmod.Mount) (fsmod.FS, error) {
 		return nil, errors.Join(err, o.Close(), gone())
 	}
 	return t, nil
+}
+
+// imageOf opens the tree of an image that is in file, whatever it is called in the view.
+func (p *Plan) imageOf(file string, m fsmod.Mount) (mt fsmod.Mounted, format string, err error) {
+	at := m
+	at.Source = file
+	o, err := openImage(at, p.conf.Log)
+	if err != nil {
+		return mt, "", err
+	}
+	format = o.Format()
+	mt.Mount = m
+	mt.FS, err = p.treeOf(o)
+	return mt, format, err
 }

@@ -156,7 +156,7 @@ func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 			return err
 		}
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
-		conf.Tasks = v.processes
+		conf.Tasks, conf.Image = v.processes, p.imageOf
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err

@@ -177,3 +177,67 @@ func TestIntegrationSetUnarmed(t *testing.T) {
 	v.end()
 	w.NoStrays(t)
 }
+
+// mountCallScript mounts as a program does that knows nothing of umrun.
+const mountCallScript = `
+import ctypes, errno, os, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+d = sys.argv[1]
+def mount(source, target, fstype=None, flags=0, data=None):
+    e = lambda s: None if s is None else s.encode()
+    return "ok" if libc.mount(e(source), e(target), e(fstype), flags, e(data)) == 0 else errno.errorcode[ctypes.get_errno()]
+def umount(target, flags=0):
+    return "ok" if libc.umount2(target.encode(), flags) == 0 else errno.errorcode[ctypes.get_errno()]
+def sh(line):
+    r = subprocess.run(line, shell=True, cwd=d, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return r.returncode, r.stdout
+dst = d + "/dst"
+print(mount(d + "/src", dst, None, 4096), os.listdir(dst + "/sub"), umount(dst), umount(dst))
+print(mount("none", dst, "tmpfs", 0, "mode=755"), os.listdir(dst)); open(dst + "/x", "w").write("x"); print(os.listdir(dst), umount(dst, 2))
+print(mount(d + "/image.tar", dst, "umrun.image", 1), open(dst + "/in").read(), umount(dst))
+print(mount(d + "/image.tar", dst, "ext4", 1), mount(d + "/image.tar", dst, "umrun.image"), mount(d + "/src/a", dst, "squashfs"))
+print(sh("/sbin/mkfs.ext4 -q -F -d src /dev/ram0 2>/dev/null"))
+print(mount("/dev/ram0", dst, "ext4"), mount("/dev/ram0", dst, "ext4", 1), sh("cat dst/a dst/sub/deep; rm dst/a; grep -c ' " + dst + " ' /proc/mounts"), umount(dst))
+print(umount(d + "/path"), umount(d + "/path", 2), mount(d, d + "/bin", None, 4096), mount(d, d + "/bin", None, 4096 | 16384), os.stat(d + "/bin/path").st_mode & 0o777, umount(d + "/bin", 2))
+print(sh("mount --bind src dst; cat dst/a; umount dst; ls dst"))
+print(sh("mount -t ext4 /dev/ram0 dst 2>/dev/null; cat dst/a; umount dst; ls dst"))
+if os.geteuid() == 0:
+    print(sh("busybox mount -t tmpfs none dst; touch dst/n; ls dst; busybox umount dst; ls dst"))
+`
+
+// TestIntegrationMountCalls: mount(2) and umount2(2) by a program. What they do is held
+// against the kernel in package fsmod.
+func TestIntegrationMountCalls(t *testing.T) {
+	viewtest.Need(t, "/usr/bin/python3", "/sbin/mkfs.ext4", "busybox")
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
+			v := &changedView{t: t, w: w, user: user, dir: mountTree(t, w, user)}
+			smallImage(t, v)
+			mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
+			r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", "trap", "-m", "dev:ramdisk:/dev/ram0,size=4M", "-m", "hide:"+v.dir+"/path", "--",
+				"/usr/bin/python3", "-c", mountCallScript, v.dir).Result()
+			want := `ok ['deep'] ok EINVAL
+ok []
+['x'] ok
+ok in the image
+ ok
+EINVAL EROFS EINVAL
+(0, '')
+EROFS ok (0, "source a\ndeep\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok
+EPERM EPERM EINVAL ok 0 ok
+`
+			want += "(0, 'source a\\na\\nb\\n')\n(0, 'source a\\na\\nb\\n')\n"
+			if !user { // busybox looks itself who is asking
+				want += "(0, 'n\\na\\nb\\n')\n"
+			}
+			if r.Stdout != want || r.Status != 0 {
+				t.Errorf("want %q, got %v", want, r)
+			}
+			if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
+				t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
+			}
+		})
+	}
+	w.NoStrays(t)
+}

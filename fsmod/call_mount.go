@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// mount(2) and umount2(2) by the target.
+//
+// What it mounts is the view's, so that any task may that has the view's user namespace and
+// mount namespace; a privileged supervisor asks for CAP_SYS_ADMIN. Sources are resolved as
+// all paths of the target are, and what is bound is the object that was found, never a
+// path: nothing is shown by it that the view hides. What was mounted by others than the
+// target is locked, as mounts of another user's are for the kernel (mount_namespaces(7)): it
+// stays, it stays read-only, and it covers in a bind what it covers.
+
+package fsmod
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+const (
+	msMagic     = 0xc0ed0000 // MS_MGC_VAL, linux/mount.h
+	msMagicMask = 0xffff0000
+
+	// Flags that change nothing here: a view has no set-user-ID programs, and times are
+	// those of the files below.
+	msHarmless = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME |
+		unix.MS_SILENT | unix.MS_LAZYTIME
+	msPropagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
+)
+
+// mountCall makes a handler of a call that changes the mounts: it is in no table while it
+// does.
+func (m *Module) mountCall(f func(m *Module, c *intercept.Call) (func() error, error)) intercept.HandlerFunc {
+	return func(c *intercept.Call) intercept.Action {
+		if err := m.mayMount(c); err != nil {
+			return fail(err)
+		}
+		var change func() error
+		err := m.inCall(c, func(m *Module) (err error) {
+			change, err = f(m, c)
+			return err
+		})
+		if err == nil && change != nil {
+			err = change()
+		}
+		return result(err)
+	}
+}
+
+// inCall runs f with the module as it is now and the credentials of the task.
+func (m *Module) inCall(c *intercept.Call, f func(*Module) error) (err error) {
+	m = m.enterCall()
+	defer m.using.RUnlock()
+	if !m.mixed.Load() {
+		return f(m)
+	}
+	err = unix.EACCES
+	m.as(c, func() intercept.Action {
+		err = f(m)
+		return intercept.Action{}
+	})
+	return err
+}
+
+// mayMount reports whether a task may change the mounts of the view.
+func (m *Module) mayMount(c *intercept.Call) error {
+	for _, ns := range []string{"user", "mnt"} {
+		var ours, its unix.Stat_t
+		if unix.Stat("/proc/self/ns/"+ns, &ours) != nil || unix.Stat(taskFile(c.TID, "ns/"+ns), &its) != nil || inodeOf(&ours) != inodeOf(&its) {
+			return unix.EPERM // they would be all the view's
+		}
+	}
+	if !m.mixed.Load() {
+		return nil
+	}
+	cr, err := taskCredentials(strconv.Itoa(c.TID))
+	if err != nil || cr.caps&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// A mounting is a mount(2).
+type mounting struct {
+	source, fstype, data string
+	flags                uint64
+	at                   object // the target
+}
+
+// doMount reads a mount(2), and returns what it changes.
+func (m *Module) doMount(c *intercept.Call) (func() error, error) {
+	a := mounting{flags: uint64(uint32(c.Args[3]))}
+	if a.flags&msMagicMask == msMagic {
+		a.flags &^= msMagicMask
+	}
+	optional := func(at uint64) (string, error) {
+		if at == 0 {
+			return "", nil
+		}
+		s, err := c.ReadString(intercept.Addr(at), pathMax)
+		if err == error(unix.ENAMETOOLONG) {
+			err = unix.EINVAL // mm/util.c:strndup_user
+		}
+		return s, err
+	}
+	var err error
+	if a.fstype, err = optional(c.Args[2]); err != nil {
+		return nil, err
+	}
+	if a.source, err = optional(c.Args[0]); err != nil {
+		return nil, err
+	}
+	if a.data, err = optional(c.Args[4]); err != nil {
+		return nil, err
+	}
+	if a.at, err = m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[1]), 0); err != nil {
+		return nil, err
+	}
+	a.at.close()
+	if a.at.m == nil || a.at.m.detached() {
+		return nil, unix.EINVAL
+	}
+	const known = msHarmless | msPropagation | unix.MS_RDONLY | unix.MS_NOEXEC | unix.MS_REMOUNT | unix.MS_BIND | unix.MS_REC | unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_MANDLOCK
+	switch {
+	case a.flags&unix.MS_REMOUNT != 0:
+		return m.remount(&a)
+	case a.flags&unix.MS_BIND != 0:
+		return m.bind(c, &a)
+	case a.flags&msPropagation != 0:
+		if a.at.name != "" { // there is one namespace, and nowhere to propagate to
+			return nil, unix.EINVAL
+		}
+		return nil, nil
+	case a.flags&unix.MS_NOEXEC != 0, a.flags&^uint64(known) != 0:
+		return nil, unix.EINVAL
+	}
+	return m.mountNew(c, &a)
+}
+
+// root reports whether a place is that of a mount of the view's.
+func (o *object) root() bool { return o.name == "" && o.m != nil && o.m.tag != 0 }
+
+// remount makes a mount read-only, or writable again.
+func (m *Module) remount(a *mounting) (func() error, error) {
+	switch {
+	case !a.at.root():
+		return nil, unix.EINVAL
+	case a.flags&unix.MS_NOEXEC != 0:
+		return nil, unix.EINVAL
+	}
+	old, ro := a.at.m, a.flags&unix.MS_RDONLY != 0
+	switch {
+	case !old.made:
+		return nil, unix.EPERM
+	case !ro && (old.sealed || old.Kind == Image):
+		if old.Kind == Image {
+			return nil, unix.EROFS
+		}
+		return nil, unix.EPERM
+	}
+	return func() error {
+		return m.alter(func(t *table) (*table, error) {
+			if !slices.Contains(t.rows, old) {
+				return nil, unix.EINVAL
+			}
+			now := *old
+			now.ReadOnly = ro
+			return t.replacing(old, &now), nil
+		})
+	}, nil
+}
+
+// bind shows what is found at the source at another place.
+func (m *Module) bind(c *intercept.Call, a *mounting) (_ func() error, err error) {
+	if a.source == "" {
+		return nil, unix.EINVAL
+	}
+	o, err := m.resolvePath(c, unix.AT_FDCWD, a.source, true, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	dir := o.typ() == unix.S_IFDIR
+	switch {
+	case o.m == nil, o.m.detached():
+		return nil, unix.EINVAL
+	case a.at.view == "":
+		return nil, unix.EBUSY // it is the root of those who would not see it
+	case dir != (a.at.typ() == unix.S_IFDIR):
+		return nil, unix.ENOTDIR
+	}
+	target := a.at.view
+	rows := []*mount{m.bound(o.m, o.name, o.fd, o.view, target)}
+	for _, r := range m.table.mounts {
+		if r == o.m || r.detached() || r.at == o.view || !covers(o.view, r.at) {
+			continue
+		}
+		switch {
+		case a.flags&unix.MS_REC != 0:
+			rows = append(rows, m.bound(r, "", -1, r.at, target+r.at[len(o.view):]))
+		case !r.made: // or what it covers would be seen
+			err = unix.EINVAL
+		}
+	}
+	if i := slices.Index(rows, nil); i >= 0 && err == nil {
+		err = unix.ENFILE
+	}
+	slices.SortStableFunc(rows[1:], func(a, b *mount) int { return strings.Count(a.at, "/") - strings.Count(b.at, "/") })
+	if err != nil {
+		for _, r := range rows {
+			if r != nil {
+				_ = r.fs.Close()
+			}
+		}
+		return nil, err
+	}
+	return func() error { return m.addRows(rows) }, nil
+}
+
+// bound is a row that shows a part of another one; nil: there is no descriptor left.
+func (m *Module) bound(of *mount, name string, fd int, source, target string) *mount {
+	var fs FS = &subtree{fs: of.fs, at: name}
+	whole := fd < 0 // it is in what is bound
+	if of.dir != nil {
+		if fd < 0 {
+			fd = of.dir.root
+		}
+		d := dirFSOf(fd)
+		if d == nil {
+			return nil
+		}
+		fs = d
+	}
+	mt := Mount{Kind: Bind, Source: source, Target: target, ReadOnly: of.ReadOnly}
+	if mt.Source == "" {
+		mt.Source = "/"
+	}
+	r := rowAt(Mounted{Mount: mt, FS: fs})
+	r.made, r.sealed, r.of = true, of.ReadOnly, of
+	if whole {
+		r.made = of.made // a copy of what others have mounted
+	}
+	return r
+}
+
+// dirFSOf is a tree of what a descriptor is of; nil: there is none left.
+func dirFSOf(fd int) *dirFS {
+	var st unix.Stat_t
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil || unix.Fstat(n, &st) != nil {
+		return nil
+	}
+	d := &dirFS{root: n, file: st.Mode&unix.S_IFMT != unix.S_IFDIR}
+	d.path.Store(new(string))
+	d.refresh()
+	return d
+}
+
+// addMade adds a mount of the target's own.
+func (m *Module) addMade(mt Mounted, err error) error {
+	if err != nil {
+		var errno unix.Errno
+		if !errors.As(err, &errno) {
+			err = fmt.Errorf("%w: %w", err, unix.EINVAL)
+		}
+		m.log.Warn("a mount by the program", "mount", mt.Mount.String(), "err", err)
+		return err
+	}
+	r := rowAt(mt)
+	r.made = true
+	if err := m.addRows([]*mount{r}); err != nil {
+		closeTree(mt)
+		return err
+	}
+	return nil
+}
+
+// addRows adds rows of the target's own, which are closed if there is an error.
+func (m *Module) addRows(rows []*mount) error {
+	err := m.alter(func(t *table) (*table, error) {
+		for _, r := range rows {
+			if r.of != nil && r.of != t.host && !slices.Contains(t.tagged, r.of) {
+				return nil, unix.ENOENT // it has gone meanwhile
+			}
+		}
+		n := t
+		for _, r := range rows {
+			var err error
+			if n, err = n.with(r); err != nil {
+				return nil, err
+			}
+		}
+		for _, r := range rows {
+			if r.of != nil && r.of.tree != nil {
+				r.tree.under = r.of.tree
+				r.tree.under.rows++
+			}
+			if r.of != nil && !r.of.alias && r.of.tag != 0 { // it has two names from now on
+				now := *r.of
+				now.alias = true
+				n = n.replacing(r.of, &now)
+			}
+		}
+		return n, nil
+	})
+	if err != nil {
+		for _, r := range rows {
+			if r.of != nil {
+				_ = r.fs.Close()
+			}
+		}
+	}
+	return err
+}
+
+// replacing is the table with a row in another's place.
+func (t *table) replacing(old, now *mount) *table {
+	rows, gone, tagged := slices.Clone(t.rows), slices.Clone(t.gone), slices.Clone(t.tagged)
+	for _, list := range [][]*mount{rows, gone, tagged} {
+		for i := range list {
+			if list[i] == old {
+				list[i] = now
+			}
+		}
+	}
+	return t.of(rows, gone, tagged)
+}
+
+// doUmount is umount2(2).
+func (m *Module) doUmount(c *intercept.Call) (func() error, error) {
+	return m.umount(c, int(uint32(c.Args[1])))
+}
+
+// doOldUmount is umount(2) of the i386 entry.
+func (m *Module) doOldUmount(c *intercept.Call) (func() error, error) { return m.umount(c, 0) }
+
+func (m *Module) umount(c *intercept.Call, flags int) (func() error, error) {
+	if flags&^(unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != 0 {
+		return nil, unix.EINVAL
+	}
+	how := 0
+	if flags&unix.UMOUNT_NOFOLLOW != 0 {
+		how = unix.AT_SYMLINK_NOFOLLOW
+	}
+	o, err := m.find(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), how)
+	if err != nil {
+		return nil, err
+	}
+	o.close()
+	switch {
+	case !o.root() || o.m.detached():
+		return nil, unix.EINVAL
+	case !o.m.made:
+		return nil, unix.EPERM
+	}
+	row := o.m
+	return func() error {
+		return m.unmount(func(t *table) int { return slices.Index(t.rows, row) }, flags&unix.MNT_DETACH != 0)
+	}, nil
+}

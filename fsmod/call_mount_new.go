@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What mount(2) makes anew: a tmpfs, something hidden, an image.
+
+package fsmod
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
+)
+
+// The types of mount(2) that are ours. Those of images are the names that the kernel has for
+// them, too, and begin to be read-only.
+const (
+	typeHide  = "umrun.hide"
+	typeImage = "umrun.image"
+)
+
+// imageTypes are the types of images, and whether the kernel writes to such.
+var imageTypes = map[string]bool{
+	typeImage: true, "squashfs": false, "iso9660": false, "ext2": true, "ext3": true, "ext4": true, "vfat": true, "msdos": true,
+}
+
+// mountNew makes a mount of one of our types.
+func (m *Module) mountNew(c *intercept.Call, a *mounting) (func() error, error) {
+	_, isImage := imageTypes[a.fstype]
+	dir := a.at.typ() == unix.S_IFDIR
+	target := a.at.view
+	if target == "" {
+		return nil, unix.EBUSY
+	}
+	mt := Mount{Target: target, ReadOnly: a.flags&unix.MS_RDONLY != 0}
+	switch {
+	case a.fstype == "tmpfs" && dir:
+		opts, err := m.tmpfsOptions(c, a.data)
+		if err != nil {
+			return nil, err
+		}
+		mt.Kind = Tmpfs
+		return func() error {
+			fs, err := openPrivate(opts.create)
+			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
+		}, nil
+	case a.fstype == typeHide && a.data == "":
+		mt.Kind = Hide
+		return func() error {
+			fs, err := openPrivate(func(root string) error { return makeHidden(root, dir) })
+			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
+		}, nil
+	case isImage && dir:
+		return m.mountImage(c, a, mt)
+	case isImage || a.fstype == "tmpfs":
+		return nil, unix.ENOTDIR
+	}
+	return nil, unix.EPERM
+}
+
+// mountImage makes the mount of an image: a regular file, or a ramdisk of the view.
+func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() error, error) {
+	if m.image == nil {
+		return nil, unix.EPERM
+	}
+	if imageTypes[a.fstype] && !mt.ReadOnly {
+		return nil, unix.EROFS // mount(8) tries again with ro
+	}
+	if a.data != "" {
+		return nil, unix.EINVAL
+	}
+	var fd int
+	if disk, ok := m.device(c, unix.AT_FDCWD, a.source).(*Disk); ok {
+		var err error
+		if fd, err = disk.Open(unix.O_RDONLY); err != nil {
+			return nil, err
+		}
+	} else {
+		o, err := m.resolvePath(c, unix.AT_FDCWD, a.source, true, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer o.close()
+		switch {
+		case o.typ() != unix.S_IFREG:
+			return nil, unix.ENOTBLK
+		case o.m == nil || m.secret(&o):
+			return nil, unix.EACCES
+		}
+		if fd, err = o.reopen(0); err != nil {
+			return nil, err
+		}
+	}
+	mt.Kind, mt.ReadOnly, mt.Source = Image, true, a.source
+	return func() error {
+		defer unix.Close(fd)
+		mounted, format, err := m.image(procFD(fd), mt)
+		if err == nil && a.fstype != typeImage && !formatOf(a.fstype, format) {
+			closeTree(mounted)
+			return unix.EINVAL
+		}
+		return m.addMade(mounted, err)
+	}, nil
+}
+
+// formatOf reports whether an image of a format is what is mounted by a type.
+func formatOf(fstype, format string) bool {
+	switch fstype {
+	case "ext2", "ext3", "ext4":
+		return strings.HasPrefix(format, "ext")
+	case "vfat", "msdos":
+		return strings.HasPrefix(strings.ToLower(format), "fat")
+	}
+	return format == fstype
+}
+
+func closeTree(mt Mounted) {
+	_ = mt.FS.Close()
+	if mt.Gone != nil {
+		_ = mt.Gone()
+	}
+}
+
+// tmpfsOptions are those of a tmpfs (tmpfs(5)).
+type tmpfsOptions struct {
+	mode     uint32
+	uid, gid int // -1: ours
+}
+
+func (m *Module) tmpfsOptions(c *intercept.Call, data string) (o tmpfsOptions, err error) {
+	o = tmpfsOptions{mode: 0o1777, uid: -1, gid: -1}
+	if m.mixed.Load() || os.Geteuid() == 0 {
+		cr, err := taskCredentials(strconv.Itoa(c.TID))
+		if err != nil {
+			return o, err
+		}
+		o.uid, o.gid = int(cr.uid), int(cr.gid)
+	}
+	for word := range strings.SplitSeq(data, ",") {
+		if word == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(word, "=")
+		base := 10
+		switch key {
+		case "mode":
+			base = 8
+		case "uid", "gid":
+		case "size", "nr_blocks", "nr_inodes": // what it is in has its own limits
+			if _, ok := parseSize(value); !ok && !strings.HasSuffix(value, "%") && value != "0" {
+				return o, unix.EINVAL
+			}
+			continue
+		default:
+			return o, unix.EINVAL
+		}
+		n, e := strconv.ParseUint(value, base, 32)
+		switch {
+		case e != nil:
+			return o, unix.EINVAL
+		case key == "mode":
+			o.mode = uint32(n) & 0o7777
+		case os.Geteuid() != 0 && (key == "uid" && int(n) != os.Geteuid() || key == "gid" && int(n) != os.Getegid()):
+			return o, unix.EINVAL // as for an id that a user namespace does not have
+		case key == "uid":
+			o.uid = int(n)
+		default:
+			o.gid = int(n)
+		}
+	}
+	return o, nil
+}
+
+func (o tmpfsOptions) create(root string) error {
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Lchown(root, o.uid, o.gid); err != nil {
+		return err
+	}
+	return unix.Chmod(root, o.mode)
+}
