@@ -69,7 +69,9 @@ func (m *Module) hearStack() {
 	if !ok || m.kernel != nil {
 		return
 	}
+	m.names.notified = true
 	m.unnotify = n.Notify(func() {
+		m.names.age.Add(1)
 		time.AfterFunc(0, func() { // not with the locks of the stack
 			m.changing.Lock()
 			defer m.changing.Unlock()

@@ -93,6 +93,7 @@ type Module struct {
 	expiry    *time.Timer  // when the life of an address ends; +checklocks:changing
 	told      stacks.State // what those who listen know of the stack; +checklocks:changing
 	unnotify  func()       // ends the stack's notices; may be nil
+	names     ifNames      // of HasInterface
 	ringCount atomic.Int32 // of rings, to look at without a lock
 
 	mu      sync.Mutex // guards what follows

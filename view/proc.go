@@ -12,7 +12,6 @@ import (
 	"umrun/fsmod"
 	"umrun/netmod"
 	"umrun/netmod/procnet"
-	"umrun/stacks"
 )
 
 // hostsNetwork is where a program that root runs could change the host's network, as if it
@@ -58,7 +57,7 @@ type sysNet struct{ mod *netmod.Module }
 
 // Has implements [fsmod.Tree].
 func (s sysNet) Has(name string) bool {
-	return procnet.KnownSys(name) || slices.ContainsFunc(s.mod.ProcNet().State.Interfaces, func(i stacks.Interface) bool { return i.Name == name })
+	return procnet.KnownSys(name) || s.mod.HasInterface(name)
 }
 
 // Open implements [fsmod.Tree].

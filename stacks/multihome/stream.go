@@ -28,6 +28,7 @@ var (
 	_ stacks.Urgent       = (*stream)(nil)
 	_ stacks.Owned        = (*stream)(nil)
 	_ stacks.Reporter     = (*stream)(nil)
+	_ stacks.Bypass       = (*stream)(nil)
 )
 
 // Connect chooses the network, once.
@@ -191,6 +192,14 @@ func (s *stream) More(more bool) {
 	if c, ok := s.main.Load().ep.(stacks.Corked); ok {
 		c.More(more)
 	}
+}
+
+// Bypass is the way past the stack of the connection's network.
+func (s *stream) Bypass(changed func()) stacks.Conduit {
+	if b, ok := s.main.Load().ep.(stacks.Bypass); ok {
+		return b.Bypass(changed)
+	}
+	return nil
 }
 
 // MarkUrgent marks a byte that is still to be sent.

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,6 +192,15 @@ func TestIntegrationBulk(t *testing.T) {
 func TestIntegrationBulkWatched(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3", "ip")
 	w := viewtest.New(t)
+	for name, nets := range map[string][]string{
+		"alone":  {"-n", "nat"},
+		"second": {"-n", "none", "-n", "nat", "--route", "0.0.0.0/0=nat"},
+	} {
+		t.Run(name, func(t *testing.T) { bulkWatched(t, w, nets) })
+	}
+}
+
+func bulkWatched(t *testing.T, w *viewtest.World, nets []string) {
 	var b bulkServer
 	ln, err := w.Host.Listen("tcp", "198.51.100.2:0")
 	if err != nil {
@@ -202,7 +212,8 @@ func TestIntegrationBulkWatched(t *testing.T) {
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	u := w.HostCmd(ctx, viewtest.Binary(t), "-n", "nat", "--", "/usr/bin/python3", w.File(t, "watched.py", watchedProgram), "198.51.100.2", port)
+	argv := slices.Concat([]string{viewtest.Binary(t)}, nets, []string{"--", "/usr/bin/python3", w.File(t, "watched.py", watchedProgram), "198.51.100.2", port})
+	u := w.HostCmd(ctx, argv...)
 	in, err := u.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
