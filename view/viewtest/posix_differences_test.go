@@ -32,7 +32,7 @@ const (
 	noHandle  = "a file handle names the host's file, and would be opened past the view"
 	newXattr  = "the calls of Linux 6.13 are not answered; libraries take the older ones"
 	tooDeep   = "what no path of 4096 bytes reaches is not served"
-	noBind    = "an absolute path of an AF_UNIX address is the host's; a relative one is the view's"
+	byUmrun   = "umrun connects, with the socket's file in place of its path: the other end learns umrun's process"
 	hostName  = "the kernel knows the file by the host's name, or by none"
 	events    = "umrun's own descriptor of the file is closed an instant later"
 	byRead    = "a directory is entered and a program executed by a descriptor that reads it, which takes its mode"
@@ -81,8 +81,7 @@ var trapped = slices.Concat(noHandles(noHandle), []posixDifference{
 	{name: named(`(call|callat)/(set|get|list|remove)xattrat .*`), umrun: "ENOSYS", reason: newXattr},
 	{name: named(`flags/F_GETFL of (NOFOLLOW|PATH.*)`), reason: ownFlags},
 	{name: named(`deep/(depth|make a file there|a file there|getcwd|all the way up, nothing|up again|(openat|unlinkat|fchdir|chdir).*|all removed|ended)`), reason: tooDeep},
-	{name: named(`call/(bind|connect) absolute`), umrun: "ENOENT", reason: noBind},
-	{name: named(`socket/(bind an absolute path|connect by (a relative|an absolute) one|its absolute name)`), reason: noBind},
+	{name: named(`socket/which is this process`), native: "yes", umrun: "no", reason: byUmrun},
 	{name: named(`proc/(fd of fifo|name in maps.*)`), reason: hostName},
 	{name: named(`move/truncate beyond it`), native: "EFBIG", umrun: "ok", reason: ownLimit},
 	{name: named(`(watch|watched)/.*|seen/events of the directory`), reason: events, sometimes: true},
