@@ -274,6 +274,8 @@ func (s *packetSocket) checkSize(n int, v4 bool, to *tcpip.FullAddress) (narrow 
 	}
 	if s.proto == unix.IPPROTO_UDP {
 		hdr += header.UDPMinimumSize
+	} else { // the header of ICMP is the program's
+		limit += header.UDPMinimumSize
 	}
 	if n > limit && v4 && n > math.MaxUint16 { // net/ipv4/udp.c:udp_sendmsg
 		return 0, unix.EMSGSIZE

@@ -41,6 +41,8 @@ var pathPrograms = []pathProgram{
 	{"ping-large-cut", "ping -n -c 1 -W 2 -s 1350 10.78.3.1", 3},
 	{"ping-fragments", "ping -n -c 1 -W 2 -s 3000 10.78.3.1", 3},
 	{"ping-fragments-v6", "ping -n -c 1 -W 2 -s 3000 fd77::1", 3},
+	{"ping-largest", "ping -n -c 1 -W 2 -s 65507 10.77.0.1", 3},
+	{"ping-largest-v6", "ping -n -c 1 -W 2 -s 65527 fd77::1", 3},
 	{"ping-device", "ping -n -c 1 -W 2 -I wg0 -s 3000 10.78.3.1", 3},
 	{"ping-device-v6", "ping -n -c 1 -W 2 -I wg0 -s 3000 fd77::1", 3},
 	{"ping-narrow-v6", "ping -n -c 2 -i 0.3 -W 1 -s 1350 fd78:3::1", 3},
