@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"umrun/stacks"
 	"umrun/stacks/netstack"
@@ -168,6 +170,41 @@ func TestNeighbour(t *testing.T) {
 	frames(t, far, unix.ETH_P_ARP, func(f []byte) bool { return f[21] == 1 })
 	write(t, far, arp(macA, macC, 2, "10.9.0.2", "10.9.0.1", macA)...)
 	goes(macC)
+}
+
+// TestEchoToAll: an echo request that is for everybody is not answered
+// (net.ipv4.icmp_echo_ignore_broadcasts), one for the stack is.
+func TestEchoToAll(t *testing.T) {
+	_, far := newEther(t, macA, "10.9.0.1/24")
+	echo := func(mac, to string, seq byte) []byte {
+		dst, _ := net.ParseMAC(mac)
+		src, _ := net.ParseMAC(macB)
+		ip := header.IPv4(make([]byte, header.IPv4MinimumSize+header.ICMPv4MinimumSize))
+		ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(ip)), TTL: 64, Protocol: unix.IPPROTO_ICMP,
+			SrcAddr: tcpip.AddrFrom4([4]byte{10, 9, 0, 2}), DstAddr: tcpip.AddrFromSlice(netip.MustParseAddr(to).AsSlice())})
+		ip.SetChecksum(^ip.CalculateChecksum())
+		icmp := header.ICMPv4(ip.Payload())
+		icmp.SetType(header.ICMPv4Echo)
+		icmp.SetSequence(uint16(seq))
+		icmp.SetChecksum(header.ICMPv4Checksum(icmp, 0))
+		return slices.Concat(dst, src, []byte{8, 0}, []byte(ip))
+	}
+	write(t, far, arp(macA, macB, 2, "10.9.0.2", "10.9.0.1", macA)...)
+	write(t, far, arp(macAll, macB, 1, "10.9.0.2", "10.9.0.1", macNone)...)
+	write(t, far, echo(macAll, "10.9.0.255", 1)...)
+	write(t, far, echo(macAll, "255.255.255.255", 2)...)
+	write(t, far, echo("01:00:5e:00:00:01", "224.0.0.1", 3)...)
+	write(t, far, echo(macA, "10.9.0.1", 4)...)
+	frames(t, far, unix.ETH_P_IP, func(f []byte) bool {
+		if f[14+9] != unix.IPPROTO_ICMP {
+			return false // IGMP
+		}
+		if seq := f[len(f)-1]; seq != 4 {
+			t.Errorf("the request %d was answered", seq)
+			return false
+		}
+		return true
+	})
 }
 
 // TestNoNeighbour: after three requests, a second apart, the connection fails, and the

@@ -222,7 +222,16 @@ func (s *Stack) observeICMP() error {
 	if err := s.gv.RegisterRawTransportEndpoint(header.IPv6ProtocolNumber, header.ICMPv6ProtocolNumber, o); err != nil {
 		return errno(err)
 	}
+	s.gv.SetTransportProtocolHandler(header.ICMPv4ProtocolNumber, forAll)
 	return nil
+}
+
+// forAll takes echo requests for everybody away from gVisor, which would answer
+// (net.ipv4.icmp_echo_ignore_broadcasts).
+func forAll(id stack.TransportEndpointID, p *stack.PacketBuffer) bool {
+	h := header.ICMPv4(p.TransportHeader().Slice())
+	return len(h) >= header.ICMPv4MinimumSize && h.Type() == header.ICMPv4Echo &&
+		(p.NetworkPacketInfo.LocalAddressBroadcast || header.IsV4MulticastAddress(id.LocalAddress))
 }
 
 // HandlePacket implements stack.RawTransportEndpoint. It runs where the packet
