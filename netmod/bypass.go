@@ -104,7 +104,7 @@ func (s *stream) tryBypass() {
 	}
 	t.due, t.dueTurns = moved+(bypassAgain-1)*bypassBytes, t.turns+(bypassAgain-1)*bypassTurns
 	from, ok := s.tcp.(stacks.Bypass)
-	if !ok || s.appShut || s.appHup || s.finSent || s.downEOF || s.deaf || s.mute || s.more || s.stubbed {
+	if !ok || s.appShut || s.appHup || s.finSent || s.downEOF || s.deaf || s.mute || s.more || s.stubbed || s.came.asked.Load() {
 		return
 	}
 	if s.m.bypasses.Add(1) > maxBypass {

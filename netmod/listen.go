@@ -326,6 +326,8 @@ func (m *Module) adopt(listener *stream, ch *child, fd int) error {
 	_, s.remote = ch.tcp.Names()
 	s.by = listener.by
 	s.rcvTimeo, s.sndTimeo = listener.rcvTimeo, listener.sndTimeo
+	s.came.want = listener.came.want
+	s.came.asked.Store(listener.came.asked.Load())
 	ch.sock, ch.made = s, fd
 	err := roomy(fd)
 	if err == nil {

@@ -274,6 +274,7 @@ func (m *Module) handleSetsockopt(c *intercept.Call) intercept.Action {
 			b.opts = keep(b.opts, optionSet{level, name, v})
 			if st, ok := s.(*stream); ok {
 				st.noteErrors(level, name, v)
+				st.noteStamps(d.N, level, name, v)
 			}
 		}
 		return intercept.Return(0)

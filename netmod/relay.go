@@ -6,6 +6,7 @@ package netmod
 
 import (
 	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -299,6 +300,9 @@ func (w *appWriter) Write(p []byte) (n int, err error) {
 		switch err {
 		case nil:
 			n += m
+			if w.s.came.asked.Load() {
+				w.s.came.note(m, time.Now().UnixNano())
+			}
 		case unix.EOPNOTSUPP: // a kernel without CONFIG_AF_UNIX_OOB
 			if !w.urgent {
 				return n, err

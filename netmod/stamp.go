@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Time stamps of datagrams: SO_TIMESTAMP and its kin, SO_TIMESTAMPING, SIOCGSTAMP.
+// Time stamps of datagrams: SO_TIMESTAMP and its kin, SO_TIMESTAMPING, SIOCGSTAMP. Those
+// of streams are in arrival.go.
 
 package netmod
 
@@ -40,8 +41,20 @@ const (
 
 // noteStamps acts on an option that the stack has accepted.
 func (s *packet) noteStamps(level, name int, v []byte) {
+	flags := s.stamps.flags
+	if noteStampOption(&s.want, &flags, level, name, v) {
+		if flags&unix.SOF_TIMESTAMPING_OPT_ID != 0 && s.stamps.flags&unix.SOF_TIMESTAMPING_OPT_ID == 0 {
+			s.stamps.key = 0
+		}
+		s.stamps.flags = flags
+	}
+}
+
+// noteStampOption makes want and the flags of SO_TIMESTAMPING what an option says;
+// false if it is none of those that ask for stamps.
+func noteStampOption(want *ancillary, flags *uint32, level, name int, v []byte) bool {
 	if level != unix.SOL_SOCKET || len(v) < 4 {
-		return
+		return false
 	}
 	n := native.Uint32(v)
 	var kind ancillary
@@ -55,27 +68,25 @@ func (s *packet) noteStamps(level, name int, v []byte) {
 	case unix.SO_TIMESTAMPNS_NEW:
 		kind = wantTimestamp | wantTimestampNS | wantTimestampNew
 	case unix.SO_TIMESTAMPING, unix.SO_TIMESTAMPING_NEW:
-		if n&unix.SOF_TIMESTAMPING_OPT_ID != 0 && s.stamps.flags&unix.SOF_TIMESTAMPING_OPT_ID == 0 {
-			s.stamps.key = 0
-		}
-		s.stamps.flags = n
-		s.want &^= wantTimestamping | wantTimestampNew
+		*flags = n
+		*want &^= wantTimestamping | wantTimestampNew
 		const both = unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
 		if n&both == both {
-			s.want |= wantTimestamping
+			*want |= wantTimestamping
 		}
 		if name == unix.SO_TIMESTAMPING_NEW {
-			s.want |= wantTimestampNew
+			*want |= wantTimestampNew
 		}
-		return
+		return true
 	default:
-		return
+		return false
 	}
 	if n != 0 {
-		s.want = s.want&^(wantTimestamp|wantTimestampNS|wantTimestampNew) | kind
+		*want = *want&^(wantTimestamp|wantTimestampNS|wantTimestampNew) | kind
 	} else {
-		s.want &^= wantTimestamp | wantTimestampNS
+		*want &^= wantTimestamp | wantTimestampNS
 	}
+	return true
 }
 
 // controlOfStamps decodes what asks for stamps of one datagram

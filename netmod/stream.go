@@ -48,6 +48,7 @@ type stream struct {
 
 	bypass  *bypass // nil: all bytes pass the stack
 	traffic traffic
+	came    arrivals
 
 	upFull   bool // the stack takes no more for now
 	downFull bool // the program's queue is full: EPOLLOUT is on

@@ -107,12 +107,14 @@ func (s *stream) uncorkLocked() {
 
 // recv answers recvmsg(2), and recvfrom(2) with an address or with MSG_TRUNC or
 // MSG_ERRQUEUE: TCP tells no address, AF_UNIX would tell that of the module's end;
-// MSG_TRUNC drops the bytes (tcp(7)). Others are left to the kernel.
+// MSG_TRUNC drops the bytes (tcp(7)). So it does recvmsg(2) where stamps are told.
+// Others are left to the kernel.
 func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
 	if x.flags&unix.MSG_ERRQUEUE != 0 {
 		return s.recvError(c, d, x)
 	}
-	if x.name == 0 && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
+	stamped := x.hdr != 0 && s.came.asked.Load()
+	if x.name == 0 && !stamped && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
 		return intercept.Continue()
 	}
 	var had atomic.Int64 // bytes that MSG_WAITALL has taken so far
@@ -130,7 +132,7 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 				return 0, err
 			}
 		}
-		if err := s.noName(c, x); err != nil || !all {
+		if err := s.tell(c, x, fd, n); err != nil || !all {
 			return n, err
 		}
 		x.skip(n)
@@ -171,8 +173,10 @@ func (s *stream) noName(c *intercept.Call, x *transfer) error {
 		}
 		return c.WriteMem(x.nameLen, zero[:4])
 	}
-	if err := c.WriteMem(x.hdr+8, zero[:4]); err != nil {
-		return err
+	if x.name != 0 { // else msg_namelen is left alone
+		if err := c.WriteMem(x.hdr+8, zero[:4]); err != nil {
+			return err
+		}
 	}
 	return c.WriteMem(x.hdr+40, zero[:12]) // msg_controllen, msg_flags
 }

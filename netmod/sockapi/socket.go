@@ -10,7 +10,7 @@ import "golang.org/x/sys/unix"
 const capability = "takes a capability, as on Linux"
 
 // noHardware is what time stamps lack.
-const noHardware = "in software, of datagrams; TCP says ENOPROTOOPT; SOF_TIMESTAMPING_OPT_CMSG has no effect"
+const noHardware = "in software; of what TCP sends there are none: asking for them gives ENOPROTOOPT; SOF_TIMESTAMPING_OPT_CMSG has no effect"
 
 // filtersOf says which sockets have classic filters.
 const filtersOf = "of raw sockets"

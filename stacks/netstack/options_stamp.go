@@ -20,6 +20,10 @@ const (
 	stampNew             // SOCK_TSTAMP_NEW
 )
 
+// stampsOnSend are the flags that ask about what is sent, but for TX_HARDWARE: no
+// interface has a clock.
+const stampsOnSend = unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_TX_SCHED | unix.SOF_TIMESTAMPING_TX_ACK | 1<<18 // TX_COMPLETION
+
 // stampingMask is every flag of SO_TIMESTAMPING, as of Linux 6.18.
 const stampingMask = 1<<19 - 1
 
@@ -59,9 +63,10 @@ func stamping(name string, fresh bool) option {
 			switch {
 			case err != nil:
 				return err
-			case s.typ == unix.SOCK_STREAM:
+			case s.typ == unix.SOCK_STREAM && n&stampsOnSend != 0:
 				return unix.ENOPROTOOPT // what becomes of segments is not told
-			case n&^stampingMask != 0,
+			case s.typ == unix.SOCK_STREAM && n&unix.SOF_TIMESTAMPING_OPT_ID&^s.val(stampingKey, 0) != 0 && !s.remoteName().IsValid(),
+				n&^stampingMask != 0,
 				n&unix.SOF_TIMESTAMPING_OPT_ID_TCP != 0 && n&unix.SOF_TIMESTAMPING_OPT_ID == 0,
 				n&unix.SOF_TIMESTAMPING_OPT_STATS != 0 && n&unix.SOF_TIMESTAMPING_OPT_TSONLY == 0:
 				return unix.EINVAL
@@ -77,9 +82,6 @@ func stamping(name string, fresh bool) option {
 			return nil
 		},
 		get: func(s *sock, _ tcpip.Endpoint) ([]byte, error) {
-			if s.typ == unix.SOCK_STREAM {
-				return nil, unix.ENOPROTOOPT
-			}
 			v := make([]byte, 8) // struct so_timestamping
 			if !fresh || s.val(stampKey, 0)&stampNew != 0 {
 				binary.NativeEndian.PutUint32(v, uint32(s.val(stampingKey, 0)))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Time stamps of datagrams. The argument is 4 or 6.
+// Time stamps of datagrams and streams. The argument is 4 or 6.
 #include "errqueue.h"
 #include <linux/net_tstamp.h>
 #include <linux/sockios.h>
@@ -254,6 +254,104 @@ static void drops(void)
 	close(out);
 }
 
+// unread waits until so many bytes can be read.
+static void unread(int fd, int want)
+{
+	int n = 0;
+	for (int i = 0; i < 250 && n < want; i++, nap(20))
+		ioctl(fd, FIONREAD, &n);
+}
+
+// streams: a stamp is that of the last byte that a call returns.
+static void streams(void)
+{
+	struct iovec v = { data, 1 };
+	for (int i = 0; i < LEN(kinds); i++) {
+		begin("stamps/tcp-%s-%s", kinds[i].name, fam);
+		int fd = dial(ip("PEER"), ECHO);
+		num("send", send(fd, "early", 5, 0));
+		unread(fd, 5);
+		ok("on", flag(fd, kinds[i].option, 1));
+		all_flags(fd);
+		num("recv", recv(fd, data, 5, 0)); // of those that were there it may know or not
+		num("send", send(fd, "ping", 4, 0));
+		unread(fd, 4);
+		receive("peek", fd, MSG_PEEK);
+		receive("recvmsg", fd, 0);
+		num("send", send(fd, "plain", 5, 0));
+		num("recv", recv(fd, data, 5, MSG_WAITALL));
+		ok("off", flag(fd, kinds[i].option, 0));
+		num("send", send(fd, "ping", 4, 0));
+		unread(fd, 4);
+		receive("recvmsg", fd, 0);
+		close(fd);
+	}
+	begin("stamps/tcp-each-%s", fam);
+	int fd = dial(ip("PEER"), ECHO);
+	long t[4] = { 0 };
+	ok("SO_TIMESTAMPNS", flag(fd, SO_TIMESTAMPNS_OLD, 1));
+	for (int i = 0; i < 3; i++) {
+		send(fd, "abc" + i, 1, 0);
+		unread(fd, i + 1);
+		nap(30);
+	}
+	for (int i = 0; i < 4; i++) { // the second by a call that tells nothing
+		if (i == 1) {
+			num("read", read(fd, data, 1));
+			continue;
+		}
+		m = (struct msghdr){ .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+		long n = recvmsg(fd, &m, i == 3 ? MSG_DONTWAIT : 0);
+		struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+		struct timespec ts = { 0, 0 };
+		if (c)
+			memcpy(&ts, CMSG_DATA(c), sizeof ts);
+		t[i] = ts.tv_sec * 1000L + ts.tv_nsec / 1000000;
+		num("recvmsg", n);
+	}
+	// The kernel puts segments together, and tells of the last one then.
+	say("the third byte: %s", t[0] > 0 && t[2] >= t[0] && t[2] - t[0] < 5000 ? "not before the first" : "WRONG");
+	close(fd);
+
+	begin("stamps/tcp-timestamping-%s", fam);
+	fd = dial(ip("PEER"), ECHO);
+	ok("RX_SOFTWARE", flag(fd, SO_TIMESTAMPING_OLD, SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE));
+	say("value %d", opt(fd, SOL_SOCKET, SO_TIMESTAMPING_OLD));
+	num("send", send(fd, "ping", 4, 0));
+	unread(fd, 4);
+	receive("recvmsg", fd, 0);
+	receive("no errors", fd, MSG_ERRQUEUE);
+	ok("SO_TIMESTAMP too", flag(fd, SO_TIMESTAMP_OLD, 1));
+	num("send", send(fd, "ping", 4, 0));
+	unread(fd, 4);
+	receive("recvmsg", fd, 0);
+	ok("TX_HARDWARE", flag(fd, SO_TIMESTAMPING_OLD, SOF_TIMESTAMPING_TX_HARDWARE));
+	ok("TX_SOFTWARE", flag(fd, SO_TIMESTAMPING_OLD, SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE));
+	close(fd);
+	struct addr a = mk(ip("PEER"), ECHO);
+	fd = tcp(&a, 0);
+	ok("OPT_ID without a connection", flag(fd, SO_TIMESTAMPING_OLD, SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_RX_SOFTWARE));
+	ok("what is no flag", flag(fd, SO_TIMESTAMPING_OLD, 1 << 30));
+	close(fd);
+
+	begin("stamps/tcp-accepted-%s", fam);
+	struct addr here = mk(six ? "::1" : "127.0.0.1", 0);
+	int l = tcp(&here, 0), c = tcp(&here, 0);
+	need("bind", bind(l, &here.sa, here.len));
+	need("getsockname", getsockname(l, &here.sa, &here.len));
+	ok("SO_TIMESTAMPNS", flag(l, SO_TIMESTAMPNS_OLD, 1));
+	need("listen", listen(l, 1));
+	need("connect", connect(c, &here.sa, here.len));
+	int s = need("accept", accept(l, NULL, NULL));
+	all_flags(s);
+	num("send", send(c, "ping", 4, 0));
+	unread(s, 4);
+	receive("recvmsg", s, 0);
+	close(l);
+	close(c);
+	close(s);
+}
+
 int main(int argc, char **argv)
 {
 	deadline(30);
@@ -266,5 +364,6 @@ int main(int argc, char **argv)
 	wrong();
 	last();
 	drops();
+	streams();
 	return 0;
 }
