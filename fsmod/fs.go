@@ -32,7 +32,7 @@ type Mount struct {
 }
 
 // Served reports whether a command serves the mount, as a FUSE file system.
-func (m Mount) Served() bool { return m.Kind == Fuse }
+func (m Mount) Served() bool { return m.Kind == Fuse || m.Kind == Image && !m.ReadOnly }
 
 // An FS is one mounted tree under the trap engine. Its objects are files of the
 // kernel's: whatever it opens is a real descriptor, which the program then reads,

@@ -110,12 +110,6 @@ func (p *Plan) planFiles() error {
 	ordered := fsmod.Order(c.Mounts)
 	var absent []string
 	for i, m := range ordered {
-		if m.Kind == fsmod.Image && !m.ReadOnly {
-			p := &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: images are read, and never written to", m)}
-			m.ReadOnly = true
-			p.Try = []string{fmt.Sprintf("-m %v -m cow:UPPER:%s (what is written is kept in the directory UPPER)", m, m.Target)}
-			return p
-		}
 		there, err := checkMount(m, ordered[:i])
 		if err != nil {
 			return err
@@ -236,6 +230,10 @@ func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
 			return false, missing(m.Source, unix.EISDIR)
 		case m.Kind == fsmod.File && !source.Mode().IsRegular():
 			return false, missing(m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
+		case m.Kind == fsmod.Image && !m.ReadOnly:
+			if err := checkWritable(m); err != nil {
+				return false, err
+			}
 		}
 	}
 	if slices.ContainsFunc(earlier, func(e fsmod.Mount) bool { return covers(e.Target, m.Target) }) {

@@ -47,8 +47,6 @@ func (v *View) Mount(m fsmod.Mount) error {
 		return v.errNS()
 	}
 	switch {
-	case m.Kind == fsmod.Image && !m.ReadOnly:
-		return badConfig("-m %v: images are read, and never written to", m)
 	case isDevice(m):
 		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: a device of that kind is made when the view is started", m)}
 	case !trapSupports(m):

@@ -54,10 +54,21 @@ func (p *Plan) startFuse(ctx context.Context, m fsmod.Mount) (*fuseServer, error
 		return nil, err
 	}
 	s := &fuseServer{mount: m, plan: p, speech: speech, closing: make(chan struct{})}
-	s.Server, err = fusemount.Start(ctx, fusemount.Config{
-		Argv: fusemount.Shell(m.Source), Env: p.environ(), Dir: p.Dir, Output: in, Shared: way == fusemount.Fusermount,
-	})
+	c := fusemount.Config{Command: fusemount.Shell(m.Source)}
+	if m.Kind == fsmod.Image {
+		c, err = serveWritable(m)
+	}
+	if err != nil {
+		in.Close()
+		<-speech.heard
+		return nil, err
+	}
+	c.Env, c.Dir, c.Output, c.Shared = p.environ(), p.Dir, in, way == fusemount.Fusermount
+	s.Server, err = fusemount.Start(ctx, c)
 	in.Close()
+	if c.Hold != nil {
+		c.Hold.Close()
+	}
 	if err != nil {
 		<-speech.heard
 		return nil, s.problem(err)
@@ -123,9 +134,11 @@ func (s *fuseServer) Close() error {
 		var ended *fusemount.EndedError
 		switch {
 		case errors.As(err, &ended):
-			s.err = &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: the command %v: not all that was written may be there", s.mount, err), Why: s.speech.why(), Err: err}
+			s.err = fmt.Errorf("-m %v: the command %w: not all that was written may be there%s", s.mount, err, s.speech.last())
 		case errors.Is(err, fusemount.ErrKilled):
-			s.err = &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: the command %v", s.mount, err), Why: "What it had not written back is lost.", Err: err}
+			s.err = fmt.Errorf("-m %v: the command %w: what it had not written back is lost", s.mount, err)
+		case err == nil && s.mount.Kind == fsmod.Image && !unmounted(s.mount.Source):
+			s.err = fmt.Errorf("-m %v: it was not unmounted: not all that was written may be there (e2fsck -p %s)%s", s.mount, s.mount.Source, s.speech.last())
 		default:
 			s.err = err
 		}
@@ -173,6 +186,9 @@ func checkFuse() Finding {
 	f := Finding{Name: "fuse", Verdict: OK, Text: "FUSE file systems (-m fuse:) can be mounted, in a private mount namespace"}
 	err := fusemount.Probe()
 	if err == nil {
+		if !haveTool(extServe) {
+			f.Verdict, f.Text, f.Mend = Note, f.Text+"; images cannot be written to (:rw): "+extServe+" is not installed", "apt-get install "+extServe
+		}
 		return f
 	}
 	f.Verdict, f.Mend = Note, mendFuse(err)

@@ -38,8 +38,12 @@ type images struct {
 type openedImage struct {
 	image.FS
 	size int64
+	lock *os.File          // keeps others from writing to it
 	as   *imagemount.Owner // see ownerOf
 }
+
+// Close closes the image, and lets others write to it.
+func (o openedImage) Close() error { return errors.Join(o.FS.Close(), o.lock.Close()) }
 
 // openImages opens the images among mounts and waits for their mounts, and for those who want
 // what commands serve; nil: there are none. The result is to be closed after the target has
@@ -84,6 +88,18 @@ func ownerOf(mounts []fsmod.Mount, i int) *imagemount.Owner {
 
 // openImage opens the image of a mount.
 func openImage(mt fsmod.Mount, log *slog.Logger) (o openedImage, err error) {
+	lock, err := os.Open(mt.Source)
+	if err != nil {
+		return o, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", mt, err), Err: err}
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := holdImage(lock, mt, unix.LOCK_SH); err != nil {
+		return o, err
+	}
 	if o.FS, err = image.Open(mt.Source); err != nil {
 		p := &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", mt, err), Err: err}
 		if errors.Is(err, unix.EUCLEAN) {
@@ -97,6 +113,7 @@ func openImage(mt fsmod.Mount, log *slog.Logger) (o openedImage, err error) {
 	if st, err := os.Stat(mt.Source); err == nil {
 		o.size = st.Size()
 	}
+	o.lock = lock
 	return o, nil
 }
 

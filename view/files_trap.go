@@ -238,7 +238,7 @@ func (p *Plan) treeOf(o openedImage) (fsmod.FS, error) {
 	if err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
-	t, err := imagetree.New(o.FS, place, gone, p.conf.Log)
+	t, err := imagetree.New(o.FS, place, func() error { return errors.Join(gone(), o.lock.Close()) }, p.conf.Log)
 	if err != nil {
 		return nil, errors.Join(err, o.Close(), gone())
 	}

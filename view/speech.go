@@ -56,6 +56,16 @@ func (s *speech) listen(out io.ReadCloser, name string, log *slog.Logger) {
 	_, _ = io.Copy(io.Discard, out) // after a line that is too long
 }
 
+// last tells the last line, behind what went wrong.
+func (s *speech) last() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.said) == 0 {
+		return ""
+	}
+	return "; it said last: " + s.said[len(s.said)-1]
+}
+
 // why tells the last lines.
 func (s *speech) why() string {
 	s.mu.Lock()

@@ -9,21 +9,13 @@ import "strings"
 // here is the word of a command that stands for the mount point.
 const here = "{}"
 
-// Shell returns what runs a line of sh(1) that mounts something at a directory: {} in it is
-// the directory, which is the last word if {} does not stand in it.
-func Shell(line string) []string {
+// Shell makes a [Config].Command of a line of sh(1) that mounts something at a directory: {} in
+// it is the directory, which is the last word if {} does not stand in it.
+func Shell(line string) func(point string) []string {
 	if !strings.Contains(line, here) {
 		line += " " + here
 	}
-	return []string{"/bin/sh", "-c", line}
-}
-
-// at puts the mount point into the arguments. It has no character that means anything to a
-// shell, see newPlace.
-func at(args []string, dir string) []string {
-	var all []string
-	for _, a := range args {
-		all = append(all, strings.ReplaceAll(a, here, dir))
+	return func(point string) []string {
+		return []string{"/bin/sh", "-c", strings.ReplaceAll(line, here, point)}
 	}
-	return all
 }

@@ -42,7 +42,7 @@ func serve(t *testing.T, command string) (*Server, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	s, err := Start(ctx, Config{Argv: Shell(command), Env: os.Environ(), Dir: t.TempDir(), Output: os.Stderr})
+	s, err := Start(ctx, Config{Command: Shell(command), Env: os.Environ(), Dir: t.TempDir(), Output: os.Stderr})
 	if err == nil {
 		t.Cleanup(func() { s.Close() })
 	}
@@ -127,10 +127,10 @@ func TestFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := Start(ctx, Config{Argv: Shell("exec sleep 50 #")}); !errors.Is(err, ErrNotMounted) {
+	if _, err := Start(ctx, Config{Command: Shell("exec sleep 50 #")}); !errors.Is(err, ErrNotMounted) {
 		t.Errorf("one that does nothing: %v", err)
 	}
-	if _, err := Start(context.Background(), Config{Argv: []string{"/nowhere"}}); !errors.Is(err, unix.ENOENT) || !strings.HasPrefix(err.Error(), "/nowhere: ") {
+	if _, err := Start(context.Background(), Config{Command: func(string) []string { return []string{"/nowhere"} }}); !errors.Is(err, unix.ENOENT) || !strings.HasPrefix(err.Error(), "/nowhere: ") {
 		t.Errorf("one that is not there: %v", err)
 	}
 	s, err := serve(t, "bindfs --no-allow-other -f /etc {}; exit 5")
@@ -149,7 +149,7 @@ func TestShell(t *testing.T) {
 		"sshfs host:":          "sshfs host: /p/mnt",
 		"mount {} -o x; a {}/": "mount /p/mnt -o x; a /p/mnt/",
 	} {
-		if got := at(Shell(line), "/p/mnt"); !slices.Equal(got, []string{"/bin/sh", "-c", want}) {
+		if got := Shell(line)("/p/mnt"); !slices.Equal(got, []string{"/bin/sh", "-c", want}) {
 			t.Errorf("%s: %q", line, got)
 		}
 	}

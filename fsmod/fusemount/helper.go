@@ -29,7 +29,7 @@ func ChildMain() {
 	if os.Args[0] != childName {
 		return
 	}
-	for fd := controlFD; fd <= lockFD; fd++ {
+	for fd := controlFD; fd <= holdFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	h := &helper{requests: make(chan byte), gone: make(chan struct{}), first: make(chan int, 1), seen: make(chan error, 1)}
@@ -67,7 +67,7 @@ func (h *helper) run() int {
 	}
 	stop := make(chan os.Signal, 1) // a second one says nothing new
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	pid, err := syscall.ForkExec(h.Argv[0], at(h.Argv, h.place.point()), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(h.Argv[0], h.Argv, &syscall.ProcAttr{
 		Dir: h.Dir, Env: h.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -125,8 +125,8 @@ func (h *helper) arrive() error {
 	if h.User {
 		for _, f := range []struct{ file, text string }{
 			{"setgroups", "deny"},
-			{"uid_map", fmt.Sprintf("%d %d 1", h.UID, h.HostUID)},
-			{"gid_map", fmt.Sprintf("%d %d 1", h.GID, h.HostGID)},
+			{"uid_map", fmt.Sprintf("%d %d 1", h.UID, h.UID)},
+			{"gid_map", fmt.Sprintf("%d %d 1", h.GID, h.GID)},
 		} {
 			if err := os.WriteFile("/proc/self/"+f.file, []byte(f.text), 0); err != nil {
 				return err

@@ -18,6 +18,7 @@ const (
 	controlFD = 3 + iota // SOCK_SEQPACKET: requests and messages
 	specFD               // a memory file with the spec
 	lockFD               // of the place
+	holdFD               // Config.Hold; may be missing
 )
 
 // A spec says what the helper is to do.
@@ -27,9 +28,7 @@ type spec struct {
 	Place     string
 	Shared    bool // no namespaces: see Config.Shared
 	User      bool // there is a user namespace, whose maps are to be written
-	UID, GID  int  // by which the user is known there
-	HostUID   int
-	HostGID   int
+	UID, GID  int  // of the caller
 	Trial     bool // mount something of our own, and end
 }
 

@@ -24,17 +24,18 @@ import (
 
 // A Config says what to run.
 type Config struct {
-	Argv []string // of the command, with {} where the mount point stands; see Shell
-	Env  []string
-	Dir  string
+	// Command returns the arguments of the command that mounts at point, a path without any
+	// character that means something to a shell. See [Shell].
+	Command func(point string) []string
+	Env     []string
+	Dir     string
 
 	// Output takes what the command says, on stdout and stderr. It stays the caller's.
 	Output *os.File
 
-	// Owner, if set, are the user and group whose files are the caller's on the mount, in an
-	// ordinary user's namespace: a file system on which all belongs to 0 is served to who is 0
-	// there. Else that is who the caller is.
-	Owner *[2]int
+	// Hold, if set, stays open as long as there may be something of the command, also when the
+	// caller is dead: a lock, say. It stays the caller's.
+	Hold *os.File
 
 	// Shared does without namespaces: see the package's doc.
 	Shared bool
@@ -91,11 +92,7 @@ var ErrKilled = errors.New("it did not end, and was killed")
 // [ChildMain]. On error nothing is left behind; that may be an [*EndedError], [ErrNotMounted]
 // or [ErrAllowOther].
 func Start(ctx context.Context, c Config) (*Server, error) {
-	sp := spec{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Shared: c.Shared, UID: os.Geteuid(), GID: os.Getegid()}
-	if c.Owner != nil {
-		sp.UID, sp.GID = c.Owner[0], c.Owner[1]
-	}
-	s, err := start(&sp, c.Output)
+	s, err := start(&spec{Env: c.Env, Dir: c.Dir, Shared: c.Shared}, &c)
 	if err != nil {
 		return nil, err
 	}
@@ -131,15 +128,18 @@ func (m *message) failure() error {
 }
 
 // start makes the helper.
-func start(sp *spec, output *os.File) (*Server, error) {
+func start(sp *spec, c *Config) (*Server, error) {
 	p, err := newPlace()
 	if err != nil {
 		return nil, fmt.Errorf("a place to mount: %w", err)
 	}
-	sp.Place, sp.HostUID, sp.HostGID = p.dir, os.Geteuid(), os.Getegid()
+	sp.Place, sp.UID, sp.GID = p.dir, os.Geteuid(), os.Getegid()
+	if c.Command != nil {
+		sp.Argv = c.Command(p.point())
+	}
 	sp.User = !sp.Shared && nsmount.Unprivileged()
 	s := &Server{place: p, heard: make(chan struct{}), ended: make(chan struct{}), first: make(chan answer, 1), trees: make(chan answer, 1)}
-	if err := s.fork(sp, output); err != nil {
+	if err := s.fork(sp, c); err != nil {
 		return nil, errors.Join(err, p.remove())
 	}
 	go s.listen()
@@ -147,7 +147,7 @@ func start(sp *spec, output *os.File) (*Server, error) {
 }
 
 // fork starts the process.
-func (s *Server) fork(sp *spec, output *os.File) error {
+func (s *Server) fork(sp *spec, c *Config) error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
@@ -173,8 +173,12 @@ func (s *Server) fork(sp *spec, output *os.File) error {
 	}
 	defer null.Close()
 	out := null.Fd()
-	if output != nil {
-		out = output.Fd()
+	if c.Output != nil {
+		out = c.Output.Fd()
+	}
+	files := []uintptr{null.Fd(), out, out, theirs.Fd(), memory.Fd(), s.place.lock.Fd()}
+	if c.Hold != nil {
+		files = append(files, c.Hold.Fd())
 	}
 	// No death signal: when we are dead it has something to do.
 	sys := &syscall.SysProcAttr{Setsid: true}
@@ -186,8 +190,7 @@ func (s *Server) fork(sp *spec, output *os.File) error {
 		sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
 	}
 	s.pid, err = syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
-		Dir: "/", Env: os.Environ(), Sys: sys,
-		Files: []uintptr{null.Fd(), out, out, theirs.Fd(), memory.Fd(), s.place.lock.Fd()},
+		Dir: "/", Env: os.Environ(), Sys: sys, Files: files,
 	})
 	if err != nil {
 		s.conn.Close()

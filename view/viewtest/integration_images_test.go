@@ -49,7 +49,7 @@ func makeImages(t *testing.T, w *viewtest.World) string {
 		export PATH=$PATH:/usr/sbin
 		tar -cf ../tar . && zstd -q ../tar -o ../tar.zst; zip -qry ../zip.zip .
 		mksquashfs . ../squashfs -quiet -no-progress; genisoimage -quiet -R -o ../iso . 2>/dev/null
-		mke2fs -q -t ext4 -d . ../ext4 8M
+		mke2fs -q -t ext4 -d . ../ext4 8M; truncate -s 2M ../fat; mkfs.vfat ../fat >/dev/null
 		head -c 5000 ../zip.zip >../broken; echo no image >../text; chmod -R a+rX ..`, dir)
 	return dir
 }
@@ -93,7 +93,9 @@ func TestIntegrationImages(t *testing.T) {
 	}{
 		"no image":  {"-m image:IMG/text:DIR/dst", "text:.*: neither squashfs, ext2 to ext4, FAT, iso9660, zip nor tar", 122},
 		"cut off":   {"-m image:IMG/broken:DIR/dst", "broken: zip: .*not a valid zip file", 122},
-		"writable":  {"-m image:IMG/zip.zip:DIR/dst:rw", "images are read, and never written to\n.*-m cow:UPPER:", 122},
+		"writable":  {"-m image:IMG/zip.zip:DIR/dst:rw", "it is zip, and only ext2, ext3 and ext4, not compressed, can be written to\n.*-m cow:UPPER:", 122},
+		"FAT":       {"-m image:IMG/fat:DIR/dst:rw", "it is fat12, and only ext2, ", 122},
+		"a text":    {"-m image:IMG/text:DIR/dst:rw", "it is no image that umrun knows", 122},
 		"directory": {"-m image:IMG/tree:DIR/dst", "is a directory", 122},
 	} {
 		t.Run(name, func(t *testing.T) {
