@@ -319,7 +319,15 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 		return intercept.Fail(unix.EROFS)
 	case o.m == nil && o.access == unix.O_RDONLY:
 		return intercept.Fail(unix.EACCES)
-	case o.m == nil, o.m.dir != nil:
+	}
+	if size > o.st.Size && tooLarge(c, size) {
+		if err := faccess(o.fd, unix.W_OK); err != nil {
+			return fail(err)
+		}
+		_ = unix.Tgkill(c.Task.TGID(), c.TID, unix.SIGXFSZ)
+		return intercept.Fail(unix.EFBIG)
+	}
+	if o.m == nil || o.m.dir != nil {
 		return result(unix.Truncate(procFD(o.fd), size))
 	}
 	fd, err := o.m.fs.Open(o.name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -328,6 +336,12 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 	}
 	defer unix.Close(fd)
 	return result(unix.Ftruncate(fd, size))
+}
+
+// tooLarge reports whether the calling task may make no file of a size (getrlimit(2)).
+func tooLarge(c *intercept.Call, size int64) bool {
+	var limit unix.Rlimit
+	return unix.Prlimit(c.Task.TGID(), unix.RLIMIT_FSIZE, nil, &limit) == nil && uint64(size) > limit.Cur
 }
 
 // doSetFlags answers FS_IOC_SETFLAGS (ioctl_iflags(2)), which needs no file that is open

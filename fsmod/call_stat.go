@@ -134,6 +134,14 @@ func (m *Module) access(c *intercept.Call, dir int, path intercept.Addr, mode ui
 	return intercept.Return(0)
 }
 
+// asksReal reports whether a call is access(2) or one like it, which are about the real user.
+func asksReal(c *intercept.Call) bool {
+	if c.Arch == intercept.I386 {
+		return c.NR == 33 || c.NR == 307 || c.NR == unix.SYS_FACCESSAT2 && c.Args[3]&unix.AT_EACCESS == 0
+	}
+	return c.NR == sysAccess || c.NR == unix.SYS_FACCESSAT || c.NR == unix.SYS_FACCESSAT2 && c.Args[3]&unix.AT_EACCESS == 0
+}
+
 // faccess asks for access to what fd refers to, with the thread's effective rights.
 func faccess(fd int, mode uint32) error {
 	var empty byte

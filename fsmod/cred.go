@@ -26,6 +26,18 @@ type credentials struct {
 	groups   []uint32
 	caps     uint64 // effective
 	umask    uint32
+
+	realUID, realGID uint32
+	permitted        uint64 // capabilities
+}
+
+// real are the credentials that access(2) asks with (fs/open.c:access_override_creds).
+func (cr credentials) real() credentials {
+	cr.uid, cr.gid, cr.caps = cr.realUID, cr.realGID, 0
+	if cr.uid == 0 {
+		cr.caps = cr.permitted
+	}
+	return cr
 }
 
 // taskCredentials reads those of a task (proc_pid_status(5)).
@@ -51,13 +63,15 @@ func taskCredentials(task string) (credentials, error) {
 		}
 		switch string(name) {
 		case "Uid":
-			cr.uid = uint32(number(3, 10))
+			cr.realUID, cr.uid = uint32(number(0, 10)), uint32(number(3, 10))
 		case "Gid":
-			cr.gid = uint32(number(3, 10))
+			cr.realGID, cr.gid = uint32(number(0, 10)), uint32(number(3, 10))
 		case "Groups":
 			for i := range f {
 				cr.groups = append(cr.groups, uint32(number(i, 10)))
 			}
+		case "CapPrm":
+			cr.permitted = number(0, 16)
 		case "CapEff":
 			cr.caps = number(0, 16)
 		case "Umask":
@@ -67,13 +81,13 @@ func taskCredentials(task string) (credentials, error) {
 		}
 		seen++
 	}
-	if seen != 5 && err == nil {
+	if seen != 6 && err == nil {
 		err = unix.EIO
 	}
 	// Capabilities in a user namespace of the program's own are none over the host's files,
 	// but for those of users who are mapped there, which we do not follow.
-	if cr.caps != 0 && task != "self" && !ownUserNamespace(task) {
-		cr.caps = 0
+	if cr.caps|cr.permitted != 0 && task != "self" && !ownUserNamespace(task) {
+		cr.caps, cr.permitted = 0, 0
 	}
 	return cr, err
 }
@@ -106,6 +120,9 @@ func (m *Module) as(c *intercept.Call, f func() intercept.Action) intercept.Acti
 	cr, err := taskCredentials(strconv.Itoa(c.TID))
 	if err != nil {
 		return intercept.Fail(unix.EACCES)
+	}
+	if asksReal(c) {
+		cr = cr.real()
 	}
 	if cr.same(&m.creds) {
 		return f()

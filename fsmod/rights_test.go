@@ -57,6 +57,22 @@ def descriptors():
     tell("followed", lambda: rd("/proc/self/fd/%d" % f))
     tell("dev", lambda: rd("/dev/fd/%d" % f))
     tell("list", lambda: len(os.listdir("/proc/self/fd")) > 4)
+def real():
+    # access(2) is about the real user, and faccessat(2) with AT_EACCESS about the effective one.
+    os.setgroups([])
+    for ids in (0, 1000), (1000, 0):
+        os.setresgid(*ids, 0); os.setresuid(*ids, 0)
+        for f in "root", "user", "theirs/f", "open/f":
+            for eff in False, True: tell("%s %s %s" % (ids, f, eff), lambda: (os.access(d + "/" + f, os.R_OK, effective_ids=eff), os.access(d + "/" + f, os.X_OK, effective_ids=eff)))
+        os.setresuid(0, 0, 0); os.setresgid(0, 0, 0)
+def fsize():
+    # No file is made longer than RLIMIT_FSIZE, and who tries gets a signal.
+    import resource, signal
+    got = []; signal.signal(signal.SIGXFSZ, lambda *a: got.append(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+    for n in 3, 10, 11, 4, 11:
+        tell("truncate %d" % n, lambda: os.truncate(d + "/open/g", n))
+        tell("then", lambda: (len(got), os.stat(d + "/open/g").st_size))
 def procfs():
     other = os.fork()
     if other == 0: time.sleep(0.6); os._exit(0)
@@ -82,11 +98,11 @@ def clone3():
     must(pid)
     if pid: os.waitpid(pid, 0); os._exit(0)
 if len(sys.argv) > 3: files(sys.argv[3]); os._exit(0)
-for f in bounded, noroot, clone3, rootns, userns, user, reduced, descriptors, procfs:
+for f in bounded, noroot, clone3, rootns, userns, user, reduced, descriptors, procfs, real, fsize:
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        try: f(); f not in (descriptors, procfs) and files(f.__name__)
+        try: f(); f not in (descriptors, procfs, real, fsize) and files(f.__name__)
         except OSError as e: print(f.__name__, e)
         sys.stdout.flush(); os._exit(0)
     os.waitpid(pid, 0)
@@ -126,7 +142,7 @@ func TestRights(t *testing.T) {
 		t.Skip(err)
 	}
 	dir, mounts := secretLab(t)
-	for name, mode := range map[string]os.FileMode{"root": 0o600, "user": 0o600, "theirs/f": 0o644} {
+	for name, mode := range map[string]os.FileMode{"open/g": 0o644, "root": 0o600, "user": 0o600, "theirs/f": 0o644} {
 		if err := os.MkdirAll(dir+"/theirs", 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,10 @@ func (m *Module) Mounts() bool { return m.table != nil }
 
 // As runs f with the rights that the calling thread has over files.
 func (m *Module) As(c *intercept.Call, f func()) error {
+	if !m.mixed.Load() {
+		f()
+		return nil
+	}
 	err := error(unix.EACCES)
 	m.as(c, func() intercept.Action {
 		err = nil

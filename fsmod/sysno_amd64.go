@@ -9,6 +9,7 @@ import "golang.org/x/sys/unix"
 const (
 	sysOpen    = unix.SYS_OPEN
 	sysFstatat = unix.SYS_NEWFSTATAT
+	sysAccess  = unix.SYS_ACCESS
 )
 
 // legacyCalls are those without a directory descriptor.

@@ -11,6 +11,7 @@ import "golang.org/x/sys/unix"
 const (
 	sysOpen    = -1 // open(2) is openat(2)
 	sysFstatat = unix.SYS_FSTATAT
+	sysAccess  = -1 // access(2) is faccessat(2)
 )
 
 // legacyCalls are those without a directory descriptor.
