@@ -84,9 +84,6 @@ func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flag
 	if path == "" {
 		return intercept.Fail(unix.ENOENT)
 	}
-	if m.sealed(c, dir, path, flags) {
-		return intercept.Fail(unix.EROFS)
-	}
 	if d := m.device(c, dir, path); d != nil && resolve == 0 {
 		if a, ok := openDevice(d, flags); ok {
 			return a
@@ -145,6 +142,8 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 			return fail(err)
 		case o.dir: // by a link with a slash behind it
 			return intercept.Fail(unix.EISDIR)
+		case o.m == m.table.host && m.isSealed(o.view):
+			return intercept.Fail(unix.EROFS)
 		case o.m.ReadOnly:
 			return m.readOnlyParent(&o)
 		}
@@ -221,6 +220,9 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	}
 	if flags&unix.O_PATH != 0 {
 		return m.openPath(c, o, flags), false
+	}
+	if write && len(m.seals) > 0 && m.sealedFile(o.fd) {
+		return intercept.Fail(unix.EROFS), false
 	}
 	if o.m == nil {
 		return m.openNameless(c, o, flags), false

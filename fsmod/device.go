@@ -66,13 +66,55 @@ func spelled(c *intercept.Call, dir int, name string) (string, bool) {
 	return path.Clean(name), true
 }
 
-// sealed tells whether an open would write to what is the host's alone.
+// sealed tells whether an open would write to what is the host's alone: by the path as it is
+// written, and as it leads there now.
 func (m *Module) sealed(c *intercept.Call, dir int, name string, flags uint64) bool {
 	if len(m.seals) == 0 || flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return false
 	}
-	whole, ok := spelled(c, dir, name)
-	return ok && slices.ContainsFunc(m.seals, func(at string) bool { return strings.HasPrefix(whole, at+"/") })
+	if whole, ok := spelled(c, dir, name); !ok || m.isSealed(whole) {
+		return ok
+	}
+	fd, err := openHost(c, dir, name)
+	if err != nil {
+		return false // nothing is made there
+	}
+	defer unix.Close(fd)
+	return m.sealedFile(fd)
+}
+
+// isSealed tells whether a path of the host, clean and without links, is in a sealed directory.
+func (m *Module) isSealed(path string) bool {
+	return slices.ContainsFunc(m.seals, func(at string) bool { return strings.HasPrefix(path, at+"/") })
+}
+
+// sealedFile is isSealed of an open file.
+func (m *Module) sealedFile(fd int) bool {
+	host, err := readlink(procFD(fd))
+	return err == nil && m.isSealed(host)
+}
+
+// openHost opens, with O_PATH, what a path leads the kernel to when the calling thread uses it.
+func openHost(c *intercept.Call, dir int, name string) (int, error) {
+	const flags = unix.O_PATH | unix.O_CLOEXEC
+	base := "root"
+	rest, own := strings.CutPrefix(name, "/proc/self/")
+	switch {
+	case own:
+		name = strings.TrimPrefix(taskFile(c.Task.TGID(), rest), "/")
+	case strings.HasPrefix(name, "/"):
+		name = "./" + name
+	case dir == unix.AT_FDCWD:
+		base = "cwd"
+	default:
+		base = fmt.Sprintf("fd/%d", dir)
+	}
+	at, err := unix.Open(taskFile(c.TID, base), flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	return unix.Openat(at, name, flags, 0)
 }
 
 // openDevice answers an open of a device, unless the host's file is the right one.

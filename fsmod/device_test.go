@@ -36,17 +36,31 @@ func TestSealed(t *testing.T) {
 	if err := os.WriteFile(dir+"/f", []byte("old\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	other := t.TempDir()
 	conf := fsmod.Config{Sealed: []string{dir}}
 	for _, tc := range []struct{ name, script, want string }{
 		{"write", "echo x >$D/f", "Read-only file system"},
 		{"append", "cd $D; echo x >>./f", "Read-only file system"},
 		{"read and write", "cd /; echo x 1<>$D/../${D##*/}/f", "Read-only file system"},
 		{"make", "echo x >$D/new", "Read-only file system"},
+		{"link", "ln -s $D $D-link; echo x >$D-link/f; rm $D-link", "Read-only file system"},
+		{"directory", "cd $D/..; echo x >/proc/self/cwd/${D##*/}/f", "Read-only file system"},
+		{"descriptor", "exec 5<$D/f; echo x >>/proc/self/fd/5", "Read-only file system"},
+		{"creat", "/usr/bin/python3 -c 'import ctypes,os;l=ctypes.CDLL(None,use_errno=True);print(l.creat(b\"'$D/f'\",420), os.strerror(ctypes.get_errno()))'", "Read-only file system"},
 		{"read", "cat $D/f", "old\n"},
 		{"beside", "echo x >$D-beside && rm $D-beside && echo fine", "fine\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := runWith(t, conf, "sh", "-c", "D="+dir+"; "+tc.script)
+			hide, err := fsmod.OpenBuiltin(fsmod.Mount{Kind: fsmod.Hide, Target: other})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mounted := conf
+			mounted.Mounts = []fsmod.Mounted{{Mount: fsmod.Mount{Kind: fsmod.Hide, Target: other}, FS: hide}}
+			if again := runWith(t, mounted, "sh", "-c", "D="+dir+"; "+tc.script); again != got {
+				t.Errorf("with mounts %q, without %q", again, got)
+			}
 			if b, err := os.ReadFile(dir + "/f"); !strings.Contains(got, tc.want) || err != nil || string(b) != "old\n" {
 				t.Errorf("got %q, want %q; the file has %q", got, tc.want, b)
 			}

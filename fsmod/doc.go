@@ -20,7 +20,7 @@
 //
 // A [Device] is asked for a descriptor when its path is opened; a [Disk] also has the
 // ioctls of block devices. Below a sealed directory nothing is opened for writing (EROFS).
-// Both are found by the path as it is written, and with either, opens that only write
+// The first are found by the path as it is written; with either, opens that only write
 // trap too.
 //
 // # Mounts

@@ -53,7 +53,8 @@ type Config struct {
 	// Devices are there by their paths, absolute and clean.
 	Devices map[string]Device
 	// Sealed are directories of the host in which nothing is opened for writing (EROFS),
-	// by paths as they are written; absolute and clean.
+	// by whatever path they are reached; absolute and clean. Without mounts the kernel opens
+	// what was found not to be in one, and may find another file if links change meanwhile.
 	Sealed []string
 	// Mountable has path calls trap even if there is no mount yet, see [Module.Mount].
 	Mountable bool
@@ -123,6 +124,7 @@ func New(conf Config) (*Module, error) {
 // Numbers of the i386 entry (arch/x86/entry/syscalls/syscall_32.tbl).
 const (
 	i386Open    = 5
+	i386Creat   = 8
 	i386Openat  = 295
 	i386Openat2 = 437
 )
@@ -155,6 +157,12 @@ func (m *Module) Rules() intercept.Rules {
 				add(e.arch, e.at32, m.handleOpen, intercept.ArgMasked(1, unix.O_ACCMODE, mode))
 			}
 		}
+	}
+	if m.writing() {
+		if sysCreat >= 0 {
+			add(intercept.Native, sysCreat, m.handleCreat)
+		}
+		add(intercept.I386, i386Creat, m.handleCreat)
 	}
 	add(intercept.Native, unix.SYS_OPENAT2, m.handleOpenat2)
 	add(intercept.I386, i386Openat2, m.handleOpenat2)

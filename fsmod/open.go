@@ -27,6 +27,11 @@ func (m *Module) handleOpenat(c *intercept.Call) intercept.Action {
 	return m.open(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), uint64(uint32(c.Args[2])))
 }
 
+// handleCreat is for views with devices or sealed directories.
+func (m *Module) handleCreat(c *intercept.Call) intercept.Action {
+	return m.open(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC)
+}
+
 // handleOpenat2 leaves calls with RESOLVE_* to the kernel: they are about the tree of
 // the host.
 func (m *Module) handleOpenat2(c *intercept.Call) intercept.Action {
@@ -35,6 +40,11 @@ func (m *Module) handleOpenat2(c *intercept.Call) intercept.Action {
 		return intercept.Next()
 	}
 	flags := binary.NativeEndian.Uint64(how[:])
+	if binary.NativeEndian.Uint64(how[16:]) != 0 && len(m.seals) > 0 {
+		if path, err := c.ReadString(intercept.Addr(c.Args[1]), pathMax); err == nil && m.sealed(c, int(int32(c.Args[0])), path, flags) {
+			return intercept.Fail(unix.EROFS)
+		}
+	}
 	if flags&unix.O_ACCMODE == unix.O_WRONLY && !m.writing() || binary.NativeEndian.Uint64(how[16:]) != 0 {
 		return intercept.Next()
 	}

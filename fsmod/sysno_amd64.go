@@ -10,6 +10,7 @@ const (
 	sysOpen    = unix.SYS_OPEN
 	sysFstatat = unix.SYS_NEWFSTATAT
 	sysAccess  = unix.SYS_ACCESS
+	sysCreat   = unix.SYS_CREAT
 )
 
 // legacyCalls are those without a directory descriptor.
