@@ -5,12 +5,15 @@
 package fsmod_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
 	"umrun/intercept"
@@ -333,5 +336,49 @@ way
 	}
 	if _, err := os.Lstat(l.dir + "/new"); err == nil {
 		t.Error("there is a directory on the host")
+	}
+}
+
+// ownFilter has SIGSYS for some calls (SECCOMP_RET_TRAP), and makes others.
+const ownFilter = `
+import ctypes, os, signal, struct, sys, errno
+libc = ctypes.CDLL(None, use_errno=True)
+got = []
+signal.signal(signal.SIGSYS, lambda *a: got.append(1))
+F = lambda code, jt, jf, k: struct.pack("HBBI", code, jt, jf, k)
+before = len(os.listdir("/proc/self/fd"))
+nrs = [int(a) for a in sys.argv[2].split(",")]
+prog = F(0x20, 0, 0, 0)
+for n in nrs: prog += F(0x15, 0, 1, n) + F(0x06, 0, 0, 0x00030000)
+prog += F(0x06, 0, 0, 0x7fff0000)
+buf = ctypes.create_string_buffer(prog)
+fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(prog)//8, ctypes.addressof(buf)))
+assert libc.prctl(38,1,0,0,0) == 0
+assert libc.prctl(22, 2, fprog, 0, 0) == 0
+def tell(name, f):
+    try: r = f()
+    except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
+    print(name, r, len(got), flush=True)
+tell("chdir", lambda: os.chdir(sys.argv[1]))
+tell("cwd", lambda: os.getcwd())
+tell("again", lambda: os.chdir(sys.argv[1]))
+tell("fchdir", lambda: libc.syscall(81, 0) and None)
+tell("O_PATH", lambda: os.open(sys.argv[1], os.O_PATH) > 0)
+tell("descriptors", lambda: len(os.listdir("/proc/self/fd")) - before)
+`
+
+// TestOwnFilter has a filter of the program's own stop the calls that it is made to make: its
+// handler does not hear of them, and is there for its own.
+func TestOwnFilter(t *testing.T) {
+	l := newLab(t)
+	for _, tc := range []struct{ calls, want string }{
+		{fmt.Sprint(unix.SYS_FCHDIR), "chdir EPERM 0\ncwd LAB 0\nagain EPERM 0\nfchdir None 1\nO_PATH True 1\ndescriptors 1 1\n"},
+		{fmt.Sprint(unix.SYS_MMAP, ",", unix.SYS_FCHDIR), "chdir EPERM 0\ncwd LAB 0\nagain EPERM 0\nfchdir None 1\nO_PATH EPERM 1\ndescriptors 0 1\n"},
+		{fmt.Sprint(unix.SYS_DUP3), "chdir None 0\ncwd LAB/at 0\nagain None 0\nfchdir None 0\nO_PATH EPERM 0\ndescriptors 0 0\n"},
+	} {
+		got := mountedIn(t, l.dir, l.bind(), "/usr/bin/python3", "-c", ownFilter, l.at, strings.ReplaceAll(tc.calls, " ", ""))
+		if want := strings.ReplaceAll(tc.want, "LAB", l.dir); got != want {
+			t.Errorf("SIGSYS for %s: got\n%s\nwant\n%s", tc.calls, got, want)
+		}
 	}
 }

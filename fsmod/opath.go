@@ -46,7 +46,7 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 		end  = ctl + 24 // CMSG_SPACE(sizeof(int))
 	)
 	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
-		return onPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
+		result, err := onPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
 			var b [end]byte
 			var hdr unix.Msghdr
 			hdr.SetIovlen(1)
@@ -70,8 +70,7 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 				return 0, err
 			}
 			if n != 1 || word.Uint64(got[:]) != uint64(len(got)) {
-				_, err := do(intercept.Injected{NR: unix.SYS_CLOSE, Args: [6]uint64{uint64(at)}})
-				return -int64(unix.EMFILE), err
+				return -int64(unix.EMFILE), nil
 			}
 			from := uint64(word.Uint32(got[16:]))
 			var flags uint64
@@ -85,5 +84,9 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 			_, err = do(intercept.Injected{NR: unix.SYS_CLOSE, Args: [6]uint64{from}})
 			return result, err
 		})
+		if err == nil && result < 0 {
+			err = giveBack(c, do, at)
+		}
+		return result, err
 	}}), true
 }

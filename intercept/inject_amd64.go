@@ -12,9 +12,11 @@
 package intercept
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -216,7 +218,7 @@ func (j *injector) do(in *Injection) (err error) {
 		return fmt.Errorf("registers: %w", err)
 	}
 	var mask, all uint64
-	all = ^all
+	all = ^all &^ (1 << (unix.SIGSYS - 1)) // forced while it is blocked, it would lose its handler
 	if err := j.ptrace(ptraceGetSigMask, 8, unsafe.Pointer(&mask)); err != nil {
 		return fmt.Errorf("signal mask: %w", err)
 	}
@@ -295,12 +297,35 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	if j.c.Arch == I386 {
 		result = int64(int32(regs.Rax))
 	}
+	if result == int64(call.NR) && j.trapped() {
+		// The stop of its signal is where the next call begins, or the thread is let go: the
+		// program's handler never sees it.
+		if err := j.resume(unix.PTRACE_SYSCALL); err != nil {
+			return 0, err
+		}
+		if s, err := j.wait(); err != nil || s != stopSignal {
+			return 0, errors.Join(fmt.Errorf("no signal of the filter (stop %d): %w", s, unix.EIO), err)
+		}
+		return -int64(unix.EPERM), nil
+	}
 	return result, nil
 }
 
+// trapped reports whether a filter of the program's own has answered the call by SIGSYS
+// (SECCOMP_RET_TRAP): the result is the number of the call then.
+func (j *injector) trapped() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", j.tid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := bytes.Cut(b, []byte("\nSigPnd:\t"))
+	word, _, _ := bytes.Cut(rest, []byte("\n"))
+	pending, err := strconv.ParseUint(string(word), 16, 64)
+	return err == nil && pending&(1<<(unix.SIGSYS-1)) != 0
+}
+
 // next lets the thread run to the next stop that is not a signal's. Only SIGSTOP, which it
-// gets in the end, and SIGKILL are not blocked; a filter of the program's own may still
-// send it SIGSYS for our call, which is dropped with the call.
+// gets in the end, SIGKILL, and SIGSYS are not blocked.
 func (j *injector) next() (stop, error) {
 	for {
 		if err := j.resume(unix.PTRACE_SYSCALL); err != nil {
