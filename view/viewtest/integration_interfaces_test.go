@@ -135,7 +135,13 @@ c = socket.create_connection(("10.77.0.1", 80)); `
 		{"route", words("cat /proc/self/net/route"), `^Iface\tDestination.*\n(office\t[0-9A-F]{8}\t00000000\t0001\t0\t0\t0\t[0-9A-F]{8}\t0\t0\t0 *\n)+$`},
 		{"if_inet6", words("cat /proc/net/if_inet6"), `^0{31}1 01 80 10 80       lo\nfd770{25}[0-9a-f]{3} 02 40 00 80   office\n$`},
 		{"sysfs", words("cat /sys/class/net/office/mtu /sys/class/net/office/type"), `^1420\n65534\n$`},
-		{"renamed", []string{"sh", "-c", "ls /sys/class/net/office >/dev/null && ip link set office down && ip link set office name shed && ls /sys/class/net/shed | grep -c mtu; ls /sys/class/net/office"}, `^1\n$`},
+		{"renamed", []string{"/usr/bin/python3", "-c", `import os, subprocess
+def has(name):
+    try: return "mtu" in os.listdir("/sys/class/net/" + name)
+    except FileNotFoundError: return False
+print(has("office"), has("shed"))
+for change in "down", "name shed": subprocess.run(["ip", "link", "set", "office"] + change.split(), check=True)
+print(has("office"), has("shed"))`}, `^True False\nFalse True\n$`},
 		{"no interface of the host", words("cat /sys/class/net/sink0/mtu"), `^$`},
 		{"busybox route", words("busybox route -n"), `(?m)^0\.0\.0\.0 +0\.0\.0\.0 +0\.0\.0\.0 +U +0 +0 +0 office$`},
 		{"busybox netstat", words("busybox netstat -rn"), `(?m)^10\.77\.0\.0 +0\.0\.0\.0 +255\.255\.255\.0 +U .* office$`},
