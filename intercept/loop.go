@@ -130,14 +130,16 @@ func (n *notifier) handle(nt *notification, hs []Handler, begin reading) []Handl
 	if nt.arch == auditI386 {
 		arch = I386
 	}
+	of := n.rules.of(arch, int(nt.nr))
+	// A call that was injected goes on in any case: whether it is one costs more to ask.
+	if about, ok := n.pass(nt, of); ok {
+		n.meter.add(begin, arch, int(nt.nr), about)
+		return hs
+	}
 	if n.trace.injected(tid, int(nt.nr), &nt.args) {
 		hs = append(hs, HandlerFunc(func(*Call) Action { return Continue() }))
 	} else {
-		if about, ok := n.pass(nt, arch); ok {
-			n.meter.add(begin, arch, int(nt.nr), about)
-			return hs
-		}
-		hs = n.rules.handlers(hs, arch, int(nt.nr), &nt.args)
+		hs = of.handlers(hs, &nt.args)
 	}
 	c := NewCall(n, nt.id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
 	c.IP = nt.ip

@@ -153,3 +153,44 @@ func TestPass(t *testing.T) {
 		t.Errorf("%v:\n%s", err, b.String())
 	}
 }
+
+// TestTable: the first rule that matches is the one that is asked.
+func TestTable(t *testing.T) {
+	var asked string
+	pass := func(name string) func(*Glance) (string, bool) {
+		return func(*Glance) (string, bool) { asked = name; return "", true }
+	}
+	tab := newTable(Rules{
+		{NR: 5, Args: []Arg{ArgEqual32(0, 1)}},
+		{NR: 5, Args: []Arg{ArgEqual32(0, 2)}, Pass: pass("conditional")},
+		{NR: 5, Pass: pass("last")},
+		{NR: 6, Pass: pass("first")},
+		{NR: 6, Pass: pass("second")},
+		{NR: 7, Do: Deny(unix.EIO), Pass: pass("denied")},
+	})
+	for _, tt := range []struct {
+		arch     Arch
+		nr       int
+		arg      uint64
+		want     string
+		handlers int
+	}{
+		{Native, 5, 1, "", 2},
+		{Native, 5, 2, "conditional", 2},
+		{Native, 5, 3, "last", 1},
+		{Native, 6, 0, "first", 2},
+		{Native, 7, 0, "", 0},
+		{Native, -1, 0, "", 0},
+		{Native, 1000, 0, "", 0},
+		{I386, 6, 0, "", 0},
+	} {
+		asked = ""
+		of, args := tab.of(tt.arch, tt.nr), &[6]uint64{tt.arg}
+		if f := of.passing(args); f != nil {
+			f(nil)
+		}
+		if n := len(of.handlers(nil, args)); asked != tt.want || n != tt.handlers {
+			t.Errorf("%s call %d(%d): asked %q, want %q; %d handlers, want %d", tt.arch, tt.nr, tt.arg, asked, tt.want, n, tt.handlers)
+		}
+	}
+}

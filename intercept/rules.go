@@ -98,7 +98,14 @@ type sysno struct {
 
 // table holds the rules of the calls that are notified, by entry and number. Read-only
 // once made.
-type table [I386 + 1][][]*Rule
+type table [I386 + 1][]tableEntry
+
+type tableEntry struct {
+	rules []*Rule
+
+	// pass is the first rule's, if that one matches every call.
+	pass func(*Glance) (about string, ok bool)
+}
 
 func newTable(rules Rules) *table {
 	t := new(table)
@@ -107,36 +114,42 @@ func newTable(rules Rules) *table {
 		if r.Do.deny {
 			continue
 		}
-		of := &t[r.Arch]
-		if more := r.NR + 1 - len(*of); more > 0 {
-			*of = append(*of, make([][]*Rule, more)...)
+		if more := r.NR + 1 - len(t[r.Arch]); more > 0 {
+			t[r.Arch] = append(t[r.Arch], make([]tableEntry, more)...)
 		}
-		(*of)[r.NR] = append((*of)[r.NR], r)
+		e := &t[r.Arch][r.NR]
+		if len(e.rules) == 0 && len(r.Args) == 0 {
+			e.pass = r.Pass
+		}
+		e.rules = append(e.rules, r)
 	}
 	return t
 }
 
-// of returns the rules of a call.
-func (t *table) of(arch Arch, nr int) []*Rule {
+// of returns what there is for a call.
+func (t *table) of(arch Arch, nr int) *tableEntry {
 	if nr < 0 || nr >= len(t[arch]) {
-		return nil
+		return new(tableEntry)
 	}
-	return t[arch][nr]
+	return &t[arch][nr]
 }
 
-// first returns the first rule that matches, or nil.
-func (t *table) first(arch Arch, nr int, args *[6]uint64) *Rule {
-	for _, r := range t.of(arch, nr) {
+// passing returns Pass of the first rule that matches, or nil.
+func (e *tableEntry) passing(args *[6]uint64) func(*Glance) (about string, ok bool) {
+	if e.pass != nil {
+		return e.pass
+	}
+	for _, r := range e.rules {
 		if r.matches(args) {
-			return r
+			return r.Pass
 		}
 	}
 	return nil
 }
 
 // handlers appends to hs the handlers whose rules match.
-func (t *table) handlers(hs []Handler, arch Arch, nr int, args *[6]uint64) []Handler {
-	for _, r := range t.of(arch, nr) {
+func (e *tableEntry) handlers(hs []Handler, args *[6]uint64) []Handler {
+	for _, r := range e.rules {
 		if r.matches(args) {
 			hs = append(hs, r.Handler)
 		}

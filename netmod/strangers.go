@@ -45,10 +45,11 @@ type seat struct{ tid, fd int }
 // index is where a seat is kept; another one may have taken the place.
 func (s seat) index() uint { return uint(s.tid*31+s.fd) % strangersSeats }
 
-// seated is a seat that is taken; by nobody if who is nil.
+// seated is a seat that is taken; by nobody if mark is nil.
 type seated struct {
 	seat
-	who *stranger // marked
+	mark *intercept.Mark // of who
+	who  *stranger
 }
 
 // aboutUnix is what the meter calls such calls.
@@ -75,7 +76,7 @@ func (ss *strangers) pass(g *intercept.Glance) (about string, ok bool) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	s := &ss.seats[at.index()]
-	if s.who == nil || s.seat != at || !g.Marked(at.fd, s.who.mark) {
+	if s.mark == nil || s.seat != at || !g.Marked(at.fd, s.mark) {
 		return "", false
 	}
 	return aboutUnix, true
@@ -95,7 +96,7 @@ func (ss *strangers) knows(c *intercept.Call, d intercept.FD) bool {
 	}
 	if s.mark != nil {
 		at := seat{c.TID, int(int32(c.Args[0]))}
-		ss.seats[at.index()] = seated{at, s}
+		ss.seats[at.index()] = seated{at, s.mark, s}
 	}
 	return true
 }
