@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -215,9 +214,15 @@ func children() []int { return childrenOf("self") }
 // (proc_tid_children(5)).
 func childrenOf(process string) []int {
 	var pids []int
-	files, _ := filepath.Glob("/proc/" + process + "/task/*/children")
-	for _, name := range files {
-		b, err := os.ReadFile(name)
+	tasks := "/proc/" + process + "/task/"
+	dir, err := os.Open(tasks)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	tids, _ := dir.Readdirnames(-1)
+	for _, tid := range tids {
+		b, err := os.ReadFile(tasks + tid + "/children")
 		if err != nil {
 			continue
 		}
