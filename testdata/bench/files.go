@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What a view of files costs: programs that do little but look at files, natively, in
-// a view by either engine, and under proot and umvu (View-OS), where they are installed.
+// a view by either engine, under a supervisor that does nothing (bare.go), and under proot
+// and umvu (View-OS), where they are installed.
 
 package main
 
@@ -79,6 +80,7 @@ func (b *bench) files(ctx context.Context) error {
 		{"native", nil, src},
 		{"ns", append(umrun[:len(umrun):len(umrun)], "--fs-engine", "ns", "--"), dst},
 		{"trap", append(umrun[:len(umrun):len(umrun)], "--fs-engine", "trap", "--"), dst},
+		{"bare", []string{b.self, "bare"}, src},
 	}
 	if proot, err := exec.LookPath("proot"); err == nil {
 		sides = append(sides, filesSide{"proot", []string{proot, "-b", src + ":" + dst}, dst})
@@ -140,7 +142,8 @@ func (b *bench) files(ctx context.Context) error {
 		}
 		if over, ok := overhead["proot"]; ok {
 			lines = append(lines, [2]string{"  overhead of trap to proot's", fmt.Sprintf("%.0f %% to %.0f %%: %.2f (target 0.25: %s)",
-				overhead["trap"]*100, over*100, overhead["trap"]/over, verdict(overhead["trap"] <= over/4))})
+				overhead["trap"]*100, over*100, overhead["trap"]/over, verdict(overhead["trap"] <= over/4))},
+				[2]string{"  overhead to proot's of traps that do nothing", fmt.Sprintf("%.2f", overhead["bare"]/over)})
 		}
 	}
 	b.report.facts(fmt.Sprintf("Files in a view: %d files, %d units of C; without the start of the view", treeDirs*treeFiles, units), lines...)

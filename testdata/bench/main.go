@@ -75,6 +75,8 @@ func main() {
 			os.Exit(serve(os.Args[2:]))
 		case "stopwatch":
 			os.Exit(stopwatch(os.Args[2:]))
+		case "bare":
+			os.Exit(bare(os.Args[2:]))
 		}
 	}
 	var o options
