@@ -153,7 +153,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 			size := len(page) + 16 + 8*(len(prefix)+len(pointers)+1)
 			content := make([]byte, size)
 			copy(content, page)
-			result, err = onPage(c, do, content, func(tid int, at uint64) (int64, error) {
+			result, err = m.kept.onKept(c, do, content, func(tid int, at uint64) (int64, error) {
 				table := argTable(c, at, prefix, pointers)
 				from := uint64(len(page)+15) &^ 15
 				if err := poke(tid, at+from, table); err != nil {

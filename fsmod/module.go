@@ -94,6 +94,7 @@ type state struct {
 	mixed   atomic.Bool    // some task may have other credentials
 	umasked atomic.Bool    // some task may have another umask
 	waits   sync.WaitGroup // opens that wait
+	kept    keptPages      // by the parents of scripts
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set
 

@@ -382,3 +382,28 @@ func TestOwnFilter(t *testing.T) {
 		}
 	}
 }
+
+// TestVforkPages starts scripts as posix_spawn(3) does, from a program whose memory they
+// have for a moment, which must not grow by each.
+func TestVforkPages(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "script"), []byte("#!/bin/sh\necho \"$1\" >/dev/null\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const program = `
+import os, sys
+def spawn(n, arg):
+    for i in range(n):
+        pid = os.posix_spawn(sys.argv[1], ["script", arg], os.environ)
+        if os.waitpid(pid, 0)[1]: sys.exit("a script failed")
+def pages(): return int(open("/proc/self/statm").read().split()[0])
+spawn(3, "x")
+before = pages()
+spawn(30, "x")
+print("few" if pages() - before < 10 else "one for each")
+`
+	mounts := []fsmod.Mount{{Kind: fsmod.Bind, Source: dir, Target: t.TempDir()}}
+	if got := mountedIn(t, dir, mounts, "/usr/bin/python3", "-c", program, mounts[0].Target+"/script"); got != "few\n" {
+		t.Errorf("memory grew by pages: %q", got)
+	}
+}
