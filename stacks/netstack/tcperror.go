@@ -36,6 +36,9 @@ func (s *Stack) reportSYN(e icmpError, nic tcpip.NICID) {
 	if !ok {
 		return
 	}
+	if syn, ok := s.urgent.begun(id); ok && binary.BigEndian.Uint32(e.body[4:])-syn > 1 {
+		return // whoever says so has not seen it
+	}
 	c := v.(*sendQueue)
 	k := c.stream
 	if !isConnecting(k.state()) {

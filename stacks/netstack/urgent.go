@@ -137,6 +137,14 @@ func swap(id tcp.TCPEndpointID) tcp.TCPEndpointID {
 	return id
 }
 
+// begun returns the sequence number of the stack's SYN of a connection, if it is known.
+func (u *urgents) begun(id tcp.TCPEndpointID) (seq uint32, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.first[id]
+	return f.snd - 1, f.sndKnown
+}
+
 // forget drops what is known of a connection that is dead.
 func (u *urgents) forget(id tcp.TCPEndpointID) {
 	u.in.Delete(id)
