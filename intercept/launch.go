@@ -124,11 +124,6 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 			return nil, fmt.Errorf("rule for %s call %d has no handler: %w", r.Arch, r.NR, unix.EINVAL)
 		}
 	}
-	rules := append(baseRules(), cfg.Rules...)
-	prog, err := compileFilter(rules)
-	if err != nil {
-		return nil, err
-	}
 	// Who can open our descriptors can take the listener and answer for us.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("PR_SET_DUMPABLE: %w", err)
@@ -153,7 +148,13 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		return nil, fmt.Errorf("start the child: %w", err)
 	}
 	s := &Supervisor{f: f, closed: fds.refused}
-	if err := s.handshake(ctx, ours, cfg, fds.link, rules, prog); err != nil {
+	// While the child starts.
+	rules := append(baseRules(), cfg.Rules...)
+	prog, err := compileFilter(rules)
+	if err == nil {
+		err = s.handshake(ctx, ours, cfg, fds.link, rules, prog)
+	}
+	if err != nil {
 		f.kill()
 		<-f.exited
 		s.Close()
