@@ -134,6 +134,9 @@ func (n *Network) parseHead(head string) error {
 		case k&hasTarget == 0 && colon:
 			return badConfig("-n %s: %s takes no target", n.Spec, kind)
 		}
+		if n.Kind == TAP { // vdeplug's URL for the same
+			n.Target = strings.TrimPrefix(target, "//")
+		}
 		if n.Kind == SOCKS5 || n.Kind == HTTP {
 			var url bool
 			if n.Target, url = strings.CutPrefix(target, "//"); !url || n.Target == "" {

@@ -35,6 +35,7 @@ func TestParseNetwork(t *testing.T) {
 		{"work=office", Network{Name: "work", Kind: Profile, Target: "office"}},
 		{"vde:/run/vde.ctl", Network{Name: "vde", Kind: VDE, Target: "/run/vde.ctl"}},
 		{"vxvde://239.1.2.3", Network{Name: "vde", Kind: VDE, Target: "vxvde://239.1.2.3"}},
+		{"tap://tap7,mtu=1400", Network{Name: "tap", Kind: TAP, Target: "tap7", Keys: []Key{kv("mtu", "1400")}}},
 		{"vde://{/run/a,b},mtu=1400", Network{Name: "vde", Kind: VDE, Target: "//{/run/a,b}", Keys: []Key{kv("mtu", "1400")}}},
 		{"netns:/run/netns/x", Network{Name: "netns", Kind: NetNS, Target: "/run/netns/x"}},
 		{"socks5://me@proxy:1080,auth=f", Network{Name: "socks5", Kind: SOCKS5, Target: "me@proxy:1080", Keys: []Key{kv("auth", "f")}}},

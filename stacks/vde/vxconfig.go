@@ -128,7 +128,7 @@ func (v *vx) sockets(ctx context.Context) (err error) {
 	if v.ifname != "" {
 		i, err := net.InterfaceByName(v.ifname)
 		if err != nil {
-			return fmt.Errorf("if=%s: %w", v.ifname, err)
+			return fmt.Errorf("if=%s: %w", v.ifname, unix.ENODEV)
 		}
 		index = i.Index
 	}
