@@ -144,12 +144,11 @@ func (l *listener) poll(fd uintptr) bool {
 		var now unix.Timespec
 		p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-		l.there = errno == 0 && p.Revents&unix.POLLIN != 0
-		// EINTR comes even if there is no time to be interrupted in, and so does
-		// POLLERR, of a mutex.
-		if errno != unix.EINTR && (n == 0 || errno != 0 || p.Revents&(unix.POLLIN|unix.POLLHUP) != 0) {
-			return errno == 0 && n > 0
+		if errno == unix.EINTR || errno == 0 && p.Revents == unix.POLLERR {
+			continue // a signal, even if there is no time to be interrupted in
 		}
+		l.there = errno == 0 && p.Revents&unix.POLLIN != 0
+		return errno == 0 && n > 0
 	}
 }
 
