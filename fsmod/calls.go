@@ -200,6 +200,7 @@ func (m *Module) mountRules() intercept.Rules {
 	}
 	for _, pc := range calls {
 		add(pc, func(c *intercept.Call) intercept.Action {
+			c.MayWait()
 			m := m.enterCall()
 			defer m.using.RUnlock()
 			if !m.mixed.Load() {

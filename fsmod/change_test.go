@@ -280,9 +280,14 @@ func moving(dir string) {
 // printed.
 func changed(t *testing.T, argv ...string) string {
 	t.Helper()
-	var s *intercept.Supervisor
+	var running atomic.Pointer[intercept.Supervisor]
 	log := slog.New(slog.NewTextHandler(testLog{t}, nil))
-	m, err := fsmod.New(fsmod.Config{Mountable: true, Log: log, Tasks: func() []int { return s.Processes() }})
+	m, err := fsmod.New(fsmod.Config{Mountable: true, Log: log, Tasks: func() []int {
+		if s := running.Load(); s != nil {
+			return s.Processes()
+		}
+		return nil
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +309,7 @@ func changed(t *testing.T, argv ...string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	s, err = intercept.Start(ctx, intercept.Config{Path: exe, Argv: argv, Env: append(os.Environ(), "LC_ALL=C", targetEnv+"=moving"),
+	s, err := intercept.Start(ctx, intercept.Config{Path: exe, Argv: argv, Env: append(os.Environ(), "LC_ALL=C", targetEnv+"=moving"),
 		Rules: m.Rules(), Stdin: in, Stdout: w, Stderr: w, Log: log})
 	w.Close()
 	in.Close()
@@ -314,6 +319,7 @@ func changed(t *testing.T, argv ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	running.Store(s)
 	stop := context.AfterFunc(ctx, func() { _ = s.Signal(9) })
 	defer stop()
 	var out strings.Builder

@@ -91,7 +91,8 @@
 //
 // # Goroutines and locks
 //
-// Handlers run on intercept's receiver, and injections on its tracer; the goroutines of
+// Handlers run on intercept's receiver, and injections on its tracer. A handler may wait for a
+// file system that does not answer (intercept.Call.MayWait): then others run beside it; the goroutines of
 // this package are those of opens that wait, and of taking them back, which Close awaits.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went

@@ -46,6 +46,7 @@ func (m *Module) As(c *intercept.Call, f func()) error {
 // OpenSocket opens, with O_PATH, what a path means to the calling thread.
 func (m *Module) OpenSocket(c *intercept.Call, path string) (fd int, err error) {
 	fd = -1
+	c.MayWait()
 	m = m.enterCall()
 	defer m.using.RUnlock()
 	e := m.As(c, func() {
@@ -90,6 +91,7 @@ func (m *Module) SocketName(path string) string {
 
 // BindSocket binds fd, a socket of the calling thread's, to a path.
 func (m *Module) BindSocket(c *intercept.Call, fd int, path string) (err error) {
+	c.MayWait()
 	m = m.enterCall()
 	defer m.using.RUnlock()
 	b := binding{m: m, c: c, fd: fd, path: path}

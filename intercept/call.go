@@ -101,6 +101,7 @@ type Call struct {
 	state  atomic.Uint32
 	cancel func(Reason) Action // written before state becomes callParked
 	about  string              // for the Meter
+	by     *receiver           // that handles it; nil: none does
 }
 
 // The states of a Call. Who moves it to callAnswered answers it, once.

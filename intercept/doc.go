@@ -94,11 +94,13 @@
 //
 // # Goroutines and locks
 //
-// A [Supervisor] has three goroutines: the receiver (notifier.receive), the watcher of
-// parked calls (watcher.run), and the parent (family.parent, locked to its thread since
+// A [Supervisor] has four goroutines: the receiver (notifier.receive), its guard, which
+// gives its turn to another one when a handler waits that may (notifier.guard, turn.go), the watcher
+// of parked calls (watcher.run), and the parent (family.parent, locked to its thread since
 // the target dies with it). They end by themselves when the last task of the target is
 // gone. From the first injection on there is the tracer (tracer.run, locked to its thread),
-// with one more for each call that waits for it. Close ends and awaits all.
+// with one more for each call that waits for it. Close ends and awaits all, but for
+// receivers that wait in the kernel for somebody who never answers.
 //
 // No lock of this package is held while a handler, a cancel function or a callback
 // runs. Lock order:

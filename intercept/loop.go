@@ -31,7 +31,12 @@ type notifier struct {
 	stopping atomic.Bool
 	glance   Glance        // of what was received last; the receiver's
 	answered response      // to what passed; the receiver's
-	ended    chan struct{} // closed when the receiver has ended
+	ended    chan struct{} // closed when the last receiver has ended
+
+	turn     atomic.Pointer[receiver] // who receives
+	guarding atomic.Bool              // the guard looks
+	guarded  chan struct{}            // wakes it; for one, who need not wait for it
+	lost     atomic.Int32             // receivers whose turn was given to others
 
 	deniedOnce sync.Map // thread groups that were complained about
 }
@@ -51,6 +56,8 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 		trace: newTracer(),
 		nudge: func() {},
 		ended: make(chan struct{}),
+
+		guarded: make(chan struct{}, 1),
 	}
 	if n.watch, err = newWatcher(n); err != nil {
 		tasks.close()
@@ -65,7 +72,9 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 	}
 	n.sync = n.l.setSync()
 	n.wg.Go(n.watch.run)
-	n.wg.Go(n.receive)
+	n.wg.Go(n.guard)
+	n.turn.Store(new(receiver))
+	go n.receive(n.turn.Load()) // until ended is closed
 	return n, nil
 }
 
@@ -73,7 +82,8 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 // from then on the target's intercepted calls fail with ENOSYS.
 func (n *notifier) close() {
 	n.stop()
-	n.wg.Wait()
+	n.wg.Wait() // the guard ends with the last receiver
+	n.waitLost()
 	n.tasks.close()
 	n.l.close() // the tracer's threads too get an answer
 	n.trace.stop()
@@ -90,9 +100,17 @@ func (n *notifier) stop() {
 // it the goroutines that the last handler made runnable, which are what sends the
 // program's packets. One that parks runs them next. The kernel's hand-over on one
 // processor works through poll as well.
-func (n *notifier) receive() {
-	defer close(n.ended)
-	defer n.watch.stop() // nothing will be parked any more
+//
+// It ends with the last thread, or when it has lost its turn, see [receiver].
+func (n *notifier) receive(r *receiver) {
+	defer func() {
+		if r.waits.Load() == lost {
+			n.lost.Add(-1)
+			return
+		}
+		n.watch.stop() // nothing will be parked any more
+		close(n.ended)
+	}()
 	nt := new(notification)
 	var hs []Handler
 	for {
@@ -109,7 +127,11 @@ func (n *notifier) receive() {
 			err = n.l.recv(nt)
 		}
 		if err == nil {
-			hs = n.handle(nt, hs[:0], begin)
+			r.calls++
+			hs = n.handle(r, nt, hs[:0], begin)
+			if !r.back() {
+				return
+			}
 			continue
 		}
 		n.meter.drop()
@@ -123,7 +145,7 @@ func (n *notifier) receive() {
 }
 
 // handle answers one notification or parks it. hs is scratch.
-func (n *notifier) handle(nt *notification, hs []Handler, begin reading) []Handler {
+func (n *notifier) handle(r *receiver, nt *notification, hs []Handler, begin reading) []Handler {
 	tid := int(nt.pid)
 	n.watch.supersede(tid)
 	arch := Native
@@ -142,7 +164,7 @@ func (n *notifier) handle(nt *notification, hs []Handler, begin reading) []Handl
 		hs = of.handlers(hs, &nt.args)
 	}
 	c := NewCall(n, nt.id, arch, int(nt.nr), nt.args, n.tasks.get(tid))
-	c.IP = nt.ip
+	c.IP, c.by = nt.ip, r
 	if len(hs) == 0 {
 		// No rule wants it, and yet it was trapped: libseccomp adds socketcall(2)
 		// to the i386 calls that it multiplexes. Nobody answers for it, so it

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Receivers that wait: a handler that does not come back is left to itself, and another
+// receiver takes its place.
+
+package intercept
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A receiver is one goroutine that receives calls. There is one whose turn it is. While it
+// runs a handler that has said that it may wait ([Call.MayWait]) the guard looks at it now and
+// then; if it is in the same handler for too long, the turn goes to a new one, and the
+// old one ends when its handler does. So handlers run one at a time, but for those that
+// wait.
+type receiver struct {
+	calls uint64        // how many it has begun; its own
+	waits atomic.Uint64 // which of them it is in and may wait in; 0: none; lost: it has no turn any more
+}
+
+const lost = ^uint64(0)
+
+// back ends a call, and reports whether it is still the receiver's turn.
+func (r *receiver) back() bool {
+	call := r.waits.Load()
+	return call == 0 || call != lost && r.waits.CompareAndSwap(call, 0)
+}
+
+// stuckAfter is how long a handler may wait, at least, until the others go on without it.
+const stuckAfter = 100 * time.Millisecond
+
+// lostFor is how long close waits for handlers that do not come back. What they wait for ends
+// with the process.
+const lostFor = time.Second
+
+// MayWait says that from here on the handler may wait for somebody who does not answer, as for
+// the server of a file system. Other calls are handled meanwhile if it takes long: what it
+// shares with other handlers it must lock.
+func (c *Call) MayWait() {
+	if c.by == nil {
+		return // no receiver handles it
+	}
+	c.by.waits.CompareAndSwap(0, c.by.calls) // else it has said so, or is lost
+	n := c.b.(*notifier)
+	if !n.guarding.Load() && n.guarding.CompareAndSwap(false, true) {
+		select {
+		case n.guarded <- struct{}{}:
+		default: // it has been told
+		}
+	}
+}
+
+// guard is the goroutine that gives the turn to a new receiver. It sleeps while no handler
+// that may wait has run.
+func (n *notifier) guard() {
+	for {
+		select {
+		case <-n.ended:
+			return
+		case <-n.guarded:
+		}
+		for again := true; again; {
+			r := n.turn.Load()
+			call := r.waits.Load()
+			select {
+			case <-n.ended:
+				return
+			case <-time.After(stuckAfter):
+			}
+			switch {
+			case call != 0 && r.waits.CompareAndSwap(call, lost):
+				n.handOver()
+			case call == 0 && r.waits.Load() == 0:
+				n.guarding.Store(false)
+				// One that began before that has told nobody.
+				again = r.waits.Load() != 0 && n.guarding.CompareAndSwap(false, true)
+			}
+		}
+	}
+}
+
+// handOver gives the turn of a receiver that is lost to a new one.
+func (n *notifier) handOver() {
+	n.lost.Add(1)
+	next := new(receiver)
+	n.turn.Store(next)
+	n.log.Warn("a file system does not answer: other calls go on without the one that waits for it")
+	go n.receive(next) // close waits for the one that closes ended, and for the others so long
+}
+
+// waitLost waits for handlers that did not come back, for some time.
+func (n *notifier) waitLost() {
+	for end := time.Now().Add(lostFor); n.lost.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}

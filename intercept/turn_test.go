@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Tests of handlers that wait.
+
+package intercept
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestMayWait has handlers wait until others have come and gone.
+func TestMayWait(t *testing.T) {
+	var handled, late atomic.Int32
+	release := make(chan struct{})
+	h := func(c *Call) Action {
+		n := handled.Add(1)
+		switch n {
+		case 1, 5:
+			c.MayWait()
+			select {
+			case <-release:
+			case <-time.After(20 * time.Second):
+				late.Add(1)
+			}
+		case 50:
+			close(release)
+		}
+		return Return(1000 + int64(int32(c.Args[0])))
+	}
+	_, out := start(t, Config{Rules: onCall(h)}, "threads").wait(t)
+	if out != "bad: 0\n" || late.Load() > 0 || handled.Load() < 50 {
+		t.Errorf("output %q, %d calls; %d waited for nothing", out, handled.Load(), late.Load())
+	}
+}
