@@ -46,7 +46,6 @@ func ChildMain() {
 // (proc(5), "dumpable").
 func spawn(control int) {
 	sys := newNamespaces()
-	sys.Setsid = true
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{
 		Dir: "/", Env: childEnvironment(), Files: []uintptr{0, 1, 2, uintptr(control)}, Sys: sys,
 	})

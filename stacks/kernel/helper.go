@@ -106,8 +106,10 @@ func start(sys *syscall.SysProcAttr, ns *os.File, env ...string) (*helper, error
 	}
 	// Ctrl-C is for the program. The helper ends when the control socket does, also
 	// if we are killed: that is better than a death signal, which comes with the end
-	// of the thread that has forked.
-	sys.Setsid = true
+	// of the thread that has forked. It stays in our session: the scheduler would take
+	// one of its own for a group (sched(7), autogroup), which on a busy machine got no
+	// processor for seconds, while a program waited for its socket.
+	sys.Setpgid = true
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{childName}, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: sys})
 	runtime.KeepAlive(ns)
 	if err != nil {

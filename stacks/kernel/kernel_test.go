@@ -756,3 +756,21 @@ func TestFresh(t *testing.T) {
 		unix.Close(u)
 	}
 }
+
+// TestHelperSession: no signal of a terminal is for the helper, and the scheduler takes it
+// for one of us (sched(7), autogroup).
+func TestHelperSession(t *testing.T) {
+	need(t, false)
+	s, err := kernel.New(kernel.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	pid := kernel.HelperPID(s)
+	ours, err := unix.Getsid(0)
+	theirs, err2 := unix.Getsid(pid)
+	group, err3 := unix.Getpgid(pid)
+	if err := errors.Join(err, err2, err3); err != nil || theirs != ours || group == unix.Getpgrp() {
+		t.Errorf("it has the session %d and the group %d, %v; ours are %d and %d", theirs, group, err, ours, unix.Getpgrp())
+	}
+}

@@ -20,8 +20,9 @@ const (
 	opWrite                 // a file: its name, a NUL, what goes in
 )
 
-// batchMax is the most sockets that one reply brings.
-const batchMax = 64
+// batchMax is the most sockets that one reply brings; the kernel passes 253 at once
+// (net/scm.h:SCM_MAX_FD).
+const batchMax = 250
 
 // A request is asked of the helper.
 type request struct {
