@@ -406,6 +406,7 @@ func (m *Module) doInotify(c *intercept.Call) intercept.Action {
 		return fail(err)
 	}
 	defer o.close()
+	m.watched.Store(true)
 	wd, err := unix.InotifyAddWatch(d.N, procFD(o.fd), mask&^unix.IN_DONT_FOLLOW)
 	if err != nil {
 		return fail(err)

@@ -154,7 +154,7 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 		})
 		switch {
 		case err == nil:
-			return m.install(fd, o.m, op.flags)
+			return m.install(c, fd, o.m, op.flags)
 		case errors.Is(err, unix.EEXIST) && !exclusive, errors.Is(err, unix.ELOOP) && o.m.dir != nil:
 			continue // somebody was faster
 		}
@@ -273,15 +273,30 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, now&^unix.O_NONBLOCK)
 		}
 	}
-	return m.install(fd, o.m, flags), false
+	return m.install(c, fd, o.m, flags), false
 }
 
 // install hands out a file of a mount.
-func (m *Module) install(fd int, mt *mount, flags int) intercept.Action {
+func (m *Module) install(c *intercept.Call, fd int, mt *mount, flags int) intercept.Action {
 	if mt != nil {
 		setTag(fd, mt.tag)
 	}
-	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
+	return m.give(c, fd, flags&unix.O_CLOEXEC != 0)
+}
+
+// give is intercept.InstallFD for a file that the program may be watching: that umrun closes
+// its own descriptor may be the last that is heard of the file, and comes before the
+// program goes on.
+func (m *Module) give(c *intercept.Call, fd int, cloexec bool) intercept.Action {
+	if !m.watched.Load() {
+		return intercept.InstallFD(fd, cloexec)
+	}
+	at, err := c.AddFD(fd, cloexec)
+	unix.Close(fd)
+	if err != nil {
+		return fail(err)
+	}
+	return intercept.Return(int64(at))
 }
 
 // openNameless opens what a magic link leads to, with no more access than the descriptor
@@ -309,7 +324,7 @@ func (m *Module) openNameless(c *intercept.Call, o *object, flags int) intercept
 	if mt != nil {
 		setTag(fd, mt.tag)
 	}
-	return intercept.InstallFD(fd, flags&unix.O_CLOEXEC != 0)
+	return m.give(c, fd, flags&unix.O_CLOEXEC != 0)
 }
 
 // openPath answers an open with O_PATH. Where the descriptor that was judged cannot be
@@ -335,7 +350,7 @@ func (m *Module) openPath(c *intercept.Call, o *object, flags int) intercept.Act
 	if err != nil {
 		return fail(err)
 	}
-	return m.install(fd, o.m, flags)
+	return m.install(c, fd, o.m, flags)
 }
 
 // secret reports whether o is a file of the supervisor's in procfs that only its own user

@@ -93,6 +93,7 @@ type state struct {
 	creds   credentials    // our own
 	mixed   atomic.Bool    // some task may have other credentials
 	umasked atomic.Bool    // some task may have another umask
+	watched atomic.Bool    // some task watches files: inotify(7)
 	waits   sync.WaitGroup // opens that wait
 	kept    keptPages      // by the parents of scripts
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules

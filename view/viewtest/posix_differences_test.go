@@ -34,10 +34,8 @@ const (
 	tooDeep   = "what no path of 4096 bytes reaches is not served"
 	byUmrun   = "umrun connects, with the socket's file in place of its path: the other end learns umrun's process"
 	hostName  = "the kernel knows the file by the host's name, or by none"
-	events    = "umrun's own descriptor of the file is closed an instant later"
+	events    = "umrun opens files of a cow itself, and a watch is on the file or directory that was there then: the lower one"
 	byRead    = "a directory is entered and a program executed by a descriptor that reads it, which takes its mode"
-	ownLimit  = "truncate(2) by name is bound by umrun's limit of a file's size"
-	realUser  = "access(2) is answered for the effective user"
 	reader    = "what was mapped or opened to read before the first write shows the file as it was"
 )
 
@@ -83,17 +81,15 @@ var trapped = slices.Concat(noHandles(noHandle), []posixDifference{
 	{name: named(`deep/(depth|make a file there|a file there|getcwd|all the way up, nothing|up again|(openat|unlinkat|fchdir|chdir).*|all removed|ended)`), reason: tooDeep},
 	{name: named(`socket/which is this process`), native: "yes", umrun: "no", reason: byUmrun},
 	{name: named(`proc/(fd of fifo|name in maps.*)`), reason: hostName},
-	{name: named(`move/truncate beyond it`), native: "EFBIG", umrun: "ok", reason: ownLimit},
-	{name: named(`(watch|watched)/.*|seen/events of the directory`), reason: events, sometimes: true},
 })
 
 var trappedRoot = []posixDifference{
 	{name: named(`other/searchonly .*`), reason: byRead},
-	{name: named(`user/access asks for the real user`), native: "EACCES", umrun: "ok", reason: realUser},
 }
 
 // A cow of the trap engine copies as overlayfs does.
 var cowTrapped = []posixDifference{
+	{name: named(`watch/(truncate|rmdir|rmdir of itself)|seen/events of the directory`), reason: events},
 	{name: named(`group/mknod character`), umrun: "EPERM", reason: whiteout},
 	{name: named(`written/(the same file still|both are one file)|changed/the same still|renamed/which is the same|tied/which is one file still`), native: "yes", umrun: "no", reason: apart},
 	{name: named(`written/(links|look)|changed/file|tied/written by the other old name`), reason: apart},
