@@ -22,7 +22,7 @@ func (m *Module) change(c *intercept.Call, dir int, path intercept.Addr, flags i
 		return fail(err)
 	}
 	defer o.close()
-	return result(m.changeObject(&o, f))
+	return m.orLater(c, m.changeObject(c, &o, f), func(m *Module) intercept.Action { return m.change(c, dir, path, flags, f) })
 }
 
 // changeFD is change of a descriptor.
@@ -35,10 +35,10 @@ func (m *Module) changeFD(c *intercept.Call, fd int, f func(o *object, fd int) e
 	if flags, err := unix.FcntlInt(uintptr(o.fd), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
 		return intercept.Fail(unix.EBADF)
 	}
-	return result(m.changeObject(&o, f))
+	return m.orLater(c, m.changeObject(c, &o, f), func(m *Module) intercept.Action { return m.changeFD(c, fd, f) })
 }
 
-func (m *Module) changeObject(o *object, f func(o *object, fd int) error) error {
+func (m *Module) changeObject(c *intercept.Call, o *object, f func(o *object, fd int) error) error {
 	switch {
 	case o.readOnly():
 		return unix.EROFS
@@ -61,6 +61,9 @@ func (m *Module) changeObject(o *object, f func(o *object, fd int) error) error 
 		if name, ok = o.m.namer.Name(host); !ok {
 			return unix.EIO
 		}
+	}
+	if l := m.prepare(c, o.m, name, UseOwn, 0); l != nil {
+		return l
 	}
 	fd, err := o.m.fs.Own(name)
 	if err != nil {
@@ -330,7 +333,11 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 	if o.m == nil || o.m.dir != nil {
 		return result(unix.Truncate(procFD(o.fd), size))
 	}
-	fd, err := o.m.fs.Open(o.name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if l := m.prepare(c, o.m, o.name, UseOpen, flags); l != nil {
+		return m.orLater(c, l, func(m *Module) intercept.Action { return m.truncate(c, size) })
+	}
+	fd, err := o.m.fs.Open(o.name, flags, 0)
 	if err != nil {
 		return fail(err)
 	}

@@ -328,7 +328,7 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 	if flags&^known != 0 || flags&(unix.RENAME_NOREPLACE|unix.RENAME_WHITEOUT) != 0 && flags&unix.RENAME_EXCHANGE != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	return result(m.onTwo(c, fromDir, from, toDir, to, func(f, t *nameAt) error {
+	err := m.onTwo(c, fromDir, from, toDir, to, func(f, t *nameAt) error {
 		switch {
 		case f.in != t.in:
 			return unix.EXDEV
@@ -361,12 +361,21 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 		if err := t.refusesMove(m.table); err != nil {
 			return err
 		}
+		if err := m.prepare(c, f.m, f.name, UseMove, 0); err != nil {
+			return err
+		}
+		if flags&unix.RENAME_EXCHANGE != 0 {
+			if err := m.prepare(c, t.m, t.name, UseMove, 0); err != nil {
+				return err
+			}
+		}
 		err = f.m.fs.Rename(f.name, t.name, flags)
 		if err == nil && dir {
 			m.table.refresh()
 		}
 		return err
-	}))
+	})
+	return m.orLater(c, err, func(m *Module) intercept.Action { return m.rename(c, fromDir, from, toDir, to, flags) })
 }
 
 // onTwo is onName for two places.
@@ -406,7 +415,7 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 		return fail(err)
 	}
 	defer o.close()
-	return result(m.onName(c, toDir, to, func(n *nameAt) error {
+	err = m.onName(c, toDir, to, func(n *nameAt) error {
 		switch err := n.refusesNew(m.table, false); {
 		case err == unix.EROFS && o.m != n.m:
 			return unix.EXDEV
@@ -422,8 +431,12 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 		case o.typ() == unix.S_IFDIR:
 			return unix.EPERM
 		}
+		if err := m.prepare(c, o.m, o.name, UseLink, 0); err != nil {
+			return err
+		}
 		return n.m.fs.Link(o.name, n.name)
-	}))
+	})
+	return m.orLater(c, err, func(m *Module) intercept.Action { return m.link(c, fromDir, from, toDir, to, flags) })
 }
 
 // linkFD gives a name to a file that has none, as one of O_TMPFILE.

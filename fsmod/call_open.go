@@ -241,6 +241,10 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 		// The descriptor that was judged is opened anew; it may wait for somebody.
 		return m.openWaiting(c, o, flags), false
 	}
+	if l := m.prepare(c, o.m, o.name, UseOpen, flags); l != nil {
+		again := *op
+		return m.orLater(c, l, func(m *Module) intercept.Action { return m.openObject(c, &again) }), false
+	}
 	var fd int
 	var err error
 	switch {

@@ -59,7 +59,10 @@
 //
 // Credentials are the calling task's (cred.go), and files of procfs are opened in its user
 // namespace (userns.go). What may block, as the open of a FIFO, is
-// parked on a goroutine and taken back if a signal comes (wait.go).
+// parked on a goroutine and taken back if a signal comes (wait.go). What a tree must do
+// before a call, as copying a large file, is done while the call is parked ([Preparer]):
+// then the call is answered by a goroutine. It goes on through signals, and ends when
+// nobody waits for it any more.
 //
 // # Changes
 //
@@ -93,9 +96,11 @@
 //
 // Handlers run on intercept's receiver, and injections on its tracer. A handler may wait for a
 // file system that does not answer (intercept.Call.MayWait): then others run beside it; the goroutines of
-// this package are those of opens that wait, and of taking them back, which Close awaits.
+// this package are those of opens that wait, of taking them back, and of what is prepared,
+// which Close awaits; those of a tree's [Errands] end with the tree.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
-// where, and what runs), listings.mu and waitingOpen.mu are held at once. umasking is held while a file is made with another umask than ours, which
+// where, and what runs), listings.mu, waitingOpen.mu and Errands.mu are held at once. umasking is
+// held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

@@ -94,7 +94,8 @@ type state struct {
 	mixed   atomic.Bool    // some task may have other credentials
 	umasked atomic.Bool    // some task may have another umask
 	watched atomic.Bool    // some task watches files: inotify(7)
-	waits   sync.WaitGroup // opens that wait
+	waits   sync.WaitGroup // opens that wait, and what is prepared
+	apart   sync.Map       // calls (*intercept.Call) that goroutines of their own answer
 	kept    keptPages      // by the parents of scripts
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set

@@ -40,6 +40,7 @@ const (
 	actInstall
 	actPark
 	actRestart
+	actRepeat
 )
 
 // Next leaves the call to the next handler whose rule matches. When no handler is
@@ -67,6 +68,11 @@ func Fail(errno unix.Errno) Action {
 // is given [Interrupted] may answer so; without a pending signal the number 512
 // would reach the program.
 func Restart() Action { return Action{kind: actRestart} }
+
+// Repeat is Restart for calls that no signal ends, as open(2) of a file on a disk: the
+// handler runs, and then the kernel calls again whatever sigaction(2) was told
+// (ERESTARTNOINTR).
+func Repeat() Action { return Action{kind: actRepeat} }
 
 // InstallFD gives the target a duplicate of the supervisor's descriptor fd, under
 // its lowest free number, which becomes the call's result; both happen in one
@@ -119,6 +125,21 @@ func (c *Call) Park(cancel func(Reason) Action) Action {
 func (c *Call) Complete(a Action) bool {
 	if !c.take() {
 		return false
+	}
+	c.answer(a)
+	return true
+}
+
+// CompleteFunc is Complete with what f returns, which runs only if the call was not
+// cancelled, and then the call is no more: what f does is done for its answer. f
+// cannot park the call anew.
+func (c *Call) CompleteFunc(f func() Action) bool {
+	if !c.take() {
+		return false
+	}
+	a := f()
+	if a.kind == actPark || a.kind == actNext {
+		a = Fail(unix.EIO)
 	}
 	c.answer(a)
 	return true
@@ -213,6 +234,8 @@ func (c *Call) answer(a Action) {
 		r.Kind = ReplyErrno
 	case actRestart:
 		r.Kind = ReplyRestart
+	case actRepeat:
+		r.Kind = ReplyRepeat
 	case actInstall:
 		r.Kind = ReplyInstall
 	default:

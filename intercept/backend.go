@@ -65,11 +65,12 @@ const (
 	ReplyErrno                     // the call fails with Errno
 	ReplyRestart                   // the call ends with ERESTARTSYS
 	ReplyInstall                   // the call returns a duplicate of FD
+	ReplyRepeat                    // the call ends with ERESTARTNOINTR
 )
 
 // String returns the kind's name.
 func (k ReplyKind) String() string {
-	return [...]string{"continue", "return", "errno", "restart", "install"}[k]
+	return [...]string{"continue", "return", "errno", "restart", "install", "repeat"}[k]
 }
 
 // NewCall makes a Call that b delivers; id is b's own and comes back by [Call.ID].

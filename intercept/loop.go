@@ -202,6 +202,8 @@ func (n *notifier) Reply(c *Call, r Reply) (int, error) {
 		resp.errno = -int32(r.Errno)
 	case ReplyRestart:
 		resp.errno = -erestartsys
+	case ReplyRepeat:
+		resp.errno = -erestartnointr
 	default:
 		resp.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	}

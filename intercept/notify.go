@@ -49,6 +49,9 @@ type addFD struct {
 // program while a signal is pending.
 const erestartsys = 512
 
+// erestartnointr is ERESTARTNOINTR, of which the same holds.
+const erestartnointr = 513
+
 // notifySizes returns the sizes of struct seccomp_notif, seccomp_notif_resp and
 // seccomp_data in this kernel.
 func notifySizes() (sizes [3]uint16, err error) {

@@ -68,6 +68,36 @@ func TestRestarted(t *testing.T) {
 	}
 }
 
+// TestRepeated has no SA_RESTART, and the call comes again all the same; what completes it
+// runs when nothing can cancel it any more.
+func TestRepeated(t *testing.T) {
+	var calls atomic.Int32
+	h := func(c *Call) Action {
+		if calls.Add(1) == 2 {
+			time.AfterFunc(time.Millisecond, func() {
+				if !c.CompleteFunc(func() Action {
+					if c.Parked() || !c.Valid() {
+						t.Error("still parked, or gone")
+					}
+					return Return(77)
+				}) {
+					t.Error("cancelled")
+				}
+			})
+		}
+		return c.Park(func(r Reason) Action {
+			if c.CompleteFunc(func() Action { t.Error("completed"); return Return(0) }) {
+				t.Error("completed while it is cancelled")
+			}
+			return Repeat()
+		})
+	}
+	_, out := start(t, Config{Rules: onWait(h)}, "eintr", "0").wait(t)
+	if want := "wait: 77\nticks: 1\nlate: 0\n"; out != want {
+		t.Errorf("output %q, want %q", out, want)
+	}
+}
+
 // TestInterruptible has the kernel end interrupted calls by itself, as without
 // WAIT_KILLABLE_RECV: what was parked is taken back when the thread calls again, or
 // when the watcher sees it.

@@ -131,9 +131,9 @@ func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) error {
 
 // A lower is what a cow or a merge covers.
 type lower struct {
-	path  string                                // of the host
-	fill  func(name string, content bool) error // see [cow.Config]; nil: all is there
-	alias bool                                  // path has a name of its own in the view
+	path  string                                                     // of the host
+	fill  func(ctx context.Context, name string, content bool) error // see [cow.Config]; nil: all is there
+	alias bool                                                       // path has a name of its own in the view
 }
 
 // lowerOf is what a mount covers: what those that are made before it show at its target.
@@ -151,8 +151,10 @@ func lowerOf(m fsmod.Mount, earlier []fsmod.Mounted) (lower, error) {
 		name := strings.TrimPrefix(strings.TrimPrefix(at, root), "/")
 		l := lower{path: filepath.Join(placed.Place(), name), alias: e.Kind == fsmod.Bind}
 		if t, ok := e.FS.(*imagetree.Tree); ok {
-			l.fill = func(below string, content bool) error { return t.Ready(filepath.Join(name, below), content) }
-			if err := t.Ready(name, false); err != nil {
+			l.fill = func(ctx context.Context, below string, content bool) error {
+				return t.Ready(ctx, filepath.Join(name, below), content)
+			}
+			if err := t.Ready(context.Background(), name, false); err != nil {
 				return l, err
 			}
 		}

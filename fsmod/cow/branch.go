@@ -5,33 +5,40 @@
 package cow
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
 )
 
 // A branch shows two directories as one. With a work directory what changes goes to the
 // upper one; without, everything says EROFS.
 type branch struct {
-	upper, lower int                                   // O_PATH
-	work         int                                   // O_PATH of copies/, -1: read-only
-	hidden       string                                // UPPER, if it is below lower: not shown
-	fill         func(name string, content bool) error // see [Config]
-	volatile     bool                                  // nothing need survive the machine
-	owner        creds                                 // of who opened the branch
-	trusted      bool                                  // trusted.* can be read
+	upper, lower int                                                        // O_PATH
+	work         int                                                        // O_PATH of copies/, -1: read-only
+	hidden       string                                                     // UPPER, if it is below lower: not shown
+	fill         func(ctx context.Context, name string, content bool) error // see [Config]
+	volatile     bool                                                       // nothing need survive the machine
+	owner        creds                                                      // of who opened the branch
+	trusted      bool                                                       // trusted.* can be read
 
-	mu     sync.RWMutex  // see the package's documentation
-	peek   sync.Mutex    // see isOpaque
-	seq    atomic.Uint64 // of names in copies/
-	copies copies
+	mu      sync.RWMutex  // see the package's documentation
+	peek    sync.Mutex    // see isOpaque
+	seq     atomic.Uint64 // of names in copies/
+	copies  copies
+	errands fsmod.Errands // copies that are made apart, by name
 }
 
 func (b *branch) readOnly() bool { return b.work < 0 }
 
-func (b *branch) close() { closeAll(b.upper, b.lower, b.work) }
+func (b *branch) close() {
+	b.errands.Wait()
+	closeAll(b.upper, b.lower, b.work)
+}
 
 // temp is a new name in copies/.
 func (b *branch) temp() string { return strconv.FormatUint(b.seq.Add(1), 36) }
@@ -47,7 +54,7 @@ func (b *branch) change(f func() error) error {
 		if !ok {
 			return err
 		}
-		if err := b.copyUp(string(c), whole); err != nil {
+		if err := b.copyUp(context.Background(), string(c), whole); err != nil {
 			return err
 		}
 	}

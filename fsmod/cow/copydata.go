@@ -5,11 +5,14 @@
 package cow
 
 import (
+	"context"
+
 	"golang.org/x/sys/unix"
 )
 
-// copyFile copies the data of low, an O_PATH descriptor of a regular file, to to.
-func copyFile(to, low int, size int64) error {
+// copyFile copies the data of low, an O_PATH descriptor of a regular file, to to. It ends
+// with EINTR when ctx is done.
+func copyFile(ctx context.Context, to, low int, size int64) error {
 	from, err := reopen(low, unix.O_RDONLY|unix.O_NOATIME)
 	if err == unix.EPERM { // O_NOATIME is for the owner
 		from, err = reopen(low, unix.O_RDONLY)
@@ -36,7 +39,7 @@ func copyFile(to, low int, size int64) error {
 			return nil // a hole to the end
 		}
 		if hole = min(hole, size); data < hole {
-			if err := copyRange(to, from, data, hole); err != nil {
+			if err := copyRange(ctx, to, from, data, hole); err != nil {
 				return err
 			}
 		}
@@ -46,11 +49,14 @@ func copyFile(to, low int, size int64) error {
 }
 
 // atOnce is how much one call copies, so that signals and other goroutines get their turn.
-const atOnce = 16 << 20
+const atOnce = 4 << 20
 
 // copyRange copies bytes [off, end): in the kernel if the two file systems can.
-func copyRange(to, from int, off, end int64) error {
+func copyRange(ctx context.Context, to, from int, off, end int64) error {
 	for off < end {
+		if ctx.Err() != nil {
+			return unix.EINTR
+		}
 		r, w := off, off
 		n, err := unix.CopyFileRange(from, &r, to, &w, int(min(end-off, atOnce)), 0)
 		switch {
@@ -58,7 +64,7 @@ func copyRange(to, from int, off, end int64) error {
 		case err == nil && n > 0:
 			off += int64(n)
 		case err == nil, err == unix.EXDEV, err == unix.ENOSYS, err == unix.EOPNOTSUPP, err == unix.EINVAL:
-			return copyBytes(to, from, off, end)
+			return copyBytes(ctx, to, from, off, end)
 		default:
 			return err
 		}
@@ -67,9 +73,12 @@ func copyRange(to, from int, off, end int64) error {
 }
 
 // copyBytes copies through our memory.
-func copyBytes(to, from int, off, end int64) error {
+func copyBytes(ctx context.Context, to, from int, off, end int64) error {
 	buf := make([]byte, min(1<<20, end-off))
 	for off < end {
+		if ctx.Err() != nil {
+			return unix.EINTR
+		}
 		n, err := unix.Pread(from, buf[:min(int64(len(buf)), end-off)], off)
 		if err == unix.EINTR {
 			continue

@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"strings"
 	"sync"
 
@@ -50,8 +51,9 @@ func (c *copies) end(name string) {
 	delete(c.names, name)
 }
 
-// copyUp sees that the upper layer has name. It takes b.mu.
-func (b *branch) copyUp(name string, how extent) error {
+// copyUp sees that the upper layer has name. It takes b.mu. It ends with EINTR when ctx is
+// done.
+func (b *branch) copyUp(ctx context.Context, name string, how extent) error {
 	if b.readOnly() {
 		return unix.EROFS
 	}
@@ -62,7 +64,7 @@ func (b *branch) copyUp(name string, how extent) error {
 		if err != nil {
 			return err
 		}
-		again, err := b.copyPlace(name, p, how)
+		again, err := b.copyPlace(ctx, name, p, how)
 		p.close()
 		if err != nil || !again {
 			return err
@@ -79,22 +81,22 @@ func (b *branch) find(name string, parent bool) (*place, error) {
 
 // copyPlace copies what was found at name. Without the lock everything may have changed
 // when the copy is ready: again says so.
-func (b *branch) copyPlace(name string, p *place, how extent) (again bool, err error) {
+func (b *branch) copyPlace(ctx context.Context, name string, p *place, how extent) (again bool, err error) {
 	switch {
 	case p.up >= 0:
 		return false, nil
 	case !p.exists():
 		return false, unix.ENOENT
 	case p.dir.up < 0:
-		return true, b.copyUp(above(name), whole)
+		return true, b.copyUp(ctx, above(name), whole)
 	}
 	err = b.owner.do(func() error {
 		if how == whole && kind(&p.st) == unix.S_IFREG {
-			if err := b.filled(name, true); err != nil {
+			if err := b.filled(ctx, name, true); err != nil {
 				return err
 			}
 		}
-		tmp, err := b.makeCopy(p.low, &p.st, how)
+		tmp, err := b.makeCopy(ctx, p.low, &p.st, how)
 		if err != nil {
 			return err
 		}
@@ -150,14 +152,14 @@ func writable(fd int, st *unix.Stat_t, f func() error) error {
 func above(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // makeCopy makes a copy of low in copies/.
-func (b *branch) makeCopy(low int, st *unix.Stat_t, how extent) (tmp string, err error) {
+func (b *branch) makeCopy(ctx context.Context, low int, st *unix.Stat_t, how extent) (tmp string, err error) {
 	tmp = b.temp()
 	fd := -1
 	switch kind(st) {
 	case unix.S_IFREG:
 		fd, err = openBelow(b.work, tmp, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o600)
 		if err == nil && how == whole && st.Size > 0 {
-			err = copyFile(fd, low, st.Size)
+			err = copyFile(ctx, fd, low, st.Size)
 		}
 	case unix.S_IFDIR:
 		err = unix.Mkdirat(b.work, tmp, 0o700)
@@ -174,6 +176,9 @@ func (b *branch) makeCopy(low int, st *unix.Stat_t, how extent) (tmp string, err
 	}
 	if err == nil && kind(st) == unix.S_IFREG && st.Size > 0 && how == whole && !b.volatile {
 		err = unix.Fsync(fd)
+	}
+	if err == nil && ctx.Err() != nil {
+		err = unix.EINTR // for nobody
 	}
 	closeAll(fd)
 	if err != nil {

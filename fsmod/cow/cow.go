@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -23,8 +24,8 @@ type Config struct {
 	Upper string
 	// Fill, if it is not nil, makes what is in Lower when it is looked at: everything on the
 	// way to name, relative to Lower, the entries of a directory that it is, and with content
-	// that of a file. It is called before Lower is read.
-	Fill func(name string, content bool) error
+	// that of a file. It is called before Lower is read, and ends with EINTR when ctx is done.
+	Fill func(ctx context.Context, name string, content bool) error
 	// Volatile says that Upper need not survive the machine: copies are not synced.
 	Volatile bool
 }
@@ -75,7 +76,7 @@ func New(conf Config) (*FS, error) {
 	f := &FS{owner: current()}
 	lower, err := filepath.EvalSymlinks(conf.Lower)
 	if err == nil && conf.Fill != nil {
-		err = conf.Fill("", false)
+		err = conf.Fill(context.Background(), "", false)
 	}
 	if err == nil {
 		conf.Lower = lower // as the kernel names what is mounted below it
@@ -160,7 +161,7 @@ func (f *FS) file(m Submount) {
 	defer closeAll(fd)
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && kind(&st) == unix.S_IFREG && st.Size <= MostFile && ok && !b.readOnly() {
-		if tmp, err := b.makeCopy(fd, &st, whole); err == nil {
+		if tmp, err := b.makeCopy(context.Background(), fd, &st, whole); err == nil {
 			f.pass(m, fdPath(b.work)+"/"+tmp, false)
 			return
 		}
@@ -216,7 +217,7 @@ func within(dir, path string) string {
 // NewMerge opens the union of two directories, of which src has the first word. Nothing
 // in it can be changed, nor in what is mounted below dst. What is mounted below src is not
 // shown, and its directory says EXDEV. fill is for dst what it is in [Config] for Lower.
-func NewMerge(src, dst string, fill func(name string, content bool) error) (*FS, error) {
+func NewMerge(src, dst string, fill func(ctx context.Context, name string, content bool) error) (*FS, error) {
 	b := &branch{upper: -1, lower: -1, work: -1, fill: fill, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
 	if err := b.openLayers(dst, src); err != nil {
 		b.close()

@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"golang.org/x/sys/unix"
 )
 
@@ -170,7 +171,7 @@ func (b *branch) nursery(d *node) (dir int, tmp string, done func(), err error) 
 	if d.st.Mode&unix.S_ISGID == 0 && acl != nil {
 		return b.work, tmp, func() {}, nil
 	}
-	name, err := b.makeCopy(d.up, &d.st, without)
+	name, err := b.makeCopy(context.Background(), d.up, &d.st, without)
 	if err != nil {
 		return -1, "", nil, err
 	}
@@ -221,9 +222,8 @@ func (b *branch) linkable(f *place, to string) error {
 		return unix.EEXIST
 	case b.readOnly():
 		return unix.EROFS
-	case !owns(&f.st) && !(kind(&f.st) == unix.S_IFREG && f.st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 &&
-		mayLower(f.top(), &f.st, unix.R_OK|unix.W_OK) == nil):
-		return unix.EPERM // proc(5), protected_hardlinks
+	case !mayLink(f):
+		return unix.EPERM
 	}
 	if err := b.mayChange(&p.dir); err != nil {
 		return err
@@ -232,6 +232,13 @@ func (b *branch) linkable(f *place, to string) error {
 		return unix.EPERM
 	}
 	return nil
+}
+
+// mayLink reports whether the caller may give a file one more name: proc_sys_fs(5),
+// protected_hardlinks.
+func mayLink(f *place) bool {
+	return owns(&f.st) || kind(&f.st) == unix.S_IFREG && f.st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 &&
+		mayLower(f.top(), &f.st, unix.R_OK|unix.W_OK) == nil
 }
 
 // LinkFile gives a name to a file without one, which was opened with O_TMPFILE: linkat(2)

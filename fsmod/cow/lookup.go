@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -78,7 +79,7 @@ func (b *branch) root() (node, error) {
 // b.mu is held, at least for reading.
 func (b *branch) walk(name string, parent bool) (*place, error) {
 	p := &place{b: b, node: node{up: -1, low: -1}, dir: node{up: -1, low: -1}}
-	if err := b.filled(name, false); err != nil {
+	if err := b.filled(context.Background(), name, false); err != nil {
 		return nil, err
 	}
 	d, err := b.root()
@@ -123,11 +124,11 @@ func (b *branch) walk(name string, parent bool) (*place, error) {
 
 // filled sees that the lower layer has what it is to have of name. That it has nothing is
 // for others to say.
-func (b *branch) filled(name string, content bool) error {
+func (b *branch) filled(ctx context.Context, name string, content bool) error {
 	if b.fill == nil {
 		return nil
 	}
-	switch err := b.fill(name, content); errno(err) {
+	switch err := b.fill(ctx, name, content); errno(err) {
 	case unix.ENOENT, unix.ENOTDIR:
 		return nil
 	default:

@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"os"
 	"strconv"
 	"strings"
@@ -68,7 +69,7 @@ func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 		// A FIFO of the view is not the host's: who writes to that, changes its times.
 		return b.openCopy(name, p, flags)
 	case k == unix.S_IFREG && p.up < 0:
-		if err := b.filled(name, true); err != nil {
+		if err := b.filled(context.Background(), name, true); err != nil {
 			return -1, err
 		}
 	}
@@ -88,7 +89,7 @@ func (b *branch) Fill(name string) error {
 	if p.up >= 0 {
 		return nil
 	}
-	return b.filled(name, true)
+	return b.filled(context.Background(), name, true)
 }
 
 // mayReuse reports whether O_CREAT may open what another has put into a directory that
@@ -222,7 +223,7 @@ func (b *branch) Own(name string) (int, error) {
 // own copies name up and returns an O_PATH descriptor of it in the upper layer.
 func (b *branch) own(name string, how extent) (int, error) {
 	for {
-		if err := b.copyUp(name, how); err != nil {
+		if err := b.copyUp(context.Background(), name, how); err != nil {
 			return -1, err
 		}
 		p, err := b.find(name, false)

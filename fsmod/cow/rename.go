@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -190,7 +191,7 @@ func (r *renaming) clear() error {
 			return nil
 		}
 	}
-	tmp, err := b.makeCopy(t.up, &t.st, without)
+	tmp, err := b.makeCopy(context.Background(), t.up, &t.st, without)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@
 package cow
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -137,7 +138,7 @@ func makeRoot(dir int, upper, lower string) error {
 		return err
 	}
 	b := branch{work: dir, owner: current()}
-	tmp, err := b.makeCopy(low, &st, whole)
+	tmp, err := b.makeCopy(context.Background(), low, &st, whole)
 	if err != nil {
 		return fmt.Errorf("copy the attributes of %s: %w", lower, err)
 	}

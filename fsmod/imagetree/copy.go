@@ -5,7 +5,9 @@
 package imagetree
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -109,43 +111,87 @@ func (t *Tree) dress(id image.ID, at string, a image.Attr) {
 		}
 		_ = unix.Chmod(at, a.Mode&0o1777)
 	}
-	times := []unix.Timespec{unix.NsecToTimespec(a.Atime.UnixNano()), unix.NsecToTimespec(a.Mtime.UnixNano())}
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, at, times, unix.AT_SYMLINK_NOFOLLOW)
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, at, times(a), unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// fill copies the content of a file. One that could not be copied whole is tried anew
-// the next time.
-func (t *Tree) fill(id image.ID, at string, a image.Attr) error {
-	if t.filled[id] {
-		return nil
-	}
-	src, err := t.fsys.Open(id)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, os.ErrPermission) { // its owner may not write
-		if err = os.Chmod(at, 0o600); err == nil {
-			dst, err = os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+// times are those that a copy has.
+func times(a image.Attr) []unix.Timespec {
+	return []unix.Timespec{unix.NsecToTimespec(a.Atime.UnixNano()), unix.NsecToTimespec(a.Mtime.UnixNano())}
+}
+
+// fill copies the content of a file, which nobody else does meanwhile. One that could not be
+// copied whole is tried anew the next time. t.mu is held, but not while copying.
+func (t *Tree) fill(ctx context.Context, id image.ID, at string, a image.Attr) error {
+	for !t.filled[id] {
+		if done := t.busy[id]; done != nil {
+			t.mu.Unlock()
+			<-done
+			t.mu.Lock()
+			continue
+		}
+		dst, err := openFill(at, a)
+		if err != nil {
+			return err
+		}
+		done := make(chan struct{})
+		t.busy[id] = done
+		t.mu.Unlock()
+		err = t.copyTo(ctx, id, dst)
+		t.mu.Lock()
+		t.dress(id, at, a)
+		delete(t.busy, id)
+		close(done)
+		t.filled[id] = err == nil
+		if err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return err
-	}
-	err = copyContent(dst, src, a.Size)
-	if e := dst.Close(); err == nil {
-		err = e
-	}
-	t.dress(id, at, a)
-	t.filled[id] = err == nil
-	return err
+	return nil
 }
 
-// copyContent copies size bytes but leaves holes where there are zeros.
-func copyContent(dst io.WriterAt, src io.ReaderAt, size int64) error {
+// A filling is a copy that gets its content. What the view tells of the file stays the same.
+type filling struct {
+	*os.File
+	at image.Attr
+}
+
+// openFill opens the copy of a file to be filled.
+func openFill(at string, a image.Attr) (*filling, error) {
+	f, err := os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrPermission) { // its owner may not write
+		if err = os.Chmod(at, 0o600); err == nil {
+			f, err = os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+			err = errors.Join(err, unix.Chmod(at, a.Mode&0o1777))
+		}
+	}
+	return &filling{f, a}, err
+}
+
+// WriteAt sets the times back each time.
+func (f *filling) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(b, off)
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), times(f.at), 0)
+	return n, err
+}
+
+// copyTo copies the content of a file, and closes dst.
+func (t *Tree) copyTo(ctx context.Context, id image.ID, dst *filling) error {
+	src, err := t.fsys.Open(id)
+	if err != nil {
+		return errors.Join(err, dst.Close())
+	}
+	err = copyContent(ctx, dst, src, dst.at.Size)
+	return errors.Join(err, dst.Close(), src.Close())
+}
+
+// copyContent copies size bytes but leaves holes where there are zeros. It ends with EINTR
+// when ctx is done.
+func copyContent(ctx context.Context, dst io.WriterAt, src io.ReaderAt, size int64) error {
 	b := make([]byte, min(chunk, size))
 	for off := int64(0); off < size; {
+		if ctx.Err() != nil {
+			return unix.EINTR
+		}
 		p := b[:min(int64(len(b)), size-off)]
 		if n, err := src.ReadAt(p, off); n < len(p) {
 			return errors.Join(err, unix.EIO)

@@ -25,5 +25,7 @@
 // # Goroutines and locks
 //
 // Copies are made by a goroutine of their own, which the caller waits for: the caller's
-// thread may have another user's credentials. Tree.mu is held by it throughout.
+// thread may have another user's credentials. Tree.mu is held by it, but
+// not while content is copied; of a file that is by one at a time. Large ones are copied
+// while their call is parked ([fsmod.Preparer]).
 package imagetree

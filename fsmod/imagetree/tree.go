@@ -5,6 +5,7 @@
 package imagetree
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,10 +30,13 @@ type Tree struct {
 	gone  func() error
 	root  int // O_PATH of it
 
+	errands fsmod.Errands // files that are filled apart, by name
+
 	mu     sync.Mutex
-	listed map[image.ID]bool   // directories that have their entries. Guarded by mu
-	filled map[image.ID]bool   // files that have their content. Guarded by mu
-	linked map[image.ID]string // the first name of what has several. Guarded by mu
+	listed map[image.ID]bool          // directories that have their entries. Guarded by mu
+	filled map[image.ID]bool          // files that have their content. Guarded by mu
+	busy   map[image.ID]chan struct{} // files that get it; closed at the end. Guarded by mu
+	linked map[image.ID]string        // the first name of what has several. Guarded by mu
 }
 
 // New makes the tree of fsys in an empty directory, which gone removes when the Tree is
@@ -44,7 +48,7 @@ func New(fsys image.FS, place string, gone func() error, log *slog.Logger) (*Tre
 	}
 	t := &Tree{
 		fsys: fsys, names: image.NewNames(fsys), log: log, path: filepath.Join(place, "root"), gone: gone,
-		listed: map[image.ID]bool{}, filled: map[image.ID]bool{}, linked: map[image.ID]string{},
+		listed: map[image.ID]bool{}, filled: map[image.ID]bool{}, busy: map[image.ID]chan struct{}{}, linked: map[image.ID]string{},
 	}
 	if err := os.Mkdir(t.path, 0o700); err != nil {
 		return nil, err
@@ -57,6 +61,7 @@ func New(fsys image.FS, place string, gone func() error, log *slog.Logger) (*Tre
 
 // Close removes the copies and closes the image.
 func (t *Tree) Close() error {
+	t.errands.Wait()
 	// Directories that their owner may not write to cannot be emptied.
 	_ = filepath.WalkDir(t.path, func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() {
@@ -83,22 +88,40 @@ func (t *Tree) Open(name string, flags int, _ uint32) (int, error) {
 	if flags&unix.O_PATH == 0 && (flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0 || flags&unix.O_TMPFILE == unix.O_TMPFILE) {
 		return -1, t.refuse(name, flags)
 	}
-	if err := t.Ready(name, flags&unix.O_PATH == 0); err != nil {
+	if err := t.Ready(context.Background(), name, flags&unix.O_PATH == 0); err != nil {
 		return -1, err
 	}
 	return t.openat(name, flags)
 }
 
 // Fill implements [fsmod.Filler].
-func (t *Tree) Fill(name string) error { return t.Ready(name, true) }
+func (t *Tree) Fill(name string) error { return t.Ready(context.Background(), name, true) }
+
+// Prepare implements [fsmod.Preparer]: a file is filled before it is read.
+func (t *Tree) Prepare(name string, use fsmod.Use, flags int) func(ctx context.Context) error {
+	if use != fsmod.UseOpen || flags&(unix.O_ACCMODE|unix.O_TRUNC) != 0 {
+		return nil
+	}
+	fd, err := t.Open(name, unix.O_PATH, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= chunk {
+		return nil
+	}
+	return t.errands.Begin(name, func(ctx context.Context) error { return t.Ready(ctx, name, true) })
+}
 
 // Ready has everything on the way to name copied, and if it is a directory its entries;
-// with content also that of a file. It is done with our own credentials.
-func (t *Tree) Ready(name string, content bool) (err error) {
+// with content also that of a file. It is done with our own credentials, and ends with EINTR
+// when ctx is done.
+func (t *Tree) Ready(ctx context.Context, name string, content bool) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err = t.ready(name, content)
+		err = t.ready(ctx, name, content)
 	}()
 	<-done
 	return err
@@ -199,7 +222,7 @@ func (t *Tree) Remove(name string, _ bool) error { return t.there(name) }
 func (t *Tree) List(string) ([]fsmod.Dirent, bool, error) { return nil, false, nil }
 
 // ready is Ready, on whatever thread has our credentials.
-func (t *Tree) ready(name string, content bool) error {
+func (t *Tree) ready(ctx context.Context, name string, content bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	id, at := t.fsys.Root(), t.path
@@ -221,7 +244,7 @@ func (t *Tree) ready(name string, content bool) error {
 			err = t.list(id, at)
 		case unix.S_IFREG:
 			if content && len(parts) == 1 {
-				err = t.fill(id, at, a)
+				err = t.fill(ctx, id, at, a)
 			}
 		}
 		if err != nil {

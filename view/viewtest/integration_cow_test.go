@@ -256,3 +256,74 @@ big
 	}
 	w.NoStrays(t)
 }
+
+// copying opens a large file for writing, with a timer, while
+// another thread looks at files.
+const copying = `import ctypes, os, signal, threading, time
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, False)
+begun, longest, calls, done = time.monotonic(), 0, 0, False
+def look():
+    global longest, calls
+    while not done:
+        t = time.monotonic()
+        os.stat("a"); os.listdir("."); open("b").close(); os.utime("a")
+        longest, calls = max(longest, time.monotonic() - t), calls + 1
+looking = threading.Thread(target=look)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+looking.start()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.open(b"big", os.O_WRONLY | os.O_APPEND)
+error, took = ctypes.get_errno(), time.monotonic() - begun
+signal.setitimer(signal.ITIMER_REAL, 0)
+done = True
+looking.join()
+assert fd >= 0, os.strerror(error)
+os.write(fd, b"end")
+assert os.stat("big").st_size == SIZE + 3
+print(calls, "%.6f %.6f" % (longest, took))
+`
+
+// TestIntegrationCowLarge: while a large file is copied, since somebody wants to write to it,
+// other path calls go on and no signal ends the open. If who wanted it is gone, so is the copy.
+func TestIntegrationCowLarge(t *testing.T) {
+	viewtest.Need(t, "python3")
+	const size = 200 << 20
+	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
+		asUserOnHost(t, w, dir+"/dst", fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x >big", size))
+		interval := "0.02"
+		if engine == "ns" {
+			interval = "0" // docs/limits.md
+		}
+		if err := os.WriteFile(dir+"/dst/copying.py", []byte(strings.NewReplacer("SIZE", strconv.Itoa(size), "INTERVAL", interval).Replace(copying)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if engine == "trap" { // the kernel's copy does not end
+			u := start(t, onCow(t, w, engine, dir, `sh -c 'echo x >>big' & while ! [ -s ../up/work/copies/* ]; do :; done; kill -9 $!; wait $! || echo killed; read x`))
+			awaitOutput(t, u, "killed")
+			viewtest.Eventually(t, 10*time.Second, func() error {
+				copies, err := os.ReadDir(dir + "/up/work/copies")
+				if len(copies) > 0 {
+					err = fmt.Errorf("left: %v", copies)
+				}
+				return err
+			})
+			if _, err := os.Stat(dir + "/up/upper/big"); err == nil {
+				t.Error("it was copied for nobody")
+			}
+			killView(t, w, u)
+		}
+		got := ok(t, onCow(t, w, engine, dir, "exec python3 copying.py"))
+		var calls int
+		var longest, took float64
+		if _, err := fmt.Sscan(got, &calls, &longest, &took); err != nil {
+			t.Fatal(err, got)
+		}
+		t.Logf("%d rounds of path calls while a copy took %.0f ms, the longest %.1f ms", calls, took*1e3, longest*1e3)
+		if calls < 10 { // one or two where they wait
+			t.Errorf("%d rounds of path calls, the longest %.3f s, while a copy took %.3f s", calls, longest, took)
+		}
+	})
+}
