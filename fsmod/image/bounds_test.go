@@ -9,10 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,5 +112,68 @@ func TestListingBound(t *testing.T) {
 	l := listing{n: maxEntries - 1}
 	if !l.add("..", 1, 0) || l.add("..", 1, 0) {
 		t.Errorf("%d names", l.n)
+	}
+}
+
+// TestXZDictionary: a file that asks for a large dictionary is refused, in whichever block
+// and stream it does.
+func TestXZDictionary(t *testing.T) {
+	stream := func(dict int, blockSize int64) []byte {
+		var b bytes.Buffer
+		w, err := xz.WriterConfig{DictCap: 1 << 20, BlockSize: blockSize, CheckSum: xz.SHA256}.NewWriter(&b)
+		if err == nil {
+			random := make([]byte, 300_000) // chunks that are not compressed, and others
+			_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+			_, err = w.Write(append(random, make([]byte, 300_000)...))
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := b.Bytes()
+		if dict > 0 {
+			// The last block says another dictionary.
+			i := bytes.LastIndex(p, []byte{0x21, 1, lzma.EncodeDictCap(1 << 20)})
+			p[i+2] = byte(dict)
+			block := p[i-2:] // size and flags are before it
+			size := (int(block[0]) + 1) * 4
+			le.PutUint32(block[size-4:], crc32.ChecksumIEEE(block[:size-4]))
+		}
+		return p
+	}
+	plain, blocks := stream(0, 0), stream(0, 100_000)
+	fits, huge := stream(int(lzma.EncodeDictCap(xzDictionary)), 0), stream(40, 0)
+	for _, tc := range []struct {
+		name    string
+		parts   [][]byte
+		refused bool
+	}{
+		{"one", [][]byte{plain}, false},
+		{"several blocks, and streams with padding", [][]byte{blocks, make([]byte, 8), plain, plain}, false},
+		{"as large as may be", [][]byte{fits}, false},
+		{"4 GiB", [][]byte{huge}, true},
+		{"4 GiB in a later block", [][]byte{stream(40, 100_000)}, true},
+		{"4 GiB in a later stream", [][]byte{blocks, make([]byte, 4), huge}, true},
+	} {
+		file := bytes.Join(tc.parts, nil)
+		err := boundXZ(bytes.NewReader(file))
+		if refused := errors.Is(err, unix.EFBIG); refused != tc.refused || !refused && err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if tc.refused {
+			continue
+		}
+		d, err := xz.NewReader(bytes.NewReader(file))
+		if err == nil {
+			_, err = io.Copy(io.Discard, d)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	for n := range len(blocks) / 500 {
+		_ = boundXZ(bytes.NewReader(blocks[:n*500])) // no panic, and an end
 	}
 }

@@ -53,6 +53,11 @@ func decompressed(r io.Reader, c string) (io.ReadCloser, error) {
 
 // openCompressed opens what is in a compressed file, through a temporary one.
 func openCompressed(r io.ReaderAt, size int64, c string) (FS, error) {
+	if c == "xz" {
+		if err := boundXZ(io.NewSectionReader(r, 0, size)); err != nil {
+			return nil, fmt.Errorf("xz: %w", err)
+		}
+	}
 	d, err := decompressed(io.NewSectionReader(r, 0, size), c)
 	if err != nil {
 		return nil, corrupt("%s: %v", c, err)
