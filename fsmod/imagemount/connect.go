@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/fsmod/detached"
 )
 
 // Connect opens /dev/fuse and makes a detached mount that waits for its server. Type is
@@ -34,33 +36,15 @@ const maxSource = 255
 
 // mount makes the detached mount of dev.
 func mount(dev int, typ, source string) (int, error) {
-	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, err
+	source = strings.ReplaceAll(source[:min(len(source), maxSource)], "\n", " ")
+	options := []string{
+		"source=" + source, "subtype=" + typ, fmt.Sprintf("fd=%d", dev), "rootmode=40000",
+		fmt.Sprintf("user_id=%d", os.Geteuid()), fmt.Sprintf("group_id=%d", os.Getegid()), "ro",
 	}
-	defer unix.Close(fs)
-	source = source[:min(len(source), maxSource)]
-	for _, o := range [][2]string{
-		{"source", strings.ReplaceAll(source, "\n", " ")}, {"subtype", typ}, {"fd", fmt.Sprint(dev)}, {"rootmode", "40000"},
-		{"user_id", fmt.Sprint(os.Geteuid())}, {"group_id", fmt.Sprint(os.Getegid())},
-	} {
-		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
-			return -1, fmt.Errorf("%s=%s: %w", o[0], o[1], err)
-		}
-	}
-	flags := []string{"ro"}
 	if os.Geteuid() == 0 {
-		flags = append(flags, "allow_other", "default_permissions")
+		options = append(options, "allow_other", "default_permissions")
 	}
-	for _, f := range flags {
-		if err := unix.FsconfigSetFlag(fs, f); err != nil {
-			return -1, fmt.Errorf("%s: %w", f, err)
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, err
-	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	return detached.Mount("fuse", options, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
 // maxAnswer bounds the text of an error, in bytes.

@@ -22,7 +22,8 @@
 // Nor does an overlay copy for a user what belongs to somebody whom the user's
 // namespace does not know (EOVERFLOW). A file of root's nobody else can write anyway;
 // but to write /home/me/x it would copy /home. So the directories on the way to where
-// users write are made in UPPER beforehand, see skeleton. They are the user's own then.
+// users write are made in UPPER beforehand, see skeleton. They are the user's own then, and
+// those that the user could not write to are without the right to write.
 
 package nsmount
 
@@ -37,6 +38,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	format "umrun/fsmod/cow"
+	"umrun/fsmod/detached"
 )
 
 // A cow is one of them while it is made.
@@ -200,6 +202,9 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	case format.Pseudo(s.fs), devices:
 		t, err := cloneTree(l.was, rel, true)
 		if err == nil {
+			err = private(t)
+		}
+		if err == nil {
 			err = at(t)
 		}
 		if err != nil || !devices {
@@ -215,6 +220,9 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	was, err := openDir(l.was, rel)
 	if errors.Is(err, unix.EACCES) {
 		t, err := cloneTree(l.was, rel, true) // the program cannot look into it either
+		if err == nil {
+			err = private(t)
+		}
 		if err != nil {
 			return err
 		}
@@ -291,7 +299,7 @@ func (c *cow) overlay(l layer) (int, error) {
 	if !sameDevice(l.was, up) {
 		options = append(options, "xino=on") // one device, whatever a file's layer is
 	}
-	return newMount("overlay", options, 0)
+	return detached.Mount("overlay", options, 0)
 }
 
 // sameDevice tells whether two descriptors are of one file system.
@@ -334,7 +342,7 @@ func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 	if err := unix.Fstatat(was, rel, &st, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || user && rel != "" && int(st.Uid) == os.Geteuid() {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || user && rel != "" && int(st.Uid) == os.Geteuid() && int(st.Gid) == os.Getegid() {
 		return false, nil
 	}
 	if have, err := os.Lstat(path); err == nil {
@@ -348,7 +356,11 @@ func makeLike(was int, rel, path string, user bool) (on bool, err error) {
 			return false, err
 		}
 	}
-	return true, unix.Chmod(path, st.Mode&0o7777)
+	mode := st.Mode & 0o7777
+	if user && unix.Faccessat(was, filepath.Join(".", rel), unix.W_OK, unix.AT_EACCESS) == unix.EACCES {
+		mode &^= 0o222 // it is the user's own now, and no names are to be made in it
+	}
+	return true, unix.Chmod(path, mode)
 }
 
 // escape makes one name of a path.
@@ -369,7 +381,7 @@ func (b *builder) merge(target string, over int) error {
 	if err != nil {
 		return err
 	}
-	tree, err := newMount("overlay", []string{"lowerdir=" + byFD(over) + ":" + byFD(was), "userxattr"}, unix.MOUNT_ATTR_RDONLY)
+	tree, err := detached.Mount("overlay", []string{"lowerdir=" + byFD(over) + ":" + byFD(was), "userxattr"}, unix.MOUNT_ATTR_RDONLY)
 	if errors.Is(err, unix.EINVAL) && len(subs) > 0 {
 		err = fmt.Errorf("%s holds other mounts, which the kernel does not merge for an ordinary user: %w", target, err)
 	}

@@ -6,11 +6,9 @@
 package nsmount
 
 import (
-	"errors"
-	"fmt"
-	"strings"
-
 	"golang.org/x/sys/unix"
+
+	"umrun/fsmod/detached"
 )
 
 // openPath opens a file for its place alone.
@@ -51,51 +49,14 @@ func readOnly(tree int, whole bool) error {
 	return unix.MountSetattr(tree, "", flags, &attr)
 }
 
+// private keeps what the host mounts later in a tree, of which no copy would be made when
+// it is written to, out of it.
+func private(tree int) error {
+	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+}
+
 // newTmpfs makes a file system in memory.
-func newTmpfs(options ...string) (int, error) { return newMount("tmpfs", options, 0) }
-
-// newMount makes a detached mount of a new file system. An option without a value is
-// a flag.
-func newMount(kind string, options []string, attributes int) (int, error) {
-	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("%s: %w", kind, err)
-	}
-	defer unix.Close(fs)
-	for _, o := range options {
-		if key, value, ok := strings.Cut(o, "="); ok {
-			err = unix.FsconfigSetString(fs, key, value)
-		} else {
-			err = unix.FsconfigSetFlag(fs, key)
-		}
-		if err != nil {
-			return -1, fmt.Errorf("%s: %s: %w", kind, o, errors.Join(err, complaint(fs)))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fmt.Errorf("%s: %w", kind, errors.Join(err, complaint(fs)))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
-	if err != nil {
-		return -1, fmt.Errorf("%s: %w", kind, errors.Join(err, complaint(fs)))
-	}
-	return fd, nil
-}
-
-// complaint is what the kernel has to say of a file system that it did not make.
-func complaint(fs int) error {
-	var all []error
-	for {
-		b := make([]byte, 1024) // messages are short; a longer one is left out
-		n, err := unix.Read(fs, b)
-		if err != nil || n == 0 {
-			return errors.Join(all...)
-		}
-		if text, bad := strings.CutPrefix(strings.TrimSpace(string(b[:n])), "e "); bad {
-			all = append(all, errors.New(text))
-		}
-	}
-}
+func newTmpfs(options ...string) (int, error) { return detached.Mount("tmpfs", options, 0) }
 
 // mountID returns the number of the mount that a file is on.
 func mountID(dir int, name string) (uint64, error) {

@@ -376,6 +376,21 @@ func TestIntegrationReadOnlyLater(t *testing.T) {
 	}
 }
 
+// TestIntegrationCowLater: what the host mounts later in what a cow passes through as it is does
+// not come in, as no copy of it would be made when it is written to.
+func TestIntegrationCowLater(t *testing.T) {
+	viewtest.Need(t, "unshare", "mount")
+	w := viewtest.New(t)
+	dir := mountTree(t, w, false)
+	inside := "echo ready >&3; read go; (echo changed >/proc/fs/x) 2>/dev/null; test -e /proc/fs/x || echo not there"
+	script := `mount --make-rshared /; mkfifo pipe; exec 3<>pipe; (read ready <&3; mount -t tmpfs none /proc/fs; echo old >/proc/fs/x; echo go) | "$0" -q -n none --fs-engine ns -m cow::/ -- sh -c '` + inside + `'; cat /proc/fs/x`
+	c := w.HostCmd(context.Background(), "unshare", "-m", "sh", "-c", script, viewtest.Binary(t))
+	c.Dir = dir
+	if r := c.Result(); r.Stdout != "not there\nold\n" {
+		t.Errorf("got %v", r)
+	}
+}
+
 // TestIntegrationCowOverOddMounts: a cow waits for no pipe that is mounted in its tree, and
 // finds what is mounted where a name has a space that is none for the kernel.
 func TestIntegrationCowOverOddMounts(t *testing.T) {
