@@ -122,8 +122,10 @@ func (p *Plan) planFiles() error {
 	for _, h := range c.Hosts {
 		f.Hosts = append(f.Hosts, h.Name+"="+h.Addr.String())
 	}
+	found := lookForOthers(ordered, p.places())
+	p.others = found.dirs
 	var err error
-	if f.Engine, f.Why, err = chooseEngine(c, ordered); err != nil {
+	if f.Engine, f.Why, err = chooseEngine(c, ordered, &found); err != nil {
 		return err
 	}
 	if i := slices.IndexFunc(ordered, fsmod.Mount.Served); i >= 0 {
@@ -152,7 +154,7 @@ func (e FSEngine) absence(target string) string {
 }
 
 // chooseEngine decides who makes the mounts, and says why.
-func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
+func chooseEngine(c *Config, mounts []fsmod.Mount, o *others) (FSEngine, string, error) {
 	trap := func(why string) (FSEngine, string, error) {
 		for i, m := range mounts {
 			if !trapSupports(m) {
@@ -194,6 +196,11 @@ func chooseEngine(c *Config, mounts []fsmod.Mount) (FSEngine, string, error) {
 				return "", "", &Problem{Code: ExitMachine, What: fmt.Sprintf("-m %v: %v", m, err), Try: []string{"--fs-engine trap"}, Err: err}
 			}
 			return "", "", NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
+		}
+	}
+	if o.file != "" && c.FSEngine != EngineNS {
+		if engine, why, err := trap(o.why()); err == nil {
+			return engine, why, nil
 		}
 	}
 	why := "this machine allows a private mount namespace"
@@ -319,7 +326,7 @@ func checkMountNamespace() Finding {
 	if err == nil {
 		text := "mounts (-m) are made by the kernel, in a private mount namespace"
 		if nsmount.Unprivileged() {
-			text += " with a user namespace of its own"
+			text += " with a user namespace of its own; a cow of what this user may write and does not own is made by umrun (--fs-engine trap)"
 		}
 		return Finding{Name: "mount-namespace", Verdict: OK, Text: text}
 	}

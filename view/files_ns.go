@@ -81,6 +81,7 @@ func upperBusy(m fsmod.Mount) *Problem {
 func (p *Plan) places() []string {
 	home, _ := os.UserHomeDir() // none, and then it is no place
 	places := []string{p.Dir, home, os.TempDir(), "/tmp", "/var/tmp", "/dev/shm", os.Getenv("XDG_RUNTIME_DIR")}
+	places = append(places, p.others...)
 	for i, dir := range places {
 		if real, err := filepath.EvalSymlinks(dir); err == nil {
 			places[i] = real

@@ -36,6 +36,7 @@ type Plan struct {
 	Warnings   []string      `json:"warnings"`
 
 	conf   Config
+	others []string // directories of others that a cow of an ordinary user is to be written to in
 	nets   []network
 	resolv dns.Resolv       // the machine's
 	table  *route.Table     // of several networks, else nil
@@ -129,6 +130,9 @@ func MakePlan(conf Config) (*Plan, error) {
 	if err := p.checkName(); err != nil {
 		return nil, err
 	}
+	if p.Dir, err = filepath.Abs(conf.Dir); err != nil {
+		return nil, fmt.Errorf("working directory: %w", err)
+	}
 	if err := p.planFiles(); err != nil {
 		return nil, err
 	}
@@ -138,14 +142,7 @@ func MakePlan(conf Config) (*Plan, error) {
 		}
 		p.Path = conf.Argv[0] // it may be there in the view
 	}
-	p.conf, p.Argv, p.Dir = conf, conf.Argv, conf.Dir
-	if p.Dir == "" {
-		if p.Dir, err = os.Getwd(); err != nil {
-			return nil, fmt.Errorf("working directory: %w", err)
-		}
-	} else if p.Dir, err = filepath.Abs(p.Dir); err != nil {
-		return nil, fmt.Errorf("working directory: %w", err)
-	}
+	p.conf, p.Argv = conf, conf.Argv
 	return p, nil
 }
 

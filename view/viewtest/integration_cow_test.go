@@ -327,3 +327,41 @@ func TestIntegrationCowLarge(t *testing.T) {
 		}
 	})
 }
+
+// TestIntegrationCowOthers: what belongs to others can be written in an ordinary user's cow if it can
+// be natively, and not if it cannot.
+func TestIntegrationCowOthers(t *testing.T) {
+	w := viewtest.New(t)
+	for _, tc := range []struct{ name, make, script, want, engine string }{
+		{"a file", "echo old >theirs; chmod 666 theirs", "echo new >>theirs; cat theirs", "old\nnew\n", "trap"},
+		{"one of another group", "mkdir in; echo old >in/f; chown -R 61234:4 in", "echo new >>in/f; mkdir in/d; cat in/f; ls in", "old\nnew\nd\nf\n", "trap"},
+		{"a directory", "mkdir -m 1777 shared; mkdir -m 755 shut", "echo x >shared/x; mkdir shared/y; ls shared; echo x >shut/x || echo no", "x\ny\nno\n", "trap"},
+		{"nothing", "echo theirs >theirs; mkdir of; echo x >of/x", "(echo x >theirs) || echo no; rm of/x || echo no; cat theirs", "no\nno\ntheirs\n", "ns"},
+		{"a directory of the system's", "", "mkdir /run/lock/umrun-lab && echo made; rmdir /run/lock/umrun-lab", "made\n", "ns"},
+		{"the system's", "", "touch /usr/umrun-lab /home/umrun-lab || echo no; (echo x >>/etc/hosts) || echo no", "no\nno\n", "ns"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, where := range []string{"native", "auto", "trap"} {
+				dir := mountTree(t, w, true)
+				w.Host.MustRun(t, "sh", "-ec", "cd "+dir+"/dst; "+tc.make)
+				c := w.HostCmd(context.Background(), "sh", "-c", tc.script).AsUser(w.Home())
+				if where != "native" {
+					flags := []string{"-q", "-n", "none", "--fs-engine", where, "-m", "cow::/"}
+					if where == "auto" {
+						r := umrunAs(t, w, true, append(flags, "--dry-run", "--", "true")...)
+						r.Dir = dir + "/dst"
+						if got := ok(t, r); !strings.Contains(got, `"engine": "`+tc.engine+`"`) {
+							t.Errorf("the engine is not %s: %s", tc.engine, got)
+						}
+					}
+					c = umrunAs(t, w, true, append(flags, "--", "sh", "-c", tc.script)...)
+				}
+				c.Dir = dir + "/dst"
+				if r := c.Result(); r.Stdout != tc.want {
+					t.Errorf("%s: want %q, got %v", where, tc.want, r)
+				}
+			}
+		})
+	}
+	w.NoStrays(t)
+}
