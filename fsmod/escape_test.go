@@ -137,6 +137,32 @@ attempt("by handle", lambda: call(304, -100, ctypes.create_string_buffer(200), 0
 attempt("name to handle", lambda: call(303, -100, s.encode(), ctypes.create_string_buffer(200), ctypes.create_string_buffer(8), 0))
 attempt("io_uring", lambda: call(425, 8, ctypes.create_string_buffer(200)))
 attempt("F_SETSIG", lambda: __import__("fcntl").fcntl(os.open(d + "/alias", os.O_RDONLY), 10, 0))
+import struct, subprocess
+other = subprocess.Popen(["sleep", "20"], cwd=d + "/deep")
+attempt("another's cwd", lambda: rd("/proc/%d/cwd/secret/f" % other.pid))
+attempt("another's root", lambda: rd("/proc/%d/root%s/f" % (other.pid, s)))
+other.kill(); other.wait()
+attempt("supervisor cwd", lambda: rd("/proc/%d/cwd%s/f" % (sup, s)))
+attempt("supervisor map_files", lambda: os.listdir("/proc/%d/map_files" % sup))
+for n in 1, 2, 4, 8, 16:
+    how = struct.pack("QQQ", 0, 0, n)
+    for p in s + "/f", "deep/secret/f", "ln/f":
+        attempt("openat2 %d" % n, lambda: os.read(call(437, os.open(d, os.O_RDONLY), p.encode(), how, 24), 100))
+attempt("linkat of O_PATH", lambda: (call(265, os.open(s, os.O_PATH), b"", -100, (d + "/hard").encode(), 0x1000), rd(d + "/hard/f"))[1])
+attempt("exchange", lambda: (call(316, -100, (d + "/open").encode(), -100, s.encode(), 2), rd(d + "/open/f"))[1].replace(b"open", b""))
+m = os.memfd_create("cat"); os.write(m, open("/bin/cat", "rb").read())
+attempt("memfd", lambda: subprocess.run(["/proc/self/fd/%d" % m, s + "/f"], pass_fds=[m], capture_output=True).stdout)
+attempt("loader", lambda: subprocess.run(["/lib64/ld-linux-x86-64.so.2", "/bin/cat", s + "/f"], capture_output=True).stdout)
+attempt("fanotify_mark", lambda: call(301, 0, 1, 0x20, -100, s.encode()))
+attempt("acct", lambda: call(163, (s + "/f").encode()))
+attempt("setns", lambda: (call(308, os.pidfd_open(sup), 0x20000), rd(s + "/f"))[1])
+for flags in 0x20000, 0x10020000:
+    pid = os.fork()
+    if pid == 0:
+        attempt("unshare", lambda: (call(272, flags), rd(s + "/f"))[1])
+        attempt("unshare and pivot_root", lambda: (call(155, d.encode(), d.encode()), rd("/deep/secret/f"))[1])
+        os._exit(0)
+    os.waitpid(pid, 0)
 pid = os.fork()
 if pid == 0:
     attempt("chroot", lambda: (os.chroot(s), rd("/f"))[1])
