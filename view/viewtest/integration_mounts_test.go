@@ -448,3 +448,23 @@ func TestIntegrationCowOverMounts(t *testing.T) {
 		}
 	}
 }
+
+// TestIntegrationRamdiskTools: programs that make and look at disks do so with a ramdisk, without
+// mounts and with those of either engine.
+func TestIntegrationRamdiskTools(t *testing.T) {
+	viewtest.Need(t, "mke2fs", "e2fsck", "mkfs.vfat", "blockdev", "wipefs")
+	w := viewtest.New(t)
+	const script = `export PATH=$PATH:/usr/sbin; d=/dev/umrun-lab-disk
+blockdev --getsize64 $d; blockdev --getsz $d; blockdev --getss $d; blockdev --getro $d
+mke2fs -q -t ext4 $d 2>&1 | grep -v geometry; e2fsck -fn $d >/dev/null 2>&1 && echo clean; wipefs $d | grep -o ext4
+mkfs.vfat $d >/dev/null && dd if=$d bs=1 skip=54 count=5 2>/dev/null`
+	for _, user := range []bool{false, true} {
+		for _, flags := range [][]string{nil, {"--fs-engine", "ns", "-m", "tmpfs:/opt"}, {"--fs-engine", "trap", "-m", "tmpfs:/opt"}} {
+			args := append([]string{"-q", "-n", "none", "-m", "dev:ramdisk:/dev/umrun-lab-disk,size=64M"}, flags...)
+			r := umrunAs(t, w, user, append(args, "--", "sh", "-c", script)...).Result()
+			if want := "67108864\n131072\n512\n0\nclean\next4\nFAT16"; r.Stdout != want {
+				t.Errorf("%v: want %q, got %v", flags, want, r)
+			}
+		}
+	}
+}
