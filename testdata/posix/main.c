@@ -229,6 +229,11 @@ void group(const char *name, void (*cases)(void))
 	const char *only = getenv("LAB_GROUP");
 	if (only && strcmp(only, name))
 		return;
+	const char *without = getenv("LAB_WITHOUT"); // names, each behind a space
+	char word[64];
+	snprintf(word, sizeof word, " %s ", name);
+	if (without && strstr(without, word))
+		return;
 	now = name;
 	snprintf(here, sizeof here, "%s/%s", base, name);
 	umask(022);

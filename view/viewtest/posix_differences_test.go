@@ -69,7 +69,8 @@ var cowOverlay = slices.Concat(noHandles(ofOverlay), []posixDifference{
 var posixDifferences = slices.Concat([]posixDifference{
 	{where: "* ns user", name: named(`chown/(to another (user|group)|a (link|directory) to others|by (a descriptor|O_PATH))`), native: "EPERM", umrun: "EINVAL", reason: ofUserNS},
 	{where: "* trap user", name: named(`exec/one that may only be executed`), native: "yes", umrun: "no", reason: byRead},
-}, on("cow ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("* trap root", trappedRoot),
+}, on("cow ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("fuse * *", fuseServed), on("fuse trap *", fuseTrapped), on("fuse trap root", fuseTrappedRoot),
+	on("* trap root", trappedRoot),
 	on("cow trap *", cowTrapped), on("away trap *", cowTrapped), on("image ns *", cowOverlay), on("image trap *", cowTrapped), on("image *", []posixDifference{
 		{name: named(`old/its nanoseconds`), native: "6", umrun: "0", reason: "squashfs keeps seconds"},
 	}))
@@ -98,6 +99,25 @@ var cowTrapped = []posixDifference{
 	{name: named(`removed/its other name`), native: "file 644 1 links", umrun: "file 644 2 links", reason: apart},
 	{name: named(notMoved), reason: renaming},
 	{name: named(`seen/(a mapping made before, after a write|f?lock by one who writes)`), reason: reader},
+}
+
+// What a command serves. posixFuse, natively, gives two answers to some cases itself.
+var fuseServed = []posixDifference{
+	{name: named(`mkdir/links of what is gone|replace/times that it was not there|race/.*|(watch|watched)/.*|move/truncate beyond it`), reason: "it depends on what the kernel has kept, and on who is faster", sometimes: true},
+}
+
+var fuseTrapped = []posixDifference{
+	{name: named(`stat/lstat f|hard/(and has|written by the other name)`), reason: "libfuse has an inode for each name, and the kernel keeps its attributes for a second", sometimes: true},
+	{name: named(`cwd//proc/self/cwd in what is gone|unlink/by /proc/self/fd`), reason: "libfuse gives what is removed another name while it is open"},
+	{name: named(`socket/its absolute name`), umrun: "abs", reason: "what a command serves has no path on the host"},
+}
+
+// Natively a mount without allow_other is for those whose users are all the mount's.
+const fuseUsers = "FUSE looks at the real, effective and saved user, and umrun's thread that acts for a task has its own of them"
+
+var fuseTrappedRoot = []posixDifference{
+	{name: named(`threads/a (file|directory) of a thread's setfsuid`), native: "yes", umrun: "no", reason: fuseUsers},
+	{name: named(`user/(AT_EACCESS|open) for the effective one`), native: "EACCES", umrun: "ok", reason: fuseUsers},
 }
 
 // on is a list for mounts.

@@ -33,6 +33,7 @@ type posixKind struct {
 	flags  []string
 	dir    string // where the cases run; empty: DST
 	before string // where posix -make makes its tree; empty: nowhere
+	native bool   // it is held against posixFuse, mounted natively
 }
 
 var posixKinds = []posixKind{
@@ -42,7 +43,16 @@ var posixKinds = []posixKind{
 	{name: "cow", flags: []string{"-m", "cow:UP:DST"}, before: "DST"},
 	{name: "away", flags: []string{"-m", "cow::DST"}, before: "DST"},
 	{name: "image", flags: []string{"-m", "image:IMG:DST", "-m", "cow:UP:DST"}, before: "SRC"},
+	{name: "fuse", flags: []string{"-m", "fuse:" + posixFuse + " -f SRC:DST"}, before: "SRC", native: true},
 }
+
+// posixFuse is a FUSE file system that shows a directory. What it makes of a call is its own
+// affair: a view is held against the same mounted natively, without the groups that come to
+// no end there.
+const (
+	posixFuse        = "bindfs --no-allow-other"
+	posixFuseWithout = "LAB_WITHOUT= lock deep "
+)
 
 // posixEngines are what makes the mounts.
 var posixEngines = []string{"ns", "trap"}
@@ -125,21 +135,32 @@ func (r *posixRun) native(program, fstype string) (*posixTranscript, error) {
 		id = viewtest.UID
 	}
 	var err error
-	r.w.Host.Do(func() {
-		if fstype == "" {
-			err = unix.Mount(r.in("SRC"), r.in("DST"), "", unix.MS_BIND, "")
-		} else {
-			err = unix.Mount(fstype, r.in("DST"), fstype, 0, fmt.Sprintf("mode=755,uid=%d,gid=%d", id, id))
+	switch fstype {
+	case "fuse":
+		mount := strings.Fields(posixFuse + " " + r.in("SRC") + " " + r.in("DST"))
+		if res := r.as(r.w.HostCmd(context.Background(), mount...)).Result(); res.Status != 0 {
+			err = fmt.Errorf("%v", res)
 		}
-	})
+		defer r.w.Host.Do(func() { _ = unix.Unmount(r.in("DST"), unix.MNT_DETACH) })
+	case "":
+		r.w.Host.Do(func() { err = unix.Mount(r.in("SRC"), r.in("DST"), "", unix.MS_BIND, "") })
+	default:
+		r.w.Host.Do(func() {
+			err = unix.Mount(fstype, r.in("DST"), fstype, 0, fmt.Sprintf("mode=755,uid=%d,gid=%d", id, id))
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
 	if err := r.make(program, "DST"); err != nil {
 		return nil, err
 	}
-	res := r.as(r.w.HostCmd(context.Background(), program, r.in("DST"), r.in("OUT"))).Result()
-	if res.Status != 0 || strings.Contains(res.Stdout, "cannot go on") || strings.Contains(res.Stdout, "/ended: ") {
+	c := r.as(r.w.HostCmd(context.Background(), program, r.in("DST"), r.in("OUT")))
+	if fstype == "fuse" {
+		c.Env = append(c.Env, posixFuseWithout)
+	}
+	res := c.Result()
+	if res.Status != 0 || strings.Contains(res.Stdout, "cannot go on") && fstype != "fuse" || strings.Contains(res.Stdout, "/ended: ") {
 		return nil, fmt.Errorf("%v", res)
 	}
 	return readPosix(res.Stdout)
@@ -148,7 +169,7 @@ func (r *posixRun) native(program, fstype string) (*posixTranscript, error) {
 // TestPosix runs the cases natively on the disk and on a tmpfs, and holds every kind
 // of mount against that. A case in which the two differ is none.
 func TestPosix(t *testing.T) {
-	viewtest.Need(t, "mksquashfs")
+	viewtest.Need(t, "mksquashfs", "bindfs", "fusermount3")
 	w := viewtest.New(t)
 	openFUSE(t, w)
 	program := viewtest.Posix(t)
@@ -164,7 +185,11 @@ func TestPosix(t *testing.T) {
 					name := kind.name + "/" + engine + "/" + user
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
-						met, n := posixView(t, w, program, kind, engine, user, plain[user])
+						oracle := plain[user]
+						if kind.native {
+							oracle = plain["fuse "+user]
+						}
+						met, n := posixView(t, w, program, kind, engine, user, oracle)
 						mu.Lock()
 						defer mu.Unlock()
 						cases += n
@@ -185,7 +210,8 @@ func TestPosix(t *testing.T) {
 	}
 }
 
-// posixNatives returns what is natively so, by user.
+// posixNatives returns what is natively so, by user, and what posixFuse makes of it, by "fuse" and
+// the user.
 func posixNatives(t *testing.T, w *viewtest.World, program string) map[string]*posixTranscript {
 	t.Helper()
 	type key struct{ user, fs string }
@@ -193,7 +219,7 @@ func posixNatives(t *testing.T, w *viewtest.World, program string) map[string]*p
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, user := range posixUsers {
-		for _, fs := range []string{"", "tmpfs"} {
+		for _, fs := range []string{"", "tmpfs", "fuse"} {
 			wg.Go(func() {
 				r, err := newPosixRun(w, "native"+fs, user)
 				var got *posixTranscript
@@ -225,7 +251,7 @@ func posixNatives(t *testing.T, w *viewtest.World, program string) map[string]*p
 		if len(disk.order) < leastPosixCases {
 			t.Errorf("%d cases: some are lost", len(disk.order))
 		}
-		plain[user] = disk
+		plain[user], plain["fuse "+user] = disk, all[key{user, "fuse"}]
 	}
 	return plain
 }
@@ -262,7 +288,11 @@ func posixView(t *testing.T, w *viewtest.World, program string, kind posixKind, 
 		args = append(args, r.in(f))
 	}
 	args = append(args, "--", program, r.in(dir), r.in("OUT"))
-	res := r.as(w.UmrunFlags(t, args...)).Result()
+	u := r.as(w.UmrunFlags(t, args...))
+	if kind.native {
+		u.Env = append(u.Env, posixFuseWithout)
+	}
+	res := u.Result()
 	if res.Status != 0 {
 		t.Errorf("under umrun: %v", res)
 	}
