@@ -70,8 +70,9 @@ func runChild(control *os.File, steps []Step) {
 		link = os.NewFile(uintptr(sp.Link), "link")
 	}
 	err := unmapped
+	var handed []int
 	if err == nil {
-		err = sp.Namespaces.prepare(steps, link)
+		handed, err = sp.Namespaces.prepare(steps, link)
 	}
 	if link != nil {
 		link.Close()
@@ -92,8 +93,11 @@ func runChild(control *os.File, steps []Step) {
 	for {
 		select {
 		case listener := <-installed:
-			if sendReport(control, report{Step: stepListener}, unix.UnixRights(listener)) != nil {
+			if sendReport(control, report{Step: stepListener}, unix.UnixRights(append([]int{listener}, handed...)...)) != nil {
 				return
+			}
+			for _, fd := range handed {
+				unix.Close(fd)
 			}
 			// The supervisor must hold the only one: while another is open
 			// its death would leave calls waiting.

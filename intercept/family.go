@@ -312,5 +312,8 @@ func (s *Supervisor) Close() error {
 		s.n.close()
 	}
 	s.f.close()
+	for _, f := range s.handed {
+		f.Close()
+	}
 	return nil
 }

@@ -101,6 +101,7 @@ type Supervisor struct {
 	n      *notifier
 	f      *family
 	closed []int
+	handed []*os.File
 }
 
 // Start runs the program of cfg under its rules and those that always hold, and
@@ -243,7 +244,7 @@ func (s *Supervisor) converse(c *net.UnixConn, cfg Config, link int, rules Rules
 	if err := instruct(c, sp); err != nil {
 		return err
 	}
-	fd, err := receiveListener(c, &cfg)
+	fd, err := s.receiveListener(c, &cfg)
 	if err != nil {
 		return err
 	}
@@ -275,10 +276,11 @@ func instruct(c *net.UnixConn, sp spec) error {
 	return nil
 }
 
-// receiveListener waits for the child's filter to be installed.
-func receiveListener(c *net.UnixConn, cfg *Config) (int, error) {
+// receiveListener waits for the child's filter to be installed, and keeps what the Step
+// hands over.
+func (s *Supervisor) receiveListener(c *net.UnixConn, cfg *Config) (int, error) {
 	buf := make([]byte, reportSize)
-	oob := make([]byte, unix.CmsgSpace(4))
+	oob := make([]byte, unix.CmsgSpace(4*(1+maxHanded)))
 	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
 	if err == nil && n < reportSize {
 		err = io.ErrUnexpectedEOF
@@ -293,8 +295,13 @@ func receiveListener(c *net.UnixConn, cfg *Config) (int, error) {
 	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err == nil && len(msgs) == 1 {
 		var fds []int
-		if fds, err = unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) == 1 {
-			unix.CloseOnExec(fds[0])
+		if fds, err = unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) >= 1 {
+			for i, fd := range fds {
+				unix.CloseOnExec(fd)
+				if i > 0 {
+					s.handed = append(s.handed, os.NewFile(uintptr(fd), "handed"))
+				}
+			}
 			return fds[0], nil
 		}
 	}
@@ -419,6 +426,10 @@ func forkChild(p *fdPlan, ns *Namespaces) (int, error) {
 		Sys:   ns.attributes(),
 	})
 }
+
+// Handed returns the descriptors that the Step of the namespaces has handed over, in its
+// order. They are closed with the supervisor.
+func (s *Supervisor) Handed() []*os.File { return s.handed }
 
 // ClosedFDs returns the inherited descriptors that the program was not given.
 func (s *Supervisor) ClosedFDs() []int { return slices.Clone(s.closed) }

@@ -34,7 +34,14 @@ type Namespaces struct {
 type Step struct {
 	Name string
 	Run  func(data []byte, link *os.File) error // link is nil without [Config].Link
+
+	// Hand, if it is not nil, returns descriptors for the supervisor, after Run: at most
+	// maxHanded, see [Supervisor.Handed].
+	Hand func() []int
 }
+
+// maxHanded is how many descriptors a Step may hand over.
+const maxHanded = 8
 
 // A StepError says that a Step failed.
 type StepError struct {
@@ -109,17 +116,21 @@ func mapIDs(ids string) error {
 	return nil
 }
 
-// prepare does the Step.
-func (ns *Namespaces) prepare(steps []Step, link *os.File) error {
+// prepare does the Step, and returns what it hands over.
+func (ns *Namespaces) prepare(steps []Step, link *os.File) (handed []int, err error) {
 	if ns == nil || ns.Step == "" {
-		return nil
+		return nil, nil
 	}
 	for _, s := range steps {
-		if s.Name == ns.Step {
-			return s.Run(ns.Data, link)
+		if s.Name != ns.Step {
+			continue
 		}
+		if err = s.Run(ns.Data, link); err == nil && s.Hand != nil {
+			handed = s.Hand()
+		}
+		return handed, err
 	}
-	return fmt.Errorf("there is no step %q: %w", ns.Step, unix.EINVAL)
+	return nil, fmt.Errorf("there is no step %q: %w", ns.Step, unix.EINVAL)
 }
 
 // dropCaps takes every capability from the calling thread, and from what it becomes.

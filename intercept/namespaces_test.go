@@ -18,8 +18,8 @@ import (
 
 // testSteps are what the child of these tests can do.
 var testSteps = []Step{
-	{"hostname", func(data []byte, _ *os.File) error { return unix.Sethostname(data) }},
-	{"fail", func(data []byte, _ *os.File) error { return fmt.Errorf("%s: %w", data, unix.EXDEV) }},
+	{Name: "hostname", Run: func(data []byte, _ *os.File) error { return unix.Sethostname(data) }},
+	{Name: "fail", Run: func(data []byte, _ *os.File) error { return fmt.Errorf("%s: %w", data, unix.EXDEV) }},
 }
 
 // own are namespaces that an ordinary user may make, or the test is skipped.

@@ -28,14 +28,14 @@ func (v *View) Mounts() []fsmod.Mount {
 		}
 		return all
 	}
-	return fsmod.Order(v.plan.conf.Mounts)
+	return v.kernel.list()
 }
 
 // errUnarmed says why a view cannot be changed.
 func (v *View) errUnarmed() error {
 	return &Problem{Code: ExitConfig, What: fmt.Sprintf("the view %s was started without mounts, and none can be made in it", v.plan.conf.Name),
 		Why: "The calls that name files are not trapped in it, and nobody can change that for processes that run.",
-		Try: []string{fmt.Sprintf("umrun --name %s --fs-engine trap ...", v.plan.conf.Name)}}
+		Try: []string{fmt.Sprintf("umrun --name %s --fs-engine trap ...", v.plan.conf.Name), fmt.Sprintf("umrun --name %s --fs-engine ns ...", v.plan.conf.Name)}}
 }
 
 // Mount adds a mount to the running view.
@@ -43,12 +43,11 @@ func (v *View) Mount(m fsmod.Mount) error {
 	if v.plan.Files == nil {
 		return v.errUnarmed()
 	}
-	if v.plan.Files.Engine == EngineNS {
-		return v.errNS()
-	}
 	switch {
 	case isDevice(m):
 		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: a device of that kind is made when the view is started", m)}
+	case v.plan.Files.Engine == EngineNS:
+		return v.kernelMount(m)
 	case !trapSupports(m):
 		return NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
 	}
@@ -87,15 +86,19 @@ func (v *View) Unmount(path string, lazy bool) error {
 	if v.plan.Files == nil {
 		return v.errUnarmed()
 	}
-	if v.plan.Files.Engine == EngineNS {
-		return v.errNS()
-	}
 	at := filepath.Clean(path)
 	if real, err := filepath.EvalSymlinks(at); err == nil {
 		at = real
 	}
-	err := v.files.Unmount(at, lazy)
-	switch {
+	var err error
+	if v.plan.Files.Engine == EngineNS {
+		err = v.kernelUnmount(at, lazy)
+	} else {
+		err = v.files.Unmount(at, lazy)
+	}
+	switch problem := (*Problem)(nil); {
+	case errors.As(err, &problem):
+		return problem
 	case err == nil:
 		return nil
 	case errors.Is(err, fsmod.ErrUnarmed):
@@ -106,9 +109,4 @@ func (v *View) Unmount(path string, lazy bool) error {
 		return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Try: []string{"umount --lazy " + path}, Err: err}
 	}
 	return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Err: err}
-}
-
-// errNS says that the kernel's mounts stay as they are.
-func (v *View) errNS() error {
-	return &Problem{Code: ExitFailed, What: "to change the mounts of a view that the kernel makes is not built yet", Try: []string{"--fs-engine trap"}}
 }

@@ -23,16 +23,18 @@ import (
 
 // mountFiles has the program begin in a namespace with the mounts of the plan.
 func (p *Plan) mountFiles(ctx context.Context, v *View, conf *intercept.Config) error {
-	np := nsmount.Plan{Mounts: fsmod.Order(p.conf.Mounts), Host: p.conf.Hostname, Places: p.places(), Files: p.hostFiles()}
+	np := nsmount.Plan{Keep: p.conf.Name != "", Mounts: fsmod.Order(p.conf.Mounts), Host: p.conf.Hostname, Places: p.places(), Files: p.hostFiles()}
 	for _, m := range np.Mounts {
-		if m.Kind != fsmod.Cow || m.Source == "" {
-			continue
+		made := kernelMount{Mount: m}
+		made.Target = real(m.Target)
+		if m.Kind == fsmod.Cow && m.Source != "" {
+			held, err := holdUpper(m)
+			if err != nil {
+				return err
+			}
+			made.held = held
 		}
-		held, err := holdUpper(m)
-		if err != nil {
-			return err
-		}
-		v.kept = append(v.kept, held)
+		v.kernel.all = append(v.kernel.all, made)
 	}
 	served := map[int]*fuseServer{}
 	for i, m := range np.Mounts {

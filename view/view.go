@@ -39,6 +39,7 @@ import (
 // it. Everywhere else it does nothing.
 func Init() {
 	intercept.ChildMain(nsmount.Step())
+	nsmount.ChildMain()
 	fusemount.ChildMain()
 	kernel.ChildMain()
 }
@@ -61,6 +62,7 @@ type View struct {
 	seen   *observation
 	asked  *control.Server           // nil: it has no name
 	since  time.Time                 // of the program's start
+	kernel kernelMounts              // by the engine ns
 	known  chan struct{}             // closed when sup is, or will never be
 	ports  closers                   // that are published
 	all    *publishAll               // nil: those alone
@@ -463,7 +465,7 @@ func (v *View) close() error {
 	if v.mod != nil {
 		errs = append(errs, v.mod.Close())
 	}
-	errs = append(errs, v.kept.Close())
+	errs = append(errs, v.kernel.Close(), v.kept.Close())
 	v.all.close()
 	errs = append(errs, v.ports.Close())
 	for _, o := range v.nets {

@@ -39,18 +39,29 @@ type source struct {
 	content *os.File // nil: none
 }
 
-func (b *builder) build() error {
-	// Slaves: an unmount on the host must arrive, or it would be held for ever; what
-	// is made here must not get out.
+// enslave makes all mounts slaves: an unmount on the host must arrive, or it would be held
+// for ever; what is made here must not get out.
+func (b *builder) enslave() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make the mounts slaves of the host's: %w", err)
 	}
-	var err error
+	return nil
+}
+
+// begin goes to /proc/self/fd, see byFD.
+func (b *builder) begin() (err error) {
 	if b.fds, err = openPath(unix.AT_FDCWD, "/proc/self/fd"); err == nil {
 		err = unix.Fchdir(b.fds)
 	}
 	if err != nil {
 		return fmt.Errorf("/proc/self/fd: %w", err)
+	}
+	return nil
+}
+
+func (b *builder) build() error {
+	if err := b.begin(); err != nil {
+		return err
 	}
 	if b.plan.Trial {
 		return b.openPool()

@@ -35,6 +35,12 @@
 // them bound from what was covered, and the missing ones are made in that. It is
 // read-only: a name that was made there would be gone with the view, without a word.
 //
+// # Changes
+//
+// With [Plan.Keep] the namespaces are handed to the supervisor: that of the view, its user
+// namespace, and one of mounts that was copied before any was made, where sources are found
+// later. [Namespace.Do] has a child go there, which makes or removes one mount (change.go).
+//
 // # Copy on write
 //
 // A cow is an overlay, with userxattr, so that an ordinary user may mount it and the

@@ -30,6 +30,10 @@ type Plan struct {
 	// User says that it is an ordinary user's, in a user namespace. Namespaces sets it.
 	User bool
 
+	// Keep hands the namespaces over, so that the mounts can be changed later, see
+	// [Namespace].
+	Keep bool
+
 	// Trial mounts a tmpfs and nothing else.
 	Trial bool
 }
@@ -71,19 +75,37 @@ func (p *Plan) Namespaces() (*intercept.Namespaces, error) {
 }
 
 // Step is to be given to [intercept.ChildMain].
-func Step() intercept.Step { return intercept.Step{Name: stepName, Run: run} }
+func Step() intercept.Step {
+	var kept []int
+	return intercept.Step{
+		Name: stepName,
+		Run: func(data []byte, link *os.File) (err error) {
+			kept, err = run(data, link)
+			return err
+		},
+		Hand: func() []int { return kept },
+	}
+}
 
-// run makes the mounts, in the child.
-func run(data []byte, link *os.File) error {
+// run makes the mounts, in the child, and returns what is kept of the namespaces.
+func run(data []byte, link *os.File) (kept []int, err error) {
 	var p Plan
 	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&p); err != nil {
-		return fmt.Errorf("decode the mounts: %w", err)
+		return nil, fmt.Errorf("decode the mounts: %w", err)
 	}
 	if p.Host != "" {
 		if err := unix.Sethostname([]byte(p.Host)); err != nil {
-			return fmt.Errorf("sethostname %s: %w", p.Host, err)
+			return nil, fmt.Errorf("sethostname %s: %w", p.Host, err)
 		}
 	}
 	b := &builder{plan: &p, pool: -1, link: link}
-	return b.build()
+	if err := b.enslave(); err != nil {
+		return nil, err
+	}
+	if p.Keep {
+		if kept, err = keep(); err != nil {
+			return nil, fmt.Errorf("keep the namespace: %w", err)
+		}
+	}
+	return kept, b.build()
 }

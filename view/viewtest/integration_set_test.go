@@ -17,10 +17,11 @@ import (
 )
 
 // setEngines are those whose mounts can be changed.
-var setEngines = []string{"trap"}
+var setEngines = []string{"trap", "ns"}
 
 func TestIntegrationSet(t *testing.T) {
 	w := viewtest.New(t)
+	openFUSE(t, w)
 	for _, user := range []bool{false, true} {
 		for _, engine := range setEngines {
 			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) { runSet(t, w, engine, user) })
@@ -120,7 +121,7 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	v.set(0, "", "set", "lab", "mount", "bind:../src:.")
 	v.says("cat DIR/dst/a DIR/dst/sub/deep", "source a\ndeep\n")
 	v.says("cd DIR/dst/sub; cat deep ../a", "deep\nsource a\n")
-	v.set(125, "is in it", "set", "lab", "umount", "DIR/dst")
+	v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
 	v.set(0, "", "set", "lab", "umount", "-l", "DIR/dst")
 	v.says("cat deep ../a ../../a; readlink /proc/self/cwd; cat DIR/dst/a", "deep\nsource a\nsource a\n/sub\ntarget a\n")
 	v.says("cd DIR/dst; cat a", "target a\n")
@@ -135,7 +136,7 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	v.set(0, "", "set", "lab", "mount", "hide:DIR/dst/b")
 	v.set(0, "", "set", "lab", "mount", "file:DIR/src/a:DIR/path/x")
 	v.says("cat ../dst/a; stat -c '%a %s' ../dst/b; cat ../path/x", "changed\n0 0\nsource a\n")
-	v.set(125, "something is mounted in it", "set", "lab", "umount", "DIR/dst")
+	v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
 	v.set(122, "no such file or directory", "set", "lab", "mount", "bind:DIR/nowhere:DIR/dst")
 	v.set(122, "there is no mount of the view's", "set", "lab", "umount", "DIR/bin")
 	v.set(122, "unknown kind", "set", "lab", "mount", "bnd:DIR/src:DIR/dst")
@@ -147,6 +148,15 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	}
 	// The program cannot do it, though it is of the same user.
 	v.says(viewtest.Binary(t)+" set lab umount DIR/dst/b 2>&1 | grep -c 'not permitted'; stat -c %s DIR/dst/b", "1\n0\n")
+	if engine == "ns" {
+		v.set(122, "no such file or directory", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
+		v.set(125, "is not built yet", "set", "lab", "mount", "bind:DIR/src:/")
+	} else {
+		v.set(0, "", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
+		v.says("ls DIR | grep nowhere; ls DIR/nowhere", "nowhere\nin\n")
+		v.set(0, "", "set", "lab", "umount", "DIR/nowhere/in")
+		v.says("ls DIR | grep nowhere; ls DIR/nowhere", "ls: cannot access 'DIR/nowhere': No such file or directory\n")
+	}
 	v.set(0, "", "set", "lab", "mount", "image:"+smallImage(t, v)+":DIR/bin")
 	v.says("cat DIR/bin/in", "in the image\n")
 	v.end()

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Mounts of the kernel's that come and go while a view runs.
+
+package view
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/nsmount"
+)
+
+// kernelMounts are those of a view that the kernel serves.
+type kernelMounts struct {
+	mu  sync.Mutex
+	all []kernelMount // in the order in which they were made; guarded by mu
+}
+
+// A kernelMount is one with what is to be closed when it is gone.
+type kernelMount struct {
+	fsmod.Mount
+	held io.Closer // may be nil
+}
+
+// list returns the mounts.
+func (k *kernelMounts) list() []fsmod.Mount {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []fsmod.Mount
+	for _, m := range k.all {
+		all = append(all, m.Mount)
+	}
+	return all
+}
+
+// namespace is that of the running view.
+func (v *View) namespace() (*nsmount.Namespace, error) {
+	if v.plan.conf.Name == "" { // it was not kept
+		return nil, &Problem{Code: ExitConfig, What: "only the mounts of a view with a name can be changed", Try: []string{"--name NAME"}}
+	}
+	<-v.known
+	return nsmount.NewNamespace(v.sup.Handed())
+}
+
+// kernelMount makes a mount in the view's namespace.
+func (v *View) kernelMount(m fsmod.Mount) error {
+	ns, err := v.namespace()
+	if err != nil {
+		return err
+	}
+	k := &v.kernel
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var there []fsmod.Mount
+	for _, o := range k.all {
+		there = append(there, o.Mount)
+	}
+	switch err := nsmount.Supports(m); {
+	case m.Kind == fsmod.Fuse, m.Target == "/":
+		return NotBuilt(fmt.Sprintf("-m %v in a running view with --fs-engine ns", m))
+	case err != nil:
+		return NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
+	}
+	if _, err := checkMount(m, there); err != nil {
+		return err
+	}
+	m.Target = real(m.Target)
+	made := kernelMount{Mount: m}
+	ch := nsmount.Change{Mount: m, Places: v.plan.places()}
+	switch {
+	case m.Kind == fsmod.Cow && m.Source != "":
+		held, err := holdUpper(m)
+		if err != nil {
+			return err
+		}
+		made.held = held
+		err = ns.Do(ch, nil)
+		return v.kernelMade(made, err)
+	case m.Kind == fsmod.Image:
+		images, err := openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log)
+		if err != nil {
+			return err
+		}
+		err = ns.Do(ch, images.theirs)
+		images.started()
+		if err == nil {
+			v.kept = append(v.kept, images) // until nobody uses it, which the kernel says at the end
+		} else {
+			err = errors.Join(err, images.Close())
+		}
+		return v.kernelMade(made, err)
+	}
+	return v.kernelMade(made, ns.Do(ch, nil))
+}
+
+// kernelMade notes a mount, or words why it was not made. v.kernel.mu is held.
+func (v *View) kernelMade(m kernelMount, err error) error {
+	if err == nil {
+		v.kernel.all = append(v.kernel.all, m)
+		return nil
+	}
+	if m.held != nil {
+		m.held.Close()
+	}
+	code := ExitFailed
+	var failed *nsmount.ChangeError
+	if errors.As(err, &failed) && failed.Err == unix.ENOENT {
+		code = ExitConfig
+	}
+	return &Problem{Code: code, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+}
+
+// kernelUnmount removes the topmost mount at a path.
+func (v *View) kernelUnmount(at string, lazy bool) error {
+	ns, err := v.namespace()
+	if err != nil {
+		return err
+	}
+	k := &v.kernel
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := -1
+	for n, m := range k.all {
+		if m.Target == at {
+			i = n
+		}
+	}
+	covered := func(m kernelMount) bool { return m.Target != at && covers(m.Target, at) }
+	if i < 0 || slices.ContainsFunc(k.all[i+1:], covered) {
+		return unix.EINVAL
+	}
+	if err := ns.Do(nsmount.Change{Umount: at, Lazy: lazy}, nil); err != nil {
+		return err
+	}
+	gone := func(m kernelMount) bool { return m.Target == at || covers(at, m.Target) }
+	for n := len(k.all) - 1; n >= i; n-- {
+		if m := k.all[n]; n == i || gone(m) {
+			if m.held != nil {
+				m.held.Close()
+			}
+			k.all = slices.Delete(k.all, n, n+1)
+		}
+	}
+	return nil
+}
+
+// Close lets go of what the mounts hold.
+func (k *kernelMounts) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, m := range k.all {
+		if m.held != nil {
+			errs = append(errs, m.held.Close())
+		}
+	}
+	k.all = nil
+	return errors.Join(errs...)
+}
