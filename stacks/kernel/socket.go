@@ -223,6 +223,8 @@ type stream struct {
 	rest    []byte     // was taken by Send, and not yet by the kernel; +checklocks:sending
 	shut    bool       // SHUT_WR follows rest; +checklocks:sending
 	later   *later     // who sends rest; nil: nobody; +checklocks:sending
+
+	receiving sync.Mutex // from the look at what is there until it is taken; before mu
 }
 
 // A later sends what is left of a stream once there is room. The watcher's descriptor is
@@ -375,6 +377,8 @@ func (k *stream) Shutdown(how int) error {
 // Recv writes received bytes to w, see [stacks.StreamSocket].
 func (k *stream) Recv(w io.Writer, n int) (int, error) {
 	b := make([]byte, min(n, 64<<10))
+	k.receiving.Lock() // else two would have the same bytes
+	defer k.receiving.Unlock()
 	var got int
 	err := k.do(func(fd int) (err error) {
 		got, _, err = unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)

@@ -10,7 +10,10 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -76,6 +79,52 @@ func TestTaken(t *testing.T) {
 			}
 			eventually(t, "all is acknowledged", func() bool { _, done := s.(stacks.Unacked).Unacked(); return done })
 		})
+	}
+}
+
+// TestRecvAtOnce: what one reader gets no other one gets as well.
+func TestRecvAtOnce(t *testing.T) {
+	st := newStack(t)
+	l, s := newStream(t, st), newStream(t, st)
+	at := netip.MustParseAddrPort("127.0.0.1:8")
+	if err := errors.Join(l.Bind(at), l.Listen(1)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connected", func() bool { err := s.Connect(at); return err == nil || errors.Is(err, unix.EISCONN) })
+	var c stacks.StreamSocket
+	eventually(t, "accepted", func() (ok bool) {
+		var err error
+		c, err = l.Accept()
+		return err == nil
+	})
+	defer c.Close()
+	const total = 4 << 20
+	var got atomic.Int64
+	var wg sync.WaitGroup
+	deadline := time.Now().Add(20 * time.Second)
+	for range 4 {
+		wg.Go(func() {
+			for got.Load() < total && time.Now().Before(deadline) {
+				n, err := c.Recv(io.Discard, 1000)
+				got.Add(int64(n))
+				if err != nil && !errors.Is(err, unix.EAGAIN) || n > 0 && err != nil {
+					t.Errorf("%d bytes and %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	for sent := 0; sent < total && time.Now().Before(deadline) && !t.Failed(); {
+		n, err := s.Send(bytes.NewReader(make([]byte, min(64<<10, total-sent))))
+		sent += n
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Error(err)
+			break
+		}
+	}
+	wg.Wait()
+	if n := got.Load(); n != total {
+		t.Errorf("%d bytes of %d received", n, total)
 	}
 }
 
