@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 
+	"umrun/fsmod"
 	"umrun/view/control"
 )
 
@@ -47,15 +48,18 @@ func (v *View) processes() []int {
 	return v.sup.Processes()
 }
 
-// answer does what was asked for.
+// answer does what was asked for. It may be asked before the program begins.
 func (v *View) answer(r control.Request) (a control.Answer) {
-	var err error
-	switch r.Op {
-	case control.Info:
+	if r.Op == control.Info {
 		a.View = v.describe()
-	case control.Mount:
+		return a
+	}
+	err := v.begun()
+	switch {
+	case err != nil:
+	case r.Op == control.Mount:
 		err = v.mountSpec(r.Spec, r.Dir)
-	case control.Umount:
+	case r.Op == control.Umount:
 		err = v.Unmount(r.Path, r.Lazy)
 	}
 	if err == nil {
@@ -66,6 +70,15 @@ func (v *View) answer(r control.Request) (a control.Answer) {
 		a.Error.Why, a.Error.Try = p.Why, p.Try
 	}
 	return a
+}
+
+// begun waits until the program begins.
+func (v *View) begun() error {
+	<-v.known
+	if v.sup == nil {
+		return &Problem{Code: ExitFailed, What: fmt.Sprintf("the view %s has not started", v.plan.conf.Name)}
+	}
+	return nil
 }
 
 // mountSpec makes the mount that is written so.
@@ -79,11 +92,19 @@ func (v *View) mountSpec(spec, dir string) error {
 
 // describe says what the view is.
 func (v *View) describe() *control.View {
-	d := &control.View{Name: v.plan.conf.Name, PID: v.PID(), Command: slices.Clone(v.plan.Argv), Since: v.since, Networks: []control.Network{}}
+	d := &control.View{Name: v.plan.conf.Name, Command: slices.Clone(v.plan.Argv), Since: v.since, Networks: []control.Network{}}
 	for _, n := range v.plan.Networks {
 		d.Networks = append(d.Networks, control.Network{Name: n.Name, Addresses: n.Addresses})
 	}
-	for _, m := range v.Mounts() {
+	mounts := fsmod.Order(v.plan.conf.Mounts)
+	select {
+	case <-v.known:
+		if v.sup != nil {
+			d.PID, mounts = v.PID(), v.Mounts()
+		}
+	default: // its networks are not up yet
+	}
+	for _, m := range mounts {
 		d.Mounts = append(d.Mounts, m.String())
 	}
 	return d

@@ -5,7 +5,6 @@
 package view
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -67,7 +66,7 @@ func (v *View) Mount(m fsmod.Mount) error {
 			break
 		}
 	}
-	mt, err := v.plan.trapMount(context.Background(), m, v.files.Now())
+	mt, err := v.plan.trapMount(v.life, m, v.files.Now())
 	if err != nil {
 		return err
 	}
@@ -106,7 +105,7 @@ func (v *View) Unmount(path string, lazy bool) error {
 	case errors.Is(err, unix.EINVAL):
 		return &Problem{Code: ExitConfig, What: fmt.Sprintf("umount %s: there is no mount of the view's", path), Try: []string{"umrun ps --json"}, Err: err}
 	case errors.Is(err, unix.EBUSY):
-		return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Try: []string{"umount --lazy " + path}, Err: err}
+		return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Try: []string{fmt.Sprintf("umrun set %s umount --lazy %s", v.plan.conf.Name, path)}, Err: err}
 	}
 	return &Problem{Code: ExitFailed, What: fmt.Sprintf("umount %s: %v", path, err), Err: err}
 }

@@ -61,9 +61,11 @@ type View struct {
 	sup    *intercept.Supervisor
 	seen   *observation
 	asked  *control.Server           // nil: it has no name
-	since  time.Time                 // of the program's start
 	kernel kernelMounts              // by the engine ns
+	since  time.Time                 // of its start
 	known  chan struct{}             // closed when sup is, or will never be
+	life   context.Context           // ends when the view is to be closed
+	end    context.CancelFunc        // of life
 	ports  closers                   // that are published
 	all    *publishAll               // nil: those alone
 	ended  atomic.Pointer[time.Time] // when the program ended; nil: it has not
@@ -87,12 +89,18 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	for _, w := range p.Warnings {
 		p.conf.Log.Warn(w)
 	}
-	v := &View{plan: p, known: make(chan struct{})}
+	v := &View{plan: p, since: time.Now(), known: make(chan struct{})}
+	v.life, v.end = context.WithCancel(context.Background())
+	know := sync.OnceFunc(func() { close(v.known) })
 	defer func() {
+		know()
 		if err != nil {
 			v.Close()
 		}
 	}()
+	if err := v.serveControl(); err != nil { // a name is one view's, and no other begins anything
+		return nil, err
+	}
 	nets, err := p.up(ctx, p.conf.Wait)
 	if err != nil {
 		return nil, err
@@ -127,13 +135,9 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 		return nil, err
 	}
 	v.sup, err = p.launch(ctx, v)
-	close(v.known)
+	know()
 	if err != nil {
 		return nil, p.startProblem(err)
-	}
-	v.since = time.Now()
-	if err := v.serveControl(); err != nil {
-		return nil, err
 	}
 	if fds := v.sup.ClosedFDs(); len(fds) > 0 {
 		p.conf.Log.Warn("inherited network descriptors are closed: they lead out of the view", "fds", fmt.Sprint(fds))
@@ -450,6 +454,7 @@ func (v *View) Close() error {
 
 func (v *View) close() error {
 	var errs []error
+	v.end()
 	if v.asked != nil {
 		errs = append(errs, v.asked.Close())
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -22,8 +23,12 @@ import (
 	"umrun/view/control"
 )
 
-// asking bounds a question to a view. A mount may read a whole image.
-const asking = time.Minute
+const (
+	// asking bounds a change of a view. A mount may read a whole image.
+	asking = time.Minute
+	// listing bounds what all views are asked at once. One that is stopped does not answer.
+	listing = 3 * time.Second
+)
 
 func newPS() *cobra.Command {
 	var asJSON bool
@@ -32,43 +37,50 @@ func newPS() *cobra.Command {
 		Short: "the running views that have a name: process, networks, command",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			views, err := listViews(c.Context())
+			views, silent, err := listViews(c.Context())
 			if err != nil {
 				return err
 			}
-			if !asJSON {
-				return printViews(c.OutOrStdout(), views)
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				e.SetEscapeHTML(false)
+				err = e.Encode(views)
+			} else {
+				err = printViews(c.OutOrStdout(), views)
 			}
-			e := json.NewEncoder(c.OutOrStdout())
-			e.SetIndent("", "  ")
-			e.SetEscapeHTML(false)
-			return e.Encode(views)
+			return errors.Join(err, silent)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON, which is stable")
 	return c
 }
 
-// listViews asks all views that there are; one that ends meanwhile is left out.
-func listViews(ctx context.Context) ([]*control.View, error) {
-	ctx, cancel := context.WithTimeout(ctx, asking)
+// listViews asks all views that there are; one that ends meanwhile is left out. silent is the
+// error of the first that does not answer, and is left out, too.
+func listViews(ctx context.Context) (views []*control.View, silent, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listing)
 	defer cancel()
 	names, err := control.Names()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	views := []*control.View{}
-	for _, name := range names {
-		a, err := view.AskView(ctx, name, control.Request{Op: control.Info})
+	answers, errs := make([]control.Answer, len(names)), make([]error, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() { answers[i], errs[i] = view.AskView(ctx, name, control.Request{Op: control.Info}) })
+	}
+	all.Wait()
+	views = []*control.View{}
+	for i, err := range errs {
 		switch {
-		case errors.Is(err, control.ErrNoView):
-		case err != nil:
-			return nil, err
-		default:
-			views = append(views, a.View)
+		case err == nil:
+			views = append(views, answers[i].View)
+		case silent == nil && !errors.Is(err, control.ErrNoView):
+			silent = err
 		}
 	}
-	return views, nil
+	return views, silent, nil
 }
 
 // printViews writes the table, which is for people.
@@ -88,7 +100,7 @@ func printViews(w io.Writer, views []*control.View) error {
 func newSet() *cobra.Command {
 	var lazy bool
 	c := &cobra.Command{
-		Use:   "set NAME mount SPEC | set NAME umount [--lazy] PATH",
+		Use:   "set NAME mount SPEC, or umrun set NAME umount [--lazy] PATH",
 		Short: "change a running view: its mounts",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {

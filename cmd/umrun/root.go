@@ -112,7 +112,9 @@ Files (-m, repeatable):
   bind:SRC:DST[:ro]  SRC, a directory or file, at DST     tmpfs:DST      an empty directory
   cow:[UPPER]:DST    DST, but what is written goes to UPPER (made if missing), or is thrown away
   merge:SRC:DST      SRC's names before DST's, read-only  hide:PATH      nobody may look into it
-  file:SRC:DST       a copy of SRC, the program's own     image:FILE:DST what is in an image: squashfs, ext4, FAT, iso9660, zip, tar
+  file:SRC:DST       a copy of SRC, the program's own
+  image:FILE:DST     what is in an image: squashfs, ext4, FAT, iso9660, zip, tar; ext4 with :rw is written to
+  fuse:COMMAND:DST   what an unmodified FUSE file system serves: 'fuse:sshfs box::/mnt'
   dev:null:PATH  dev:zero:PATH  dev:tun:PATH  dev:ramdisk:PATH,size=N
 
 Commands:

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // place gives the test a directory of sockets of its own.
@@ -123,6 +125,59 @@ func TestDir(t *testing.T) {
 	}
 	if _, err := Dir(); err == nil {
 		t.Error("a symbolic link is taken")
+	}
+}
+
+// TestSilent: those who connect and say nothing take so many descriptors and no more.
+func TestSilent(t *testing.T) {
+	dir := place(t)
+	s := serve(t, "one")
+	var conns []net.Conn
+	for range mostConns + 20 {
+		c, err := net.Dial("unix", dir+"/one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	served := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.conns)
+	}
+	for end := time.Now().Add(5 * time.Second); served() < mostConns && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // for more of them, which there must not be
+	if n := served(); n != mostConns {
+		t.Errorf("%d of %d are served", n, len(conns))
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	if _, err := Ask(t.Context(), "one", Request{Op: Info}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLong: what is too long for the address of a socket leaves nothing behind.
+func TestLong(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	dir, err := Dir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", 60), strings.Repeat("y", 60))
+	if err := os.MkdirAll(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", long)
+	if _, err := Serve("one", slog.New(slog.DiscardHandler), nil); !errors.Is(err, unix.ENAMETOOLONG) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(long + "/umrun/*"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }
 

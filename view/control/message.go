@@ -51,7 +51,7 @@ type Error struct {
 // A View is what `umrun ps` shows.
 type View struct {
 	Name     string    `json:"name"`
-	PID      int       `json:"pid"` // of the program
+	PID      int       `json:"pid"` // of the program; 0: it has not begun
 	Command  []string  `json:"command"`
 	Networks []Network `json:"networks"`
 	Mounts   []string  `json:"mounts,omitempty"` // as --mount has them, in their order

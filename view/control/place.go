@@ -60,6 +60,9 @@ func listen(name string) (l *net.UnixListener, lock *os.File, err error) {
 		return nil, nil, err
 	}
 	path := filepath.Join(dir, name)
+	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > most {
+		return nil, nil, fmt.Errorf("the address of a socket has %d bytes at most, and %s is longer: %w", most, path, unix.ENAMETOOLONG)
+	}
 	if lock, err = takeLock(path + ".lock"); err != nil {
 		return nil, nil, err
 	}

@@ -26,12 +26,17 @@ import (
 // patience is how long a message may take.
 const patience = 10 * time.Second
 
+// mostConns is how many connections are served at once: a program of any view of the user's can
+// make them and say nothing, and each takes a descriptor of umrun's. More wait.
+const mostConns = 64
+
 // A Server answers at the socket of a view.
 type Server struct {
 	l    *net.UnixListener
 	lock *os.File
 	log  *slog.Logger
 	do   func(Request) Answer
+	room chan struct{} // holds one for each connection, and one to accept the next
 	wg   sync.WaitGroup
 	once sync.Once
 
@@ -46,18 +51,20 @@ func Serve(name string, log *slog.Logger, do func(Request) Answer) (*Server, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{l: l, lock: lock, log: log, do: do, conns: make(map[net.Conn]bool)}
+	s := &Server{l: l, lock: lock, log: log, do: do, room: make(chan struct{}, mostConns), conns: make(map[net.Conn]bool)}
 	s.wg.Go(s.accept)
 	return s, nil
 }
 
 func (s *Server) accept() {
 	for {
+		s.room <- struct{}{}
 		c, err := s.l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // no descriptors, say
+			<-s.room
 			s.log.Warn("control socket", "err", err)
 			time.Sleep(100 * time.Millisecond)
 			continue
@@ -73,13 +80,14 @@ func (s *Server) accept() {
 			return
 		}
 		s.wg.Go(func() {
-			if err := s.answer(c); err != nil {
+			if err := s.answer(c); err != nil && !errors.Is(err, net.ErrClosed) {
 				s.log.Warn("a request on the control socket", "err", err)
 			}
 			c.Close()
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			delete(s.conns, c)
+			s.mu.Unlock()
+			<-s.room
 		})
 	}
 }
@@ -94,7 +102,7 @@ func (s *Server) answer(c *net.UnixConn) error {
 	var a Answer
 	if refused != nil {
 		s.log.Warn("a request on the control socket is refused", "err", refused)
-		a.Error = &Error{Code: 125, What: refused.Error()}
+		a.Error = &Error{Code: 125, What: "refused: " + refused.Error(), Why: "A process in a view, or in a sandbox that the view's umrun is not in, cannot ask: it could undo what its mounts hide."}
 	} else if r, err := DecodeRequest(line); err != nil {
 		a.Error = &Error{Code: 125, What: err.Error(), Try: []string{"the umrun that runs the view"}}
 	} else {
@@ -248,7 +256,12 @@ func Ask(ctx context.Context, name string, r Request) (a Answer, err error) {
 	if err == nil {
 		err = json.Unmarshal(line, &a)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		return a, fmt.Errorf("the view %s has ended before it answered", name)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return a, fmt.Errorf("the view %s has not answered in time: its umrun may be stopped: %w", name, os.ErrDeadlineExceeded)
+	case err != nil:
 		return a, fmt.Errorf("the view %s has not answered: %w", name, err)
 	}
 	return a, nil

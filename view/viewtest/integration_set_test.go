@@ -97,7 +97,7 @@ func (v *changedView) set(status int, message string, args ...string) string {
 	c := umrunAs(v.t, v.w, v.user, args...)
 	v.place(c)
 	r := c.Result()
-	if r.Status != status || !strings.Contains(r.Stderr, message) || message == "" && r.Stderr != "" {
+	if r.Status != status || !strings.Contains(r.Stderr, strings.ReplaceAll(message, "DIR", v.dir)) || message == "" && r.Stderr != "" {
 		v.t.Errorf("umrun %s: want status %d and %q, got %v", strings.Join(args, " "), status, message, r)
 	}
 	return r.Stdout
@@ -122,6 +122,7 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	v.says("cat DIR/dst/a DIR/dst/sub/deep", "source a\ndeep\n")
 	v.says("cd DIR/dst/sub; cat deep ../a", "deep\nsource a\n")
 	v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
+	v.set(125, "umrun set lab umount --lazy DIR/dst", "set", "lab", "umount", "DIR/dst")
 	v.set(0, "", "set", "lab", "umount", "-l", "DIR/dst")
 	v.says("cat deep ../a ../../a; readlink /proc/self/cwd; cat DIR/dst/a", "deep\nsource a\nsource a\n/sub\ntarget a\n")
 	v.says("cd DIR/dst; cat a", "target a\n")
@@ -183,8 +184,37 @@ func TestIntegrationSetUnarmed(t *testing.T) {
 	v := startChanged(t, w, false)
 	v.set(122, "was started without mounts", "set", "lab", "mount", "tmpfs:DIR/dst")
 	v.set(122, "--fs-engine trap", "set", "lab", "umount", "DIR/dst")
-	v.set(122, "a view of that name is running", "--name", "lab", "-n", "none", "--", "true")
+	v.set(122, "a view of that name is running", "--name", "lab", "-n", "none", "--no-proc", "--", "touch", "DIR/begun")
+	if _, err := os.Stat(v.dir + "/begun"); err == nil {
+		t.Error("the program of a second view with the name began")
+	}
 	v.end()
+	w.NoStrays(t)
+}
+
+// TestIntegrationSetEnds: a view's end does not wait for a mount that is being made.
+func TestIntegrationSetEnds(t *testing.T) {
+	w := viewtest.New(t)
+	openFUSE(t, w)
+	v := startChanged(t, w, false, "--fs-engine", "trap", "--wait", "1m")
+	c := umrunAs(t, w, false, "set", "lab", "mount", "fuse:echo >"+v.dir+"/began; exec sleep 60 #:"+v.dir+"/path")
+	v.place(c)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	viewtest.Eventually(t, 20*time.Second, func() error {
+		_, err := os.Stat(v.dir + "/began")
+		return err
+	})
+	began := time.Now()
+	v.end()
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	if err := c.Wait(); err == nil || !strings.Contains(c.Errors(), "the view lab has ended before it answered") {
+		t.Errorf("who asked: %v, %s", err, c.Errors())
+	}
 	w.NoStrays(t)
 }
 
