@@ -133,7 +133,8 @@ func (h *helper) arrive() error {
 			}
 		}
 	}
-	// Nobody looks into us, nor takes our descriptors.
+	// Nobody looks into us by /proc. (Who owns our user namespace, which is the user, may
+	// trace us all the same, as any of the user's processes.)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
