@@ -21,6 +21,9 @@ import (
 type kernelMounts struct {
 	mu  sync.Mutex
 	all []kernelMount // in the order in which they were made; guarded by mu
+
+	// left is what those hold that went lazily, whose users may still write; guarded by mu.
+	left closers
 }
 
 // A kernelMount is one with what is to be closed when it is gone.
@@ -63,7 +66,7 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 		there = append(there, o.Mount)
 	}
 	switch err := nsmount.Supports(m); {
-	case m.Kind == fsmod.Fuse, m.Target == "/":
+	case m.Served(), m.Target == "/":
 		return NotBuilt(fmt.Sprintf("-m %v in a running view with --fs-engine ns", m))
 	case err != nil:
 		return NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
@@ -142,7 +145,11 @@ func (v *View) kernelUnmount(at string, lazy bool) error {
 	gone := func(m kernelMount) bool { return m.Target == at || covers(at, m.Target) }
 	for n := len(k.all) - 1; n >= i; n-- {
 		if m := k.all[n]; n == i || gone(m) {
-			if m.held != nil {
+			switch {
+			case m.held == nil:
+			case lazy:
+				k.left = append(k.left, m.held)
+			default:
 				m.held.Close()
 			}
 			k.all = slices.Delete(k.all, n, n+1)
@@ -161,6 +168,7 @@ func (k *kernelMounts) Close() error {
 			errs = append(errs, m.held.Close())
 		}
 	}
-	k.all = nil
+	errs = append(errs, k.left.Close())
+	k.all, k.left = nil, nil
 	return errors.Join(errs...)
 }

@@ -152,6 +152,7 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	if engine == "ns" {
 		v.set(122, "no such file or directory", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
 		v.set(125, "is not built yet", "set", "lab", "mount", "bind:DIR/src:/")
+		v.set(125, "is not built yet", "set", "lab", "mount", "image:DIR/src/a:DIR/bin:rw")
 	} else {
 		v.set(0, "", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
 		v.says("ls DIR | grep nowhere; ls DIR/nowhere", "nowhere\nin\n")
@@ -160,6 +161,15 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	}
 	v.set(0, "", "set", "lab", "mount", "image:"+smallImage(t, v)+":DIR/bin")
 	v.says("cat DIR/bin/in", "in the image\n")
+	// Who is in a cow that has gone may write there.
+	v.set(0, "", "set", "lab", "mount", "cow:DIR/left:DIR/src")
+	v.says("cd DIR/src/sub", "")
+	v.set(0, "", "set", "lab", "umount", "--lazy", "DIR/src")
+	v.set(122, "another view is writing there", "-n", "none", "--fs-engine", engine, "-m", "cow:DIR/left:DIR/src", "true")
+	v.says("echo late >late; cd /", "")
+	if got := readFile(t, v.dir+"/left/upper/sub/late"); got != "late\n" {
+		t.Errorf("UPPER has %q", got)
+	}
 	v.end()
 	if got := readFile(t, v.dir+"/dst/a"); got != "target a\n" {
 		t.Errorf("the host's file is %q", got)
