@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +37,7 @@ const (
 // does.
 func (m *Module) mountCall(f func(m *Module, c *intercept.Call) (func() error, error)) intercept.HandlerFunc {
 	return func(c *intercept.Call) intercept.Action {
+		c.MayWait() // as for calls that began before
 		if err := m.mayMount(c); err != nil {
 			return fail(err)
 		}
@@ -197,8 +197,9 @@ func (m *Module) bind(c *intercept.Call, a *mounting) (_ func() error, err error
 	}
 	target := a.at.view
 	rows := []*mount{m.bound(o.m, o.name, o.fd, o.view, target)}
-	for _, r := range m.table.mounts {
-		if r == o.m || r.detached() || r.at == o.view || !covers(o.view, r.at) {
+	// What is in it was mounted later. What that covers goes with it: it may come to light.
+	for _, r := range m.table.rows[slices.Index(m.table.rows, o.m)+1:] {
+		if !covers(o.view, r.at) {
 			continue
 		}
 		switch {
@@ -211,7 +212,6 @@ func (m *Module) bind(c *intercept.Call, a *mounting) (_ func() error, err error
 	if i := slices.Index(rows, nil); i >= 0 && err == nil {
 		err = unix.ENFILE
 	}
-	slices.SortStableFunc(rows[1:], func(a, b *mount) int { return strings.Count(a.at, "/") - strings.Count(b.at, "/") })
 	if err != nil {
 		for _, r := range rows {
 			if r != nil {
@@ -244,7 +244,7 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 	r := rowAt(Mounted{Mount: mt, FS: fs})
 	r.made, r.sealed, r.of = true, of.ReadOnly, of
 	if whole {
-		r.made = of.made // a copy of what others have mounted
+		r.made, r.copied = of.made, true
 	}
 	return r
 }
@@ -361,6 +361,6 @@ func (m *Module) umount(c *intercept.Call, flags int) (func() error, error) {
 	}
 	row := o.m
 	return func() error {
-		return m.unmount(func(t *table) int { return slices.Index(t.rows, row) }, flags&unix.MNT_DETACH != 0)
+		return m.unmount(func(t *table) int { return slices.Index(t.rows, row) }, flags&unix.MNT_DETACH != 0, true)
 	}, nil
 }

@@ -174,6 +174,9 @@ print(mount(secret, free, None, BIND), do(os.listdir, free), umount(free))
 print(mount(other, free, None, BIND), do(os.mkdir, free + "/x"), mount(None, free, None, REMOUNT | BIND), do(os.mkdir, free + "/x"), read(free + "/f"), umount(free))
 print(mount("tmpfs", d + "/deep", "tmpfs"), do(os.listdir, d + "/deep"), umount(d + "/deep"), read(secret + "/f"))
 os.chdir("deep"); print(mount("tmpfs", d, "tmpfs"), read("secret/f"), read("../deep/secret/f"), umount(d), umount(d, DETACH), read("secret/f"))
+print(mount("tmpfs", secret, "tmpfs"), mount(d + "/deep", free, None, BIND), mount(d + "/deep", free, None, BIND | REC), umount(free + "/secret"), read(free + "/secret/f"), umount(free + "/secret"), umount(free), umount(free, DETACH), umount(secret), read(secret + "/f"))
+print(mount(d + "/deep", free, None, BIND | REC)); os.chdir(free); f = os.open(".", os.O_RDONLY)
+print(umount(free, DETACH), read("secret/f"), read("/proc/self/fd/%d/secret/f" % f), do(lambda: os.open("secret/f", os.O_RDONLY, dir_fd=f)), do(os.rename, "secret", "x")); os.chdir(d); os.close(f)
 print(mount("proc", free, "proc"), mount("/dev/loop0", free, "ext4", RDONLY), mount("tmpfs", "/", "tmpfs"), mount(free, "/", None, BIND))
 if os.fork() == 0:
     print(name(libc.unshare(0x20000)), mount("tmpfs", free, "tmpfs"), umount(free), flush=True); os._exit(0)
@@ -188,6 +191,9 @@ ok [] ok
 ok EROFS EPERM EROFS open ok
 ok [] ok ENOENT
 ok ENOENT ENOENT ok EINVAL ENOENT
+ok EINVAL ok ok ENOENT EPERM EBUSY ok ok ENOENT
+ok
+ok ENOENT ENOENT ENOENT EBUSY
 EPERM EPERM EBUSY EBUSY
 ok EPERM EPERM
 `
@@ -196,5 +202,39 @@ ok EPERM EPERM
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wanted -, got +:\n%s", diff)
+	}
+}
+
+// TestMountLater: what others mount in a mount of the program's stays, too.
+func TestMountLater(t *testing.T) {
+	dir := newLab(t).dir
+	got := changed(t, "/usr/bin/python3", "-c", mountScript+`
+def ask(what): print("@" + what, flush=True); return sys.stdin.readline().strip()
+print(mount(at, at, None, BIND), ask("mount hide:" + at + "/hidden"), ask("mount bind:" + src + ":" + at + "/sub:ro"))
+print(umount(at), umount(at, DETACH), read("at/hidden") != "hidden", do(os.mkdir, "at/sub/n"), read("at/file"))
+print(ask("umount " + at + "/hidden"), umount(at, DETACH), ask("umount " + at + "/sub"), umount(at), read("at/hidden"))
+`, dir)
+	if want := "ok ok ok\nEBUSY EPERM True EROFS covered\nok EPERM ok ok hidden\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestLeased: a file that is opened while it is leased is one of the mount, too.
+func TestLeased(t *testing.T) {
+	l := newLab(t)
+	got := mountedWith(t, mountedConfig{mounts: []fsmod.Mount{{Kind: fsmod.Bind, Source: l.src, Target: l.at, ReadOnly: true}}}, "/usr/bin/python3", "-c", mountScript+`
+import fcntl, signal
+f = os.open("src/file", os.O_RDONLY)
+signal.signal(signal.SIGIO, lambda *a: fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+pid = os.fork()
+if pid == 0:
+    g = os.open("at/file", os.O_RDONLY)
+    print(os.read(g, 10), do(os.fchmod, g, 0o600), do(os.utime, g, (1, 1)), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+`, l.dir)
+	if want := "b'source\\n' EROFS EROFS\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -267,8 +267,11 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
 		return intercept.Action{}, true // replaced meanwhile
-	case errors.Is(err, unix.EWOULDBLOCK) && flags&unix.O_NONBLOCK == 0:
-		return m.openWaiting(c, o, flags), false // a lease, fcntl(2)
+	case errors.Is(err, unix.EWOULDBLOCK) && flags&unix.O_NONBLOCK == 0: // a lease, fcntl(2)
+		if !m.table.same(o.view, inodeOf(&o.st)) {
+			return intercept.Action{}, true // of another file, as a copy of o is
+		}
+		return m.openWaiting(c, o, flags), false
 	case err != nil:
 		return fail(err), false
 	}

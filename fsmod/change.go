@@ -82,11 +82,12 @@ func (m *Module) Unmount(target string, lazy bool) error {
 			return -1
 		}
 		return top
-	}, lazy)
+	}, lazy, false)
 }
 
-// unmount removes the row whose index which returns; -1: none.
-func (m *Module) unmount(which func(*table) int, lazy bool) error {
+// unmount removes the row whose index which returns; -1: none. The target, of whom the call
+// is or is not, removes nothing with it that others have mounted there (EPERM).
+func (m *Module) unmount(which func(*table) int, lazy, target bool) error {
 	return m.alter(func(t *table) (*table, error) {
 		i := which(t)
 		if i < 0 {
@@ -101,6 +102,9 @@ func (m *Module) unmount(which func(*table) int, lazy bool) error {
 			if user := m.userOf(t, row); user != "" {
 				return nil, fmt.Errorf("%s: %w", user, unix.EBUSY)
 			}
+		}
+		if target && slices.ContainsFunc(t.rows[i+1:], func(r *mount) bool { return in(r) && !r.made && !r.copied }) {
+			return nil, fmt.Errorf("others have mounted in it: %w", unix.EPERM)
 		}
 		t = t.without(in)
 		for _, r := range t.rows { // glue that holds nothing any more
@@ -145,16 +149,27 @@ func (m *Module) replace(t *table) {
 }
 
 // without is the table with rows removed: they keep their tags until a sweep finds them
-// unused.
+// unused. What others than the target have mounted goes on covering what it covers for those who
+// are in what goes with it, as a mount that the kernel has locked does (fs/namespace.c:disconnect_mount).
 func (t *table) without(goes func(*mount) bool) *table {
 	rows, gone, tagged := []*mount(nil), slices.Clone(t.gone), slices.Clone(t.tagged)
-	for _, r := range t.rows {
+	ats := make(map[*mount]string) // of what goes
+	for i, r := range t.rows {
 		if !goes(r) {
 			rows = append(rows, r)
 			continue
 		}
 		d := *r
 		d.at = detachedAt(r.tag)
+		for k := i - 1; k >= 0 && !r.made; k-- {
+			if up := t.rows[k]; covers(up.at, r.at) {
+				if at, ok := ats[up]; ok && up.at != r.at {
+					d.at = at + r.at[len(up.at):]
+				}
+				break
+			}
+		}
+		ats[r] = d.at
 		gone = append(gone, &d)
 		tagged[r.tag-1] = &d
 	}
@@ -166,8 +181,8 @@ func (m *Module) sweep(t *table) *table {
 	used := slices.DeleteFunc(slices.Clone(t.gone), func(r *mount) bool { return m.userOf(t, r) == "" })
 	var unused []*mount
 	for _, r := range t.gone {
-		// What was in it, or over it, may show what it has.
-		if !slices.ContainsFunc(used, func(o *mount) bool { return covers(r.place(), o.place()) }) {
+		// What was in it, or over it, may show what it has, and what it is still in what it covers.
+		if !slices.ContainsFunc(used, func(o *mount) bool { return covers(r.place(), o.place()) || covers(o.at, r.at) }) {
 			unused = append(unused, r)
 		}
 	}
@@ -202,7 +217,8 @@ func (t *table) forget(rows []*mount) {
 }
 
 // The place of a mount that was removed has no path in the view. What is in it is named
-// with a NUL and its tag in front, which no path of a program can begin with.
+// with a NUL and its tag in front, or that of the one that it went with, which no path of a
+// program can begin with.
 const detachedMark = "\x00"
 
 func detachedAt(tag int) string { return detachedMark + string(rune('0'+tag)) }

@@ -29,6 +29,7 @@ type credentials struct {
 
 	realUID, realGID uint32
 	permitted        uint64 // capabilities
+	within           uint64 // effective ones in the task's own user namespace, whichever that is
 }
 
 // real are the credentials that access(2) asks with (fs/open.c:access_override_creds).
@@ -84,6 +85,7 @@ func taskCredentials(task string) (credentials, error) {
 	if seen != 6 && err == nil {
 		err = unix.EIO
 	}
+	cr.within = cr.caps
 	// Capabilities in a user namespace of the program's own are none over the host's files,
 	// but for those of users who are mapped there, which we do not follow.
 	if cr.caps|cr.permitted != 0 && task != "self" && !ownUserNamespace(task) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -175,11 +176,22 @@ func (m *Module) Rules() intercept.Rules {
 // writing tells whether opens that only write matter, too.
 func (m *Module) writing() bool { return len(m.devices)+len(m.seals) > 0 }
 
+// closesAfter is how long Close waits for a change of the mounts.
+const closesAfter = time.Second
+
 // Close removes what the module made, once the supervisor is closed. Twice is fine.
 func (m *Module) Close() error {
 	m.waits.Wait()
-	m.changing.Lock()
-	defer m.changing.Unlock()
+	// A change waits for calls that a file system may never answer; both end with the process.
+	for end := time.Now().Add(closesAfter); ; time.Sleep(time.Millisecond) {
+		if m.changing.TryLock() {
+			defer m.changing.Unlock()
+			break
+		}
+		if time.Now().After(end) {
+			break
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error

@@ -118,6 +118,25 @@ if pid == 0:
     user(); look = "cat /proc/self/uid_map /proc/self/setgroups; grep -h ^Uid: /proc/self/status /proc/1/status"
     os.execv("/usr/bin/unshare", ["unshare", "-r", "sh", "-c", look + "; unshare -r sh -c '" + look + "'"])
 os.waitpid(pid, 0)
+# One with several users, of whom one may look at what is another's as little as outside.
+sys.stdout.flush()
+ready, mapped = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    must(libc.unshare(0x10000000)); os.write(ready[1], b"x"); os.read(mapped[0], 1)
+    other = os.fork()
+    if other == 0:
+        os.setresuid(1002, 1002, 1002); os.dup2(ready[1], 9); os.dup2(mapped[0], 0)
+        os.execv("/bin/sh", ["sh", "-c", "echo >&9; exec cat"]) # until nobody is left to write
+    os.read(ready[0], 1)
+    os.setgroups([]); os.setresgid(1001, 1001, 1001); os.setresuid(1001, 1001, 1001)
+    for p in "self/status", "self/uid_map", "%d/status" % other, "%d/environ" % other, "%d/maps" % other:
+        tell("user in a namespace " + p.replace(str(other), "other"), lambda: open("/proc/" + p).readline() and "read")
+    os.setresuid(1001, 1001, 1001); sys.stdout.flush(); os._exit(0)
+os.read(ready[0], 1)
+for f in "uid_map", "gid_map":
+    with open("/proc/%d/%s" % (pid, f), "w") as m: m.write("0 0 5000\n")
+os.write(mapped[1], b"x"); os.close(mapped[1]); os.waitpid(pid, 0)
 # What cannot be had ends no program, and leaves no descriptor.
 with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
 with open(d + "/foreign", "wb") as f:

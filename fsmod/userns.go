@@ -23,29 +23,41 @@ func (m *Module) foreignProc(c *intercept.Call, o *object) bool {
 	return o.typ() == unix.S_IFREG && unix.Major(o.st.Dev) == 0 && isProc(o.fd) && !ownUserNamespace(strconv.Itoa(c.TID))
 }
 
-// openInNamespace opens an object of procfs in the user namespace of the calling thread.
+// openInNamespace opens an object of procfs in the user namespace of the calling thread,
+// with the capabilities that the thread has there.
 func (m *Module) openInNamespace(c *intercept.Call, o *object, flags int) (fd int, err error) {
 	ns, err := unix.Open(taskFile(c.TID, "ns/user"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, unix.EACCES
 	}
 	defer unix.Close(ns)
-	return openByChild(ns, o.fd, flags|unix.O_CLOEXEC)
+	cr, err := taskCredentials(strconv.Itoa(c.TID))
+	if err != nil {
+		return -1, err
+	}
+	open := func() { fd, err = openByChild(ns, o.fd, flags|unix.O_CLOEXEC, cr.within) }
+	if m.mixed.Load() {
+		m.asOurselves(open) // for setns(2), after which there are no others than the task's
+	} else {
+		open()
+	}
+	return fd, err
 }
 
-// openByChild opens what a descriptor refers to in a user namespace. Only a process of one
-// thread can go there (setns(2)): one is made for this, a copy of ours that shares the
-// descriptors. It makes four system calls and uses nothing of Go's runtime, whose other threads it
-// has not got.
+// openByChild opens what a descriptor refers to in a user namespace, with some capabilities.
+// Only a process of one thread can go there (setns(2)): one is made for this, a copy of ours
+// that shares the descriptors. It makes five system calls and uses nothing of Go's runtime, whose
+// other threads it has not got.
 //
 //go:norace
-func openByChild(ns, fd, flags int) (int, error) {
+func openByChild(ns, fd, flags int, caps uint64) (int, error) {
 	path, err := unix.BytePtrFromString(procFD(fd))
 	if err != nil {
 		return -1, err
 	}
 	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+	// We have both its ends: if the child is killed, nothing ends a read that waits.
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return -1, err
 	}
 	defer unix.Close(pipe[0])
@@ -53,6 +65,11 @@ func openByChild(ns, fd, flags int) (int, error) {
 	var got int64
 	size := unsafe.Sizeof(got)
 	at := unix.AT_FDCWD
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	for i, half := range []uint32{uint32(caps), uint32(caps >> 32)} {
+		data[i].Effective, data[i].Permitted = half, half
+	}
 	// Without a signal at its end, so that nobody waits for it but here.
 	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_FILES, 0, 0, 0, 0, 0)
 	if errno != 0 {
@@ -60,6 +77,9 @@ func openByChild(ns, fd, flags int) (int, error) {
 	}
 	if pid == 0 {
 		_, _, errno := unix.RawSyscall(unix.SYS_SETNS, uintptr(ns), unix.CLONE_NEWUSER, 0)
+		if errno == 0 { // all capabilities there are ours by now
+			_, _, errno = unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+		}
 		if errno == 0 {
 			var r uintptr
 			r, _, errno = unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(path)), uintptr(flags), 0, 0, 0)

@@ -25,6 +25,10 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 	if err != nil {
 		return fail(err)
 	}
+	tag := 0
+	if t := o.typ(); o.m != nil && (t == unix.S_IFREG || t == unix.S_IFDIR) {
+		tag = o.m.tag
+	}
 	mixed := m.mixed.Load()
 	var cr credentials
 	if mixed {
@@ -53,6 +57,7 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 			c.Complete(fail(err))
 			return
 		}
+		setTag(got, tag)
 		if !c.Complete(intercept.InstallFD(got, flags&unix.O_CLOEXEC != 0)) {
 			unix.Close(got)
 		}

@@ -14,7 +14,8 @@ import (
 	"umrun/view/viewtest"
 )
 
-// TestIntegrationHungFiles: who asks a server that is silent waits, and others do not.
+// TestIntegrationHungFiles: who asks a server that is silent waits, and others do not, nor does
+// the end of the view.
 func TestIntegrationHungFiles(t *testing.T) {
 	viewtest.Need(t, "root", "unshare")
 	w := viewtest.New(t)
@@ -25,6 +26,8 @@ func TestIntegrationHungFiles(t *testing.T) {
 	const script = `
 for f in hung/a hung/b/c ; do cat DIR/$f & done
 ls DIR/hung & (cd DIR/hung) &
+sleep 0.2
+mount -t tmpfs none DIR/dst/sub & # which has to wait for those
 sleep 0.2
 cd DIR/dst; cat a; sh -c 'echo new >n; cat n; rm n'; ls
 exit 7`
