@@ -95,6 +95,9 @@ func (m *Module) withUnix(c *intercept.Call, foreign func(*intercept.Call, inter
 		c.About(aboutUnix)
 		return foreign(c, fd)
 	}
+	if !fd.IsSocket() {
+		return intercept.Fail(unix.ENOTSOCK) // of the kernel it could be one by now (dup2)
+	}
 	return m.foreign(c, fd)
 }
 
