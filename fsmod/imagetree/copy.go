@@ -29,8 +29,13 @@ func (t *Tree) list(id image.ID, at string) error {
 	if err != nil {
 		return err
 	}
+	dir, err := t.beneath(at, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
 	for _, e := range entries {
-		if err := t.entry(e, at+"/"+e.Name); err != nil {
+		if err := t.entry(e, dir, at+"/"+e.Name); err != nil {
 			return err
 		}
 	}
@@ -38,14 +43,20 @@ func (t *Tree) list(id image.ID, at string) error {
 	if err != nil {
 		return err
 	}
-	t.dress(id, at, a)
+	t.dress(id, dir, a)
 	t.listed[id] = true
 	return nil
 }
 
-// entry copies an object without content. What cannot be read of the image is left out,
-// and so are devices.
-func (t *Tree) entry(e image.Entry, at string) error {
+// beneath opens the copy at a path of ours, through no symbolic link: the program can get at our
+// directory by its name on the host, and might put one there.
+func (t *Tree) beneath(at string, flags int) (int, error) {
+	return t.openat(strings.TrimPrefix(strings.TrimPrefix(at, t.path), "/"), flags)
+}
+
+// entry copies an object without content into a directory, in which at ends. What cannot be read
+// of the image is left out, and so are devices.
+func (t *Tree) entry(e image.Entry, dir int, at string) error {
 	a, err := t.fsys.Attr(e.ID)
 	if err != nil {
 		t.log.Warn("image: left out", "name", e.Name, "err", err)
@@ -54,13 +65,18 @@ func (t *Tree) entry(e image.Entry, at string) error {
 	typ := a.Mode & unix.S_IFMT
 	if typ != unix.S_IFDIR && a.Nlink > 1 {
 		if first, ok := t.linked[e.ID]; ok {
-			return os.Link(first, at)
+			fd, err := t.beneath(first, unix.O_PATH)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Linkat(unix.AT_FDCWD, fdPath(fd), dir, e.Name, unix.AT_SYMLINK_FOLLOW)
 		}
 	}
 	switch typ {
 	case unix.S_IFDIR:
 		// Its own mode comes with its entries.
-		if err = unix.Mkdir(at, 0o700); errors.Is(err, unix.EEXIST) {
+		if err = unix.Mkdirat(dir, e.Name, 0o700); errors.Is(err, unix.EEXIST) {
 			err = nil // an earlier try, which had no room for all
 		}
 		return err
@@ -70,15 +86,15 @@ func (t *Tree) entry(e image.Entry, at string) error {
 			t.log.Warn("image: left out", "name", e.Name, "err", err)
 			return nil
 		}
-		if err := unix.Symlink(target, at); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := unix.Symlinkat(target, dir, e.Name); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	case unix.S_IFREG:
-		f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o600)
+		fd, err := unix.Openat(dir, e.Name, unix.O_CREAT|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(f.Truncate(a.Size), f.Close()); err != nil {
+		if err := errors.Join(unix.Ftruncate(fd, a.Size), unix.Close(fd)); err != nil {
 			return err
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -86,32 +102,45 @@ func (t *Tree) entry(e image.Entry, at string) error {
 		t.log.Info("image: a device is left out", "name", e.Name)
 		return nil
 	default:
-		if err := unix.Mknod(at, typ|0o600, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := unix.Mknodat(dir, e.Name, typ|0o600, 0); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
 	if typ != unix.S_IFDIR && a.Nlink > 1 {
 		t.linked[e.ID] = at
 	}
-	t.dress(e.ID, at, a)
+	fd, err := unix.Openat(dir, e.Name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	t.dress(e.ID, fd, a)
 	return nil
 }
 
-// dress gives a copy its owner, mode, extended attributes and times, as far as this
-// user may. Set-user-ID bits are left off.
-func (t *Tree) dress(id image.ID, at string, a image.Attr) {
-	_ = unix.Lchown(at, int(a.UID), int(a.GID)) // an ordinary user's are its own
+// fdPath names what a descriptor, which may be one of O_PATH, is of.
+func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// dress gives a copy, by a descriptor of O_PATH, its owner, mode, extended attributes and times, as
+// far as this user may. Set-user-ID bits are left off.
+func (t *Tree) dress(id image.ID, fd int, a image.Attr) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != a.Mode&unix.S_IFMT {
+		return // another has been put there
+	}
+	at := fdPath(fd)
+	_ = unix.Fchownat(fd, "", int(a.UID), int(a.GID), unix.AT_EMPTY_PATH) // an ordinary user's are its own
 	if a.Mode&unix.S_IFMT != unix.S_IFLNK {
 		if all, err := t.fsys.Xattrs(id); err == nil {
 			for name, value := range all {
 				if strings.HasPrefix(name, "user.") {
-					_ = unix.Lsetxattr(at, name, value, 0)
+					_ = unix.Setxattr(at, name, value, 0)
 				}
 			}
 		}
 		_ = unix.Chmod(at, a.Mode&0o1777)
 	}
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, at, times(a), unix.AT_SYMLINK_NOFOLLOW)
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, at, times(a), 0)
 }
 
 // times are those that a copy has.
@@ -129,7 +158,7 @@ func (t *Tree) fill(ctx context.Context, id image.ID, at string, a image.Attr) e
 			t.mu.Lock()
 			continue
 		}
-		dst, err := openFill(at, a)
+		dst, fd, err := t.openFill(at, a)
 		if err != nil {
 			return err
 		}
@@ -138,7 +167,8 @@ func (t *Tree) fill(ctx context.Context, id image.ID, at string, a image.Attr) e
 		t.mu.Unlock()
 		err = t.copyTo(ctx, id, dst)
 		t.mu.Lock()
-		t.dress(id, at, a)
+		t.dress(id, fd, a)
+		unix.Close(fd)
 		delete(t.busy, id)
 		close(done)
 		t.filled[id] = err == nil
@@ -155,22 +185,40 @@ type filling struct {
 	at image.Attr
 }
 
-// openFill opens the copy of a file to be filled.
-func openFill(at string, a image.Attr) (*filling, error) {
-	f, err := os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+// openFill opens the copy of a file to be filled, and with O_PATH.
+func (t *Tree) openFill(at string, a image.Attr) (*filling, int, error) {
+	fd, err := t.beneath(at, unix.O_PATH)
+	if err != nil {
+		return nil, -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.EIO // another has been put there
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(fdPath(fd), os.O_WRONLY, 0)
+	}
 	if errors.Is(err, os.ErrPermission) { // its owner may not write
-		if err = os.Chmod(at, 0o600); err == nil {
-			f, err = os.OpenFile(at, os.O_WRONLY|unix.O_NOFOLLOW, 0)
-			err = errors.Join(err, unix.Chmod(at, a.Mode&0o1777))
+		if err = os.Chmod(fdPath(fd), 0o600); err == nil {
+			f, err = os.OpenFile(fdPath(fd), os.O_WRONLY, 0)
+			err = errors.Join(err, unix.Chmod(fdPath(fd), a.Mode&0o1777))
 		}
 	}
-	return &filling{f, a}, err
+	if err != nil {
+		unix.Close(fd)
+		if f != nil {
+			f.Close()
+		}
+		return nil, -1, err
+	}
+	return &filling{f, a}, fd, nil
 }
 
 // WriteAt sets the times back each time.
 func (f *filling) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.File.WriteAt(b, off)
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), times(f.at), 0)
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(int(f.Fd())), times(f.at), 0)
 	return n, err
 }
 

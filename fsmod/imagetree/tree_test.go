@@ -273,3 +273,37 @@ func TestTogether(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestPlanted: a link that a program has put among the copies leads nothing of the image elsewhere.
+func TestPlanted(t *testing.T) {
+	_, tree := newTree(t)
+	outside := t.TempDir()
+	const kept = "not the image's"
+	for _, name := range []string{"hard", "big"} {
+		if err := os.WriteFile(filepath.Join(outside, name), []byte(kept), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tree.Ready(t.Context(), "", false); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"sub": outside, "big": filepath.Join(outside, "big")} {
+		at := filepath.Join(tree.Place(), name)
+		if err := errors.Join(os.RemoveAll(at), os.Symlink(target, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sub/hard", "big"} {
+		if fd, err := tree.Open(name, unix.O_RDONLY, 0); err == nil {
+			unix.Close(fd)
+			t.Errorf("%s was opened", name)
+		}
+		if b, err := os.ReadFile(filepath.Join(outside, filepath.Base(name))); string(b) != kept || err != nil {
+			t.Errorf("%s: %.20q, %v", name, b, err)
+		}
+	}
+	names, err := os.ReadDir(outside)
+	if len(names) != 2 || err != nil {
+		t.Errorf("outside: %v, %v", names, err)
+	}
+}
