@@ -4,8 +4,8 @@
 //
 // The kernel is given no path of the program's. Who connects is given the socket's file, by
 // a descriptor. A bind is made by a path of the host that was found to lead to the judged
-// directory, which nobody in the view can make lead elsewhere meanwhile: the calls that
-// change what paths mean are all made by the thread that is busy with this one.
+// directory: the calls that change what paths mean are made by the thread that is busy with this
+// one, but for those beside a call that waits and those that had to be prepared.
 
 package fsmod
 
