@@ -68,8 +68,7 @@ func (m *Module) compatUnixCall(c *intercept.Call) intercept.Action {
 
 // compatUnix answers a call by its number in socketcall(2). What is served has its
 // arguments in a; addresses are the same as for other programs. Of messages only those
-// of sendto(2) are: sendmsg(2) to an address says EOPNOTSUPP, and never goes to the
-// kernel.
+// of sendto(2) are: sendmsg(2) and sendmmsg(2) to an address say EOPNOTSUPP.
 func (m *Module) compatUnix(c *intercept.Call, call uint32, a [6]uint32) intercept.Action {
 	d, err := c.DupFD(int(int32(a[0])))
 	if err != nil {
@@ -121,14 +120,17 @@ func (m *Module) compatUnix(c *intercept.Call, call uint32, a [6]uint32) interce
 		}
 		return m.sendUnix(c, d, x)
 	case callSendmsg, callSendmmsg:
-		var name [8]byte // struct compat_msghdr: msg_name, msg_namelen
-		if err := c.ReadMem(intercept.Addr(a[1]), name[:]); err != nil {
+		const header, word = 32, 4 // struct compat_mmsghdr, and of its pointers
+		n := 1
+		if call == callSendmmsg {
+			n = int(min(a[2], iovMax))
+		}
+		switch named, err := addressed(c, intercept.Addr(a[1]), n, header, word); {
+		case err != nil:
 			return intercept.Fail(intercept.Errno(err))
+		case named:
+			return intercept.Fail(unix.EOPNOTSUPP)
 		}
-		if native.Uint32(name[:]) == 0 || native.Uint32(name[4:]) == 0 {
-			return intercept.Continue()
-		}
-		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	return intercept.Continue()
 }

@@ -73,21 +73,39 @@ func (m *Module) sendUnix(c *intercept.Call, d intercept.FD, x *transfer) interc
 	return intercept.Return(n)
 }
 
+// addressed reports whether one of n messages has an address. Their headers have size bytes,
+// and begin with msg_name, of word bytes, and msg_namelen.
+func addressed(c *intercept.Call, at intercept.Addr, n, size, word int) (bool, error) {
+	head := make([]byte, word+4)
+	for i := range n {
+		if err := c.ReadMem(at+intercept.Addr(i*size), head); err != nil {
+			if i > 0 {
+				return false, nil // the kernel comes no further, either
+			}
+			return false, err
+		}
+		if native.Uint32(head[word:]) != 0 && !bytes.Equal(head[:word], make([]byte, word)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // sendmmsgUnix sends until a message fails or would wait.
 func (m *Module) sendmmsgUnix(c *intercept.Call, d intercept.FD) intercept.Action {
 	if !isUnixDatagram(d) {
 		return m.passUnix(c, d)
 	}
 	n := min(int(uint32(c.Args[2])), iovMax)
+	switch named, err := addressed(c, intercept.Addr(c.Args[1]), n, sizeofMmsghdr, 8); {
+	case err != nil:
+		return intercept.Fail(intercept.Errno(err))
+	case !named:
+		return intercept.Continue()
+	}
 	for i := range n {
 		hdr := intercept.Addr(c.Args[1] + uint64(i)*sizeofMmsghdr)
 		x, err := readSend(c, hdr, int(int32(c.Args[3])))
-		if err == nil && len(x.to) == 0 {
-			if i == 0 {
-				return intercept.Continue()
-			}
-			return intercept.Return(int64(i)) // the next call begins with it
-		}
 		var sent int64
 		if err == nil {
 			var send func(int) (int64, error)
@@ -153,12 +171,15 @@ func (m *Module) unixMessage(c *intercept.Call, d intercept.FD, x *transfer) (se
 	if _, err := x.gather(c, data); err != nil {
 		return nil, nil, err
 	}
-	to, file, err := m.unixTo(c, x.to)
-	if err != nil {
-		return nil, nil, err
-	}
-	if file >= 0 {
-		files = append(files, file)
+	var to []byte // none: to whom it is connected
+	if len(x.to) > 0 {
+		var file int
+		if to, file, err = m.unixTo(c, x.to); err != nil {
+			return nil, nil, err
+		}
+		if file >= 0 {
+			files = append(files, file)
+		}
 	}
 	who, own := c.Task.TGID(), os.Getpid()
 	cred := unix.Ucred{Pid: int32(who)}
@@ -225,7 +246,9 @@ func sendAtOnce(fd int, data, control, to []byte, flags int) (int64, error) {
 		hdr.Iov = &iov
 		hdr.SetIovlen(1)
 	}
-	hdr.Name, hdr.Namelen = &to[0], uint32(len(to))
+	if len(to) > 0 {
+		hdr.Name, hdr.Namelen = &to[0], uint32(len(to))
+	}
 	hdr.Control = &control[0]
 	hdr.SetControllen(len(control))
 	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&hdr)), uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"umrun/view/viewtest"
 
@@ -111,4 +113,61 @@ func TestIntegrationHiddenSockets(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestIntegrationHiddenMessages: a message that is not the first does not reach a hidden socket
+// by its address. Natively it does.
+func TestIntegrationHiddenMessages(t *testing.T) {
+	viewtest.Need(t, "amd64", "gcc")
+	w := viewtest.New(t)
+	bin := t.TempDir() + "/messages"
+	for _, bits := range []string{"-m32", "-m64"} {
+		if out, err := exec.Command("gcc", bits, "-static", "-o", bin+bits, "testdata/sockets/messages.c").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	const refused, one = "connect 0\nsent 2\nsent -1 EOPNOTSUPP\n", "connect 0\nsent 2\nsent 1 0\n"
+	for _, tt := range []struct {
+		bits, network, want string
+		open, secret        int // messages that came
+	}{
+		{"-m32", "", "connect 0\nsent 2\nsent 2 0\n", 3, 1},
+		{"-m64", "", "connect 0\nsent 2\nsent 2 0\n", 3, 1},
+		{"-m32", "none", refused, 2, 0}, {"-m32", "host", refused, 2, 0},
+		{"-m64", "none", one, 3, 0}, {"-m64", "host", one, 3, 0},
+	} {
+		t.Run(tt.bits+"/"+tt.network, func(t *testing.T) {
+			dir := mountTree(t, w, false)
+			socks := map[string]*net.UnixConn{}
+			for _, name := range []string{"open", "secret"} {
+				if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, name, "sock")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				socks[name] = c
+			}
+			r := w.HostCmd(context.Background(), bin+tt.bits, dir)
+			if tt.network != "" {
+				r = umrunAs(t, w, false, "-q", "-n", tt.network, "--fs-engine", "trap", "-m", "hide:"+dir+"/secret", "--", bin+tt.bits, dir)
+			}
+			got := r.Result()
+			came := func(name string) (n int) {
+				socks[name].SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // they are there
+				for {
+					if _, err := socks[name].Read(make([]byte, 10)); err != nil {
+						return n
+					}
+					n++
+				}
+			}
+			if open, secret := came("open"), came("secret"); got.Stdout != tt.want || open != tt.open || secret != tt.secret {
+				t.Errorf("%d messages to what is open, %d to what is hidden: %v", open, secret, got)
+			}
+		})
+	}
+	w.NoStrays(t)
 }
