@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -182,10 +183,11 @@ func (m *Module) unixMessage(c *intercept.Call, d intercept.FD, x *transfer) (se
 		}
 	}
 	who, own := c.Task.TGID(), os.Getpid()
-	cred := unix.Ucred{Pid: int32(who)}
-	if cred.Uid, cred.Gid, err = realIDs(c); err != nil {
+	users, groups, err := taskIDs(c)
+	if err != nil {
 		return nil, files, err
 	}
+	cred := unix.Ucred{Pid: int32(who), Uid: users[0], Gid: groups[0]} // net/core/scm.c:scm_set_cred
 	messages, err := unix.ParseSocketControlMessage(x.ancillary)
 	if err != nil {
 		return nil, files, unix.EINVAL
@@ -213,6 +215,9 @@ func (m *Module) unixMessage(c *intercept.Call, d intercept.FD, x *transfer) (se
 			theirs, err := unix.ParseUnixCredentials(msg)
 			if err != nil {
 				return nil, files, unix.EINVAL
+			}
+			if !mayClaim(c, theirs, users, groups) {
+				return nil, files, unix.EPERM
 			}
 			cred = *theirs
 		default:
@@ -258,22 +263,40 @@ func sendAtOnce(fd int, data, control, to []byte, flags int) (int64, error) {
 	return int64(n), nil
 }
 
-// realIDs are the real user and group of the calling thread, which a message tells
-// (net/core/scm.c:scm_set_cred).
-func realIDs(c *intercept.Call) (uid, gid uint32, err error) {
+// ids are the real, the effective and the saved user or group of a thread.
+type ids [3]uint32
+
+// taskIDs are those of the calling thread.
+func taskIDs(c *intercept.Call) (users, groups ids, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.TID))
-	if err != nil {
-		return 0, 0, errors.Join(intercept.ErrGone, err)
+	if err != nil || !c.Valid() { // else the number is the thread's that waits
+		return users, groups, errors.Join(intercept.ErrGone, err)
 	}
-	number := func(name string) uint32 {
-		_, rest, _ := bytes.Cut(status, []byte("\n"+name+":\t"))
-		word, _, _ := bytes.Cut(rest, []byte("\t"))
-		n, e := strconv.ParseUint(string(word), 10, 32)
-		if e != nil {
-			err = unix.EIO
+	read := func(name string) (v ids) {
+		_, rest, _ := bytes.Cut(status, []byte("\n"+name+":"))
+		line, _, _ := bytes.Cut(rest, []byte("\n"))
+		words := bytes.Fields(line)
+		for i := range v {
+			if i >= len(words) {
+				err = unix.EIO
+				break
+			}
+			n, e := strconv.ParseUint(string(words[i]), 10, 32)
+			if e != nil {
+				err = unix.EIO
+			}
+			v[i] = uint32(n)
 		}
-		return uint32(n)
+		return v
 	}
-	uid, gid = number("Uid"), number("Gid")
-	return uid, gid, err
+	users, groups = read("Uid"), read("Gid")
+	return users, groups, err
+}
+
+// mayClaim reports whether the calling thread may say that it is cred
+// (net/core/scm.c:scm_check_creds). The kernel asks us, who may more.
+func mayClaim(c *intercept.Call, cred *unix.Ucred, users, groups ids) bool {
+	return (int(cred.Pid) == c.Task.TGID() || capable(c, unix.CAP_SYS_ADMIN)) &&
+		(slices.Contains(users[:], cred.Uid) || capable(c, unix.CAP_SETUID)) &&
+		(slices.Contains(groups[:], cred.Gid) || capable(c, unix.CAP_SETGID))
 }

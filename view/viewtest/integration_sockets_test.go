@@ -18,6 +18,7 @@ import (
 	"umrun/view/viewtest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // TestIntegrationSocketPaths holds what sockets do in mounts against a plain directory.
@@ -168,6 +169,76 @@ func TestIntegrationHiddenMessages(t *testing.T) {
 				t.Errorf("%d messages to what is open, %d to what is hidden: %v", open, secret, got)
 			}
 		})
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationClaims: a program that has given its rights away says of itself in messages
+// what it may natively, though it is root who sends them.
+func TestIntegrationClaims(t *testing.T) {
+	viewtest.Need(t, "root", "/usr/bin/python3")
+	w := viewtest.New(t)
+	script := w.File(t, "claims.py", readFile(t, "testdata/sockets/claims.py"))
+	said := func(network string) (out string, heard []string) {
+		dir := mountTree(t, w, false)
+		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: dir + "/sock"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		rc, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) }); e != nil || err != nil {
+			t.Fatal(e, err)
+		}
+		for up := dir; up != os.TempDir() && up != "/"; up = filepath.Dir(up) {
+			if err := os.Chmod(up, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(dir+"/sock", 0o777); err != nil {
+			t.Fatal(err)
+		}
+		cmd := w.HostCmd(context.Background(), "/usr/bin/python3", script, dir+"/sock")
+		if network != "" {
+			cmd = umrunAs(t, w, false, "-q", "-n", network, "--fs-engine", "trap", "-m", "hide:"+dir+"/src", "--", "/usr/bin/python3", script, dir+"/sock")
+		}
+		r := cmd.Result()
+		if r.Status != 0 {
+			t.Fatal(r)
+		}
+		oob := make([]byte, 100)
+		c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // they are there
+		for {
+			_, n, _, _, err := c.ReadMsgUnix(make([]byte, 10), oob)
+			if err != nil {
+				return r.Stdout, heard
+			}
+			messages, err := unix.ParseSocketControlMessage(oob[:n])
+			if err != nil || len(messages) != 1 {
+				t.Fatal(messages, err)
+			}
+			cred, err := unix.ParseUnixCredentials(&messages[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			heard = append(heard, fmt.Sprint(cred.Uid, " ", cred.Gid))
+		}
+	}
+	want, wantHeard := said("")
+	if strings.Count(want, "sent") != 3 || len(wantHeard) != 4 {
+		t.Fatal(want, wantHeard)
+	}
+	for _, network := range []string{"none", "host"} {
+		got, heard := said(network)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: natively -, in the view +:\n%s", network, diff)
+		}
+		if diff := cmp.Diff(wantHeard, heard); diff != "" {
+			t.Errorf("%s: who is heard, natively -, in the view +:\n%s", network, diff)
+		}
 	}
 	w.NoStrays(t)
 }
