@@ -122,13 +122,13 @@ func (j *injector) wait() (stop, error) {
 			nanosleep(50_000)
 			continue
 		}
-		var ws unix.WaitStatus
 		if info.Code == cldExited || info.Code == cldKilled || info.Code == cldDumped {
 			j.bury()
 			return stopOther, unix.ESRCH
 		}
-		if _, err := unix.Wait4(j.tid, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil {
-			return stopOther, unix.ESRCH
+		ws, ok := takeStop(j.tid)
+		if !ok {
+			continue // it was killed meanwhile
 		}
 		if s := kindOf(ws); s != stopSignal || ws.StopSignal() != unix.SIGSTOP {
 			return s, nil
@@ -136,6 +136,17 @@ func (j *injector) wait() (stop, error) {
 		j.stopped = true
 		return stopSignal, nil
 	}
+}
+
+// takeStop takes the stop of a thread, if it is stopped. wait4(2) would take its end as well,
+// which the family wants to know of a child of this process.
+func takeStop(tid int) (ws unix.WaitStatus, ok bool) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, tid, &info, unix.WSTOPPED|unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil || info.Signo == 0 {
+		return 0, false
+	}
+	const status = 24 // si_status, asm-generic/siginfo.h
+	return unix.WaitStatus(*(*int32)(unsafe.Add(unsafe.Pointer(&info), status))<<8 | 0x7f), true
 }
 
 // si_code of SIGCHLD, asm-generic/siginfo.h.
@@ -158,13 +169,8 @@ func (j *injector) leaderExec() (stop, bool) {
 	if j.tid == j.tgid {
 		return 0, false
 	}
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, j.tgid, &info, unix.WSTOPPED|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
-	if err != nil || info.Signo == 0 {
-		return 0, false
-	}
-	var ws unix.WaitStatus
-	if _, err := unix.Wait4(j.tgid, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); err != nil {
+	ws, ok := takeStop(j.tgid)
+	if !ok {
 		return 0, false
 	}
 	j.tid = j.tgid

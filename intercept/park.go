@@ -58,6 +58,7 @@ type watcher struct {
 	byTID  map[int]*watched  // one thread has one call at most
 	stale  []*watched        // replaced in byTID; look closes them
 	hot    map[int]time.Time // threads that were interrupted, until when they are hot
+	over   bool              // nothing is watched any more
 }
 
 // watched is a parked call; fields are run's but for call.
@@ -79,14 +80,24 @@ func newWatcher(n *notifier) (*watcher, error) {
 }
 
 // stop ends run, which then takes back all that is parked. The receiver has ended
-// or ends: nothing is added any more.
+// or ends: nothing is added any more, but by receivers that have lost their turn.
 func (w *watcher) stop() { w.once.Do(func() { close(w.quit) }) }
 
-// add watches a call that has just been parked.
+// add watches a call that has just been parked. Its receiver may have lost its turn: then
+// its thread may be gone, and another of the same number be watched.
 func (w *watcher) add(c *Call) {
+	if c.by != nil && c.by.waits.Load() == lost && !w.n.Valid(c) {
+		w.cancel(&watched{call: c}, Gone)
+		return
+	}
 	now := time.Now()
 	e := &watched{call: c, since: now, stat: -1}
 	w.mu.Lock()
+	if w.over {
+		w.mu.Unlock()
+		w.cancel(e, Gone)
+		return
+	}
 	defer w.mu.Unlock()
 	e.due = now.Add(w.intervalLocked(e, now))
 	if old := w.byTID[c.TID]; old != nil {
@@ -248,7 +259,7 @@ func (w *watcher) cancelAll() {
 	for _, e := range w.byTID {
 		all = append(all, e)
 	}
-	w.byTID, w.stale = make(map[int]*watched), nil
+	w.byTID, w.stale, w.over = make(map[int]*watched), nil, true
 	w.parked.Store(0)
 	w.mu.Unlock()
 	for _, e := range all {

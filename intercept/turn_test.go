@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMayWait has handlers wait until others have come and gone.
@@ -32,5 +34,37 @@ func TestMayWait(t *testing.T) {
 	_, out := start(t, Config{Rules: onCall(h)}, "threads").wait(t)
 	if out != "bad: 0\n" || late.Load() > 0 || handled.Load() < 50 {
 		t.Errorf("output %q, %d calls; %d waited for nothing", out, handled.Load(), late.Load())
+	}
+}
+
+// TestParkedLate: what a receiver without a turn parks when nobody watches any more is taken
+// back.
+func TestParkedLate(t *testing.T) {
+	in, release, cancelled := make(chan struct{}), make(chan struct{}), make(chan Reason, 1)
+	r := start(t, Config{Rules: onCall(func(c *Call) Action {
+		c.MayWait()
+		close(in)
+		<-release
+		return c.Park(func(r Reason) Action {
+			cancelled <- r
+			return Fail(unix.EINTR)
+		})
+	})}, "call", "1")
+	<-in
+	r.n.stop()
+	<-r.n.ended
+	eventually(t, "end of the watch", func() bool {
+		r.n.watch.mu.Lock()
+		defer r.n.watch.mu.Unlock()
+		return r.n.watch.over
+	})
+	close(release)
+	select {
+	case why := <-cancelled:
+		if why != Gone {
+			t.Errorf("taken back for %v", why)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it stays parked")
 	}
 }
