@@ -126,7 +126,10 @@ func (k *socket) said(to netip.Addr, m stacks.Message) (net int, inView bool, er
 	if group {
 		by = k.mcast
 	}
-	out, chosen := by[level]
+	out, chosen := k.sticky[level]
+	if !chosen {
+		out, chosen = by[level]
+	}
 	switch {
 	case chosen && out.loop && group:
 		return 0, true, nil

@@ -640,6 +640,51 @@ func TestDevice(t *testing.T) {
 	silent(t, g)
 }
 
+// TestStickyInterface: IPV6_PKTINFO as an option is about groups too, and leaves what
+// IPV6_UNICAST_IF has said.
+func TestStickyInterface(t *testing.T) {
+	w := newWorld(t)
+	w.serve(t, 1000)
+	info := func(index uint32) []byte { return binary.NativeEndian.AppendUint32(make([]byte, 16), index) }
+	s := udp(t, w.st, unix.AF_INET6)
+	for _, o := range []struct {
+		name  int
+		value []byte
+		want  string
+	}{
+		{unix.IPV6_PKTINFO, info(3), "b:x"},
+		{unix.IPV6_PKTINFO, info(0), "a:x"},
+		{unix.IPV6_UNICAST_IF, binary.BigEndian.AppendUint32(nil, 3), "b:x"},
+		{unix.IPV6_PKTINFO, info(2), "a:x"},
+		{unix.IPV6_PKTINFO, info(0), "b:x"},
+	} {
+		if err := s.SetOption(unix.IPPROTO_IPV6, o.name, o.value); err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, "x", to("2001:db8::7", 1000))
+		if got, _ := recv(t, s); got != o.want {
+			t.Errorf("option %d, %v: %q, want %q", o.name, o.value, got, o.want)
+		}
+	}
+	group := to("ff15::7", 5555)
+	for i, far := range []stacks.Stack{w.a.far, w.b.far} {
+		peer := udp(t, far, unix.AF_INET6)
+		if err := peer.Bind(to("::", group.Port())); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.SetOption(unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, binary.NativeEndian.AppendUint32(group.Addr().AsSlice(), 2)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetOption(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, info(uint32(2+i))); err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, "all", group)
+		if got, _ := recv(t, peer); got != "all" {
+			t.Errorf("network %d: %q", i, got)
+		}
+	}
+}
+
 // TestWholeFamily: a rule for all of a family holds for the prefixes of its network too,
 // as those of a tunnel that has halves of it.
 func TestWholeFamily(t *testing.T) {

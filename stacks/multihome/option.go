@@ -25,6 +25,7 @@ const (
 	bindsDevice  purpose = iota // the socket is for that interface alone
 	sendsGroups                 // where datagrams to groups leave
 	sendsHosts                  // where others do
+	sendsAll                    // where both do, before what those say
 	joins                       // membership of a group: it adds to what there is
 	leaves                      // takes away what joins with the same value has added
 	asksOfGroups                // sources of a group, set and read
@@ -48,7 +49,7 @@ var interfaceOptions = map[optionKey]interfaceOption{
 
 	{unix.IPPROTO_IP, unix.IP_UNICAST_IF}:     {purpose: sendsHosts, big: true, addr: -1},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF}: {purpose: sendsHosts, big: true, addr: -1},
-	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:    {purpose: sendsHosts, index: 16, addr: -1},
+	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:    {purpose: sendsAll, index: 16, addr: -1},
 
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF}:     {purpose: sendsGroups, index: 8, addr: 4},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF}: {purpose: sendsGroups, addr: -1},
@@ -174,7 +175,7 @@ func (k *socket) SetOption(level, name int, value []byte) error {
 		return unix.ENODEV
 	}
 	switch {
-	case o.purpose == sendsGroups || o.purpose == sendsHosts:
+	case o.purpose == sendsGroups || o.purpose == sendsHosts || o.purpose == sendsAll:
 		return k.setOutgoing(o.purpose, net, level, name, v)
 	case net == anyNet:
 		if net, err = k.choose(netip.AddrPortFrom(groupOf(level, name, v), 0), noMessage); err != nil {
@@ -276,12 +277,15 @@ func (k *socket) also(net int) (*end, error) {
 	return e, nil
 }
 
-// setOutgoing says where datagrams leave, those to groups or those to hosts. The mutex
+// setOutgoing says where datagrams leave, those to groups, those to hosts, or all. The mutex
 // is held.
 func (k *socket) setOutgoing(p purpose, net, level, name int, v []byte) error {
 	by := &k.mcast
-	if p == sendsHosts {
+	switch p {
+	case sendsHosts:
 		by = &k.ucast
+	case sendsAll:
+		by = &k.sticky
 	}
 	loop := net == 0 && k.namesLoop(level, name, v)
 	if net == anyNet {

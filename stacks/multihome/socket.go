@@ -33,6 +33,7 @@ type socket struct {
 	bindNet int              // the network of bound; anyNet: all of them
 	mcast   map[int]outgoing // of IP_MULTICAST_IF and its kin, by level
 	ucast   map[int]outgoing // of IP_UNICAST_IF
+	sticky  map[int]outgoing // of IPV6_PKTINFO as an option
 	watches []*watch
 	owner   *uint32 // who made the socket, if it matters
 	closed  bool
