@@ -55,7 +55,7 @@ func (m *Module) lookFrom(c *intercept.Call, dir int, path string, follow, opene
 	} else {
 		err = unix.Fstatat(base, path, &o.st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 	}
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(base), 0, 0)
+	unix.Close(base) // a file, which the program took for a directory, may be flushed
 	if err == unix.ENOENT {
 		return o, err, true
 	}
@@ -110,19 +110,19 @@ func (t *table) uncovered(fd int, m *mount) (int, *mount) {
 			return fd, m
 		}
 	}
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	unix.Close(fd)
 	return -1, nil
 }
 
 // openCwd opens the working directory of the calling thread with O_PATH; -1: it cannot be
-// had. As with link, the runtime is not told.
+// had. The runtime is told: a network file system may ask its server (d_weak_revalidate).
 func openCwd(c *intercept.Call) int {
 	var path [64]byte
 	p := append(path[:0], "/proc/"...)
 	p = strconv.AppendInt(p, int64(c.TID), 10)
 	p = append(p, "/cwd\x00"...)
 	at := unix.AT_FDCWD
-	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&p[0])), unix.O_PATH|unix.O_CLOEXEC, 0, 0, 0)
+	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&p[0])), unix.O_PATH|unix.O_CLOEXEC, 0, 0, 0)
 	if errno != 0 {
 		return -1
 	}
