@@ -396,19 +396,6 @@ func (m *Module) doSetSig(c *intercept.Call) intercept.Action {
 	return result(err)
 }
 
-// doTell refuses F_SETLEASE and F_NOTIFY for what has a mark, which is the signal that would tell.
-func (m *Module) doTell(c *intercept.Call) intercept.Action {
-	o, err := m.findFD(c, int(int32(c.Args[0])))
-	if err != nil {
-		return fail(err)
-	}
-	o.close()
-	if o.m != nil {
-		return intercept.Fail(unix.EINVAL) // as of a file system without
-	}
-	return intercept.Continue()
-}
-
 // doInotify answers inotify_add_watch(2).
 func (m *Module) doInotify(c *intercept.Call) intercept.Action {
 	mask := uint32(c.Args[2])

@@ -88,10 +88,6 @@ var pathCalls = slices.Concat(legacyCalls, []pathCall{
 	{native: unix.SYS_IOCTL, i386: 54, do: (*Module).doSetXattrFlags, args: []intercept.Arg{intercept.ArgEqual32(1, fsIocFSSetXattr)}},
 	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
 	{native: -1, i386: 221, do: (*Module).doSetSig, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETSIG)}},
-	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doTell, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETLEASE)}},
-	{native: -1, i386: 221, do: (*Module).doTell, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_SETLEASE)}},
-	{native: unix.SYS_FCNTL, i386: 55, do: (*Module).doTell, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_NOTIFY)}},
-	{native: -1, i386: 221, do: (*Module).doTell, args: []intercept.Arg{intercept.ArgEqual32(1, unix.F_NOTIFY)}},
 	{native: unix.SYS_NAME_TO_HANDLE_AT, i386: 341, do: (*Module).doHandle},
 	{native: unix.SYS_INOTIFY_ADD_WATCH, i386: 292, do: (*Module).doInotify},
 

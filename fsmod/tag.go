@@ -12,8 +12,8 @@ import (
 // open by its name there as well. Which mount a descriptor came through is noted in the
 // open file description, where dup, fork and SCM_RIGHTS keep it: in its signal number of
 // F_SETSIG (fcntl(2)), which is of no use to regular files and directories, but to tell of leases
-// and changes. F_SETSIG of the program on such files is refused, and so are these of what is
-// marked.
+// and of changes (F_NOTIFY): of what is marked by the signal that is the mark. F_SETSIG of the
+// program on such files is refused.
 const maxTag = 64 // _NSIG, arch/x86/include/uapi/asm/signal.h: valid_signal
 
 // setTag marks fd, which is a regular file or a directory.
