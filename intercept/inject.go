@@ -191,6 +191,7 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 		}()
 		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
 		if err := j.seize(); err != nil {
+			j.letGo()
 			if errors.Is(err, unix.ESRCH) {
 				return // it was killed
 			}
@@ -201,8 +202,11 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 		// A thread that is never seen again has been tampered with.
 		limit := time.AfterFunc(injectionLimit, func() { _ = unix.Tgkill(tgid, c.TID, unix.SIGKILL) })
 		defer limit.Stop()
-		if err := j.do(&in); err != nil && !errors.Is(err, unix.ESRCH) {
-			n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
+		if err := j.do(&in); err != nil {
+			j.letGo()
+			if !errors.Is(err, unix.ESRCH) {
+				n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
+			}
 		}
 	})
 	return Action{kind: actPark}

@@ -30,6 +30,7 @@ type injector struct {
 	c         *Call
 	tid, tgid int
 	stopped   bool // a SIGSTOP was kept from it
+	ours      bool // we are its tracer, and it has not ended
 }
 
 // Requests of ptrace(2) that x/sys/unix has no functions for.
@@ -66,6 +67,7 @@ func (j *injector) seize() error {
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(j.tid), 0, options, 0, 0); errno != 0 {
 		return fmt.Errorf("PTRACE_SEIZE: %w", errno)
 	}
+	j.ours = true
 	if !j.c.Valid() { // the number may be somebody else's
 		_ = j.detach()
 		return fmt.Errorf("PTRACE_SEIZE: %w", unix.ESRCH)
@@ -86,6 +88,9 @@ func (j *injector) detach() error {
 			}
 			err = j.resume(unix.PTRACE_DETACH)
 		}
+	}
+	if err == nil {
+		j.ours = false
 	}
 	return err
 }
@@ -114,6 +119,7 @@ func (j *injector) wait() (stop, error) {
 				j.tid = j.tgid
 				continue
 			}
+			j.ours = false
 			return stopOther, unix.ESRCH
 		case info.Signo == 0: // nothing yet; the exec of another thread is seen under its group's number
 			if s, ok := j.leaderExec(); ok {
@@ -123,6 +129,7 @@ func (j *injector) wait() (stop, error) {
 			continue
 		}
 		if info.Code == cldExited || info.Code == cldKilled || info.Code == cldDumped {
+			j.ours = false
 			j.bury()
 			return stopOther, unix.ESRCH
 		}
@@ -193,6 +200,14 @@ func kindOf(ws unix.WaitStatus) stop {
 	return stopSignal
 }
 
+// letGo is the end of an injection that failed. A thread that was killed is waited for:
+// before its tracer has done that its parent cannot.
+func (j *injector) letGo() {
+	for j.ours && j.resume(unix.PTRACE_DETACH) != nil {
+		_, _ = j.wait()
+	}
+}
+
 // bury reaps a thread that ended under us, unless it is a child of this process, which
 // the family reaps.
 func (j *injector) bury() {
@@ -215,8 +230,11 @@ func (j *injector) do(in *Injection) (err error) {
 	// that are neither its own nor ours.
 	defer func() {
 		if err != nil && !errors.Is(err, unix.ESRCH) {
+			var regs unix.PtraceRegs
+			if j.registers(unix.PTRACE_GETREGS, &regs) == unix.ESRCH {
+				err = unix.ESRCH // somebody has killed it, hence the error
+			}
 			_ = unix.Tgkill(j.tgid, j.tid, unix.SIGKILL)
-			_ = j.resume(unix.PTRACE_DETACH)
 		}
 	}()
 	var saved unix.PtraceRegs

@@ -16,3 +16,4 @@ type injector struct {
 
 func (*injector) seize() error        { return ErrNotInjected }
 func (*injector) do(*Injection) error { return ErrNotInjected }
+func (*injector) letGo()              {}
