@@ -16,8 +16,8 @@ import (
 // demand, and kept in larger numbers from then on: to ask costs as much for many.
 const (
 	keepFirst = 4
-	keepMost  = batchMax
 	keepSoon  = 50 * time.Millisecond
+	keepPart  = 16 // at most this part of the descriptors that umrun may have
 )
 
 // A pool keeps sockets of the kinds that were asked for. One goroutine fills it.
@@ -25,6 +25,7 @@ type pool struct {
 	h      *helper
 	hungry chan struct{} // capacity 1: "look again"
 	done   chan struct{}
+	most   int // that a shelf keeps
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -41,7 +42,11 @@ type shelf struct {
 
 // newPool begins with the kinds that nearly every program has.
 func newPool(h *helper) *pool {
-	p := &pool{h: h, hungry: make(chan struct{}, 1), done: make(chan struct{}), shelves: make(map[kind]*shelf)}
+	p := &pool{h: h, hungry: make(chan struct{}, 1), done: make(chan struct{}), most: batchMax, shelves: make(map[kind]*shelf)}
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil {
+		p.most = int(max(keepFirst, min(batchMax, l.Cur/keepPart)))
+	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		p.shelves[kind{family, unix.SOCK_STREAM, 0}.plain()] = &shelf{keep: keepFirst}
 		p.shelves[kind{family, unix.SOCK_DGRAM, 0}.plain()] = &shelf{keep: keepFirst}
@@ -71,7 +76,7 @@ func (p *pool) take(k kind) (fd int, ok bool) {
 	}
 	if len(s.fds) == s.keep/2 || !ok {
 		if time.Since(s.filled) < keepSoon {
-			s.keep = min(2*s.keep, keepMost)
+			s.keep = min(2*s.keep, p.most)
 		}
 		p.look()
 	}
