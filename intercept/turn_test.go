@@ -67,4 +67,8 @@ func TestParkedLate(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("it stays parked")
 	}
+	r.f.kill() // nobody answers it any more
+	if ws, err := r.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
+		t.Errorf("status %#x, %v", ws, err)
+	}
 }
