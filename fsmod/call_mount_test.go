@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"umrun/fsmod"
+	"umrun/fsmod/cow"
 )
 
 // mountScript has mount and umount for scripts in Python.
@@ -215,6 +217,63 @@ print(umount(at), umount(at, DETACH), read("at/hidden") != "hidden", do(os.mkdir
 print(ask("umount " + at + "/hidden"), umount(at, DETACH), ask("umount " + at + "/sub"), umount(at), read("at/hidden"))
 `, dir)
 	if want := "ok ok ok\nEBUSY EPERM True EROFS covered\nok EPERM ok ok hidden\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// counted is a cow that counts what it was asked to prepare.
+type counted struct {
+	*cow.FS
+	prepared *atomic.Int32
+}
+
+func (c counted) Prepare(name string, use fsmod.Use, flags int) func(context.Context) error {
+	wait := c.FS.Prepare(name, use, flags)
+	if wait != nil {
+		c.prepared.Add(1)
+	}
+	return wait
+}
+
+// TestBindOfCow: what the program binds of a cow can do what the cow can.
+func TestBindOfCow(t *testing.T) {
+	l := newLab(t)
+	if err := os.WriteFile(l.src+"/sub/large", make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	upper := t.TempDir()
+	var prepared atomic.Int32
+	got := mountedWith(t, mountedConfig{
+		mounts: []fsmod.Mount{{Kind: fsmod.Cow, Source: upper, Target: l.src}},
+		open: func(m fsmod.Mount) (fsmod.FS, error) {
+			fs, err := cow.New(cow.Config{Lower: m.Target, Upper: m.Source, Volatile: true})
+			return counted{fs, &prepared}, err
+		},
+	}, "/usr/bin/python3", "-c", mountScript+`
+print(mount(src + "/sub", at, None, BIND))
+f = os.open(at, os.O_TMPFILE | os.O_RDWR); os.write(f, b"named")
+print(name(libc.linkat(-100, b"/proc/self/fd/%d" % f, -100, (at + "/n").encode(), 0x400)), read(src + "/sub/n"))
+os.close(f)
+f = os.open(at + "/large", os.O_WRONLY); os.write(f, b"x"); os.close(f)
+print(open(src + "/sub/large", "rb").read(2))
+`, l.dir)
+	if want := "ok\nok named\nb'x\\x00'\n"; got != want || prepared.Load() != 1 {
+		t.Errorf("got %q, want %q; prepared %d times", got, want, prepared.Load())
+	}
+}
+
+// TestParents: the mounts that mountinfo has the view's in are among those that it lists.
+func TestParents(t *testing.T) {
+	l := newLab(t)
+	got := mountedWith(t, mountedConfig{mounts: []fsmod.Mount{
+		{Kind: fsmod.Bind, Source: l.src, Target: l.dir + "/none/x/y"}, {Kind: fsmod.Tmpfs, Target: l.dir + "/none/x/y/sub"},
+	}}, "/usr/bin/python3", "-c", mountScript+`
+rows = [l.split() for l in open("/proc/self/mountinfo")]
+ids = {r[0]: r[4] for r in rows}
+for r in rows:
+    if r[4].startswith(d): print(r[4][len(d):], ids[r[1]][len(d):] if ids.get(r[1], "?").startswith(d) else r[1] in ids)
+`, l.dir)
+	if want := "/none/x/y True\n/none/x/y/sub /none/x/y\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

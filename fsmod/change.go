@@ -140,8 +140,8 @@ func (m *Module) alter(f func(*table) (*table, error)) error {
 	return nil
 }
 
-// replace makes t the table, and waits for the calls that began with the one before:
-// none of them waits for anything while it is in the trees.
+// replace makes t the table, and waits for the calls that began with the one before: while
+// they are in the trees they wait for nothing but a file system that does not answer.
 func (m *Module) replace(t *table) {
 	old := m.now.Swap(&Module{state: m.state, table: t})
 	old.using.Lock()

@@ -43,7 +43,12 @@
 // (openat2(2), RESOLVE_NO_SYMLINKS), so that a place that was judged stays the one that
 // is opened, whatever other threads do to links, directories or the string. Most
 // paths have no link in them and take one open. ELOOP says that there is one: then the
-// path is walked name by name up to the first link, and begun anew from there.
+// path is walked name by name up to the first link, and begun anew from there. Who only
+// looks, by a relative path, is answered from the directory itself where it can be (look.go).
+//
+// A mount's place need not be there: what is missing is made up (absent.go). Mounts and
+// mountinfo of /proc have the view's behind the kernel's (mountinfo.go). No process leaves a
+// core, which the kernel would write past the mounts (core.go).
 //
 // Files arrive as real descriptors; read, mmap, locks and execution are the kernel's. One
 // that came through a mount is marked (tag.go), so that what it is a descriptor of has
@@ -52,8 +57,8 @@
 // kernel knows it by: with a descriptor of a covered directory one is where the mount is.
 //
 // What only a thread can do to itself it is made to do (intercept.Injection): to change the
-// working directory and root (call_cwd.go), to become another program (call_exec.go), to
-// have a descriptor of O_PATH (opath.go). It is ptrace(2) for that moment: for a thread
+// working directory and root (call_cwd.go), to become another program (call_exec.go; keep.go has
+// the memory for a script's arguments), to have a descriptor of O_PATH (opath.go). It is ptrace(2) for that moment: for a thread
 // that a debugger in the view traces the first two fail with EPERM, and the last gives a
 // descriptor that reads.
 //
@@ -100,7 +105,7 @@
 // which Close awaits; those of a tree's [Errands] end with the tree.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
-// where, and what runs), listings.mu, waitingOpen.mu and Errands.mu are held at once. umasking is
+// where, and what runs), listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
 // held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

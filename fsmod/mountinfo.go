@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +68,7 @@ func (t *table) describe(host []byte, info bool) []byte {
 // parent is the number of the mount that row i is in.
 func (t *table) parent(host []byte, i int) int {
 	for k := i - 1; k >= 0; k-- {
-		if covers(t.rows[k].at, t.rows[i].at) {
+		if !t.rows[k].glued && covers(t.rows[k].at, t.rows[i].at) { // which is not listed
 			return firstMountID + k
 		}
 	}
@@ -101,7 +100,7 @@ func (m *mount) describe() (kind, source string) {
 
 // escapeMount writes a path as fs/proc_namespace.c:mangle does.
 func escapeMount(s string) string {
-	if !slices.ContainsFunc([]byte(s), func(c byte) bool { return strings.IndexByte(" \t\n\\#", c) >= 0 }) {
+	if !strings.ContainsAny(s, " \t\n\\#") {
 		return s
 	}
 	var b strings.Builder

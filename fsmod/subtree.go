@@ -4,7 +4,12 @@
 
 package fsmod
 
-import "strings"
+import (
+	"context"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
 
 // A subtree is what an FS has at a name. Closing it leaves the FS open.
 type subtree struct {
@@ -50,6 +55,22 @@ func (s *subtree) Name(host string) (string, bool) {
 		return "", false
 	}
 	return strings.TrimPrefix(strings.TrimPrefix(name, s.at), "/"), true
+}
+
+// LinkFile implements [FileLinker].
+func (s *subtree) LinkFile(fd int, to string) error {
+	if f, ok := s.fs.(FileLinker); ok {
+		return f.LinkFile(fd, s.name(to))
+	}
+	return unix.EXDEV
+}
+
+// Prepare implements [Preparer].
+func (s *subtree) Prepare(name string, use Use, flags int) (wait func(ctx context.Context) error) {
+	if p, ok := s.fs.(Preparer); ok {
+		return p.Prepare(s.name(name), use, flags)
+	}
+	return nil
 }
 
 // Fill implements [Filler].

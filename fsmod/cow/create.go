@@ -6,6 +6,7 @@ package cow
 
 import (
 	"context"
+
 	"golang.org/x/sys/unix"
 )
 

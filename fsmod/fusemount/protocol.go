@@ -56,7 +56,7 @@ const (
 // maxMessage bounds a message, in bytes.
 const maxMessage = 8192
 
-// specFile puts s into a memory file.
+// file puts s into a memory file.
 func (s *spec) file() (*os.File, error) {
 	fd, err := unix.MemfdCreate("umrun-fuse", unix.MFD_CLOEXEC)
 	if err != nil {

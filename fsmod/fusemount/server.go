@@ -100,7 +100,11 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	select {
 	case a = <-s.first:
 	case <-s.heard:
-		a.message = message{Kind: failed, Text: "the helper has ended", Errno: unix.EIO}
+		select {
+		case a = <-s.first: // it has said why
+		default:
+			a.message = message{Kind: failed, Text: "the helper has ended", Errno: unix.EIO}
+		}
 	case <-ctx.Done():
 		s.Close()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
