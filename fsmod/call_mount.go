@@ -231,8 +231,8 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 		if fd < 0 {
 			fd = of.dir.root
 		}
-		d := dirFSOf(fd)
-		if d == nil {
+		d, err := dirFSOf(fd)
+		if err != nil {
 			return nil
 		}
 		fs = d
@@ -247,19 +247,6 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 		r.made, r.copied = of.made, true
 	}
 	return r
-}
-
-// dirFSOf is a tree of what a descriptor is of; nil: there is none left.
-func dirFSOf(fd int) *dirFS {
-	var st unix.Stat_t
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil || unix.Fstat(n, &st) != nil {
-		return nil
-	}
-	d := &dirFS{root: n, file: st.Mode&unix.S_IFMT != unix.S_IFDIR}
-	d.path.Store(new(string))
-	d.refresh()
-	return d
 }
 
 // addMade adds a mount of the target's own.

@@ -30,27 +30,42 @@ func openDirFS(path string) (*dirFS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
+	d, err := newDirFS(fd)
+	if err != nil {
 		return nil, fmt.Errorf("stat %s: %w", path, err)
 	}
-	d := &dirFS{root: fd, file: st.Mode&unix.S_IFMT != unix.S_IFDIR}
+	return d, nil
+}
+
+// newDirFS makes a tree of what root is of, which is the tree's, or closed.
+func newDirFS(root int) (*dirFS, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(root, &st); err != nil {
+		unix.Close(root)
+		return nil, err
+	}
+	d := &dirFS{root: root, file: st.Mode&unix.S_IFMT != unix.S_IFDIR}
 	d.path.Store(new(string))
 	d.refresh()
 	return d, nil
 }
 
-// OpenRoot makes a tree of what is below a directory that is open, with O_PATH: it need not be
-// where a path of this process leads. dir stays the caller's.
-func OpenRoot(dir *os.File) (FS, error) {
-	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+// dirFSOf makes a tree of what a descriptor is of, which stays the caller's.
+func dirFSOf(fd int) (*dirFS, error) {
+	root, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	d := &dirFS{root: fd}
-	d.path.Store(new(string))
-	d.refresh()
+	return newDirFS(root)
+}
+
+// OpenRoot makes a tree of what is below a directory that is open, with O_PATH: it need not be
+// where a path of this process leads. dir stays the caller's.
+func OpenRoot(dir *os.File) (FS, error) {
+	d, err := dirFSOf(int(dir.Fd()))
+	if err != nil {
+		return nil, err
+	}
 	return d, nil
 }
 
