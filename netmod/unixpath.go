@@ -263,27 +263,14 @@ const (
 // untilDone answers by attempt, which is repeated as long as it says EAGAIN to a socket
 // that would wait. d stays the caller's; files are closed at the end.
 func (m *Module) untilDone(c *intercept.Call, d intercept.FD, files []int, attempt func(fd int) (int64, error)) intercept.Action {
-	done := func() {
-		for _, fd := range files {
-			if fd >= 0 {
-				unix.Close(fd)
-			}
-		}
-	}
-	answer := func(n int64, err error) intercept.Action {
-		if err != nil {
-			return intercept.Fail(intercept.Errno(err))
-		}
-		return intercept.Return(n)
-	}
 	n, err := attempt(d.N)
 	if err != unix.EAGAIN || nonblocking(d.N) {
-		done()
-		return answer(n, err)
+		closeFiles(files)
+		return counted(n, err)
 	}
 	fd, e := unix.FcntlInt(uintptr(d.N), unix.F_DUPFD_CLOEXEC, 0)
 	if e != nil {
-		done()
+		closeFiles(files)
 		return intercept.Fail(intercept.Errno(e))
 	}
 	var deadline <-chan time.Time
@@ -294,7 +281,7 @@ func (m *Module) untilDone(c *intercept.Call, d intercept.FD, files []int, attem
 	}
 	stop := make(chan struct{})
 	m.wg.Go(func() { // ends with the call, or the module
-		defer done()
+		defer closeFiles(files)
 		defer unix.Close(fd)
 		for pause := unixRetryMin; ; pause = min(2*pause, unixRetryMax) {
 			select {
@@ -308,7 +295,7 @@ func (m *Module) untilDone(c *intercept.Call, d intercept.FD, files []int, attem
 			case <-time.After(pause):
 			}
 			if n, err := attempt(fd); err != unix.EAGAIN {
-				c.Complete(answer(n, err))
+				c.Complete(counted(n, err))
 				return
 			}
 		}
@@ -320,4 +307,21 @@ func (m *Module) untilDone(c *intercept.Call, d intercept.FD, files []int, attem
 		}
 		return intercept.Restart()
 	})
+}
+
+// counted answers a call that returns a number, or fails.
+func counted(n int64, err error) intercept.Action {
+	if err != nil {
+		return intercept.Fail(intercept.Errno(err))
+	}
+	return intercept.Return(n)
+}
+
+// closeFiles closes descriptors, of which -1 is none.
+func closeFiles(files []int) {
+	for _, fd := range files {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
 }

@@ -65,13 +65,8 @@ func (m *Module) sendUnix(c *intercept.Call, d intercept.FD, x *transfer) interc
 		return m.untilDone(c, d, files, send)
 	}
 	n, err := send(d.N)
-	for _, fd := range files {
-		unix.Close(fd)
-	}
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
-	}
-	return intercept.Return(n)
+	closeFiles(files)
+	return counted(n, err)
 }
 
 // addressed reports whether one of n messages has an address. Their headers have size bytes,
@@ -122,9 +117,7 @@ func (m *Module) sendmmsgUnix(c *intercept.Call, d intercept.FD) intercept.Actio
 						return 1, writeSent(c, hdr, n)
 					})
 				}
-				for _, fd := range files {
-					unix.Close(fd)
-				}
+				closeFiles(files)
 			}
 		}
 		if err == nil {
@@ -152,9 +145,7 @@ func writeSent(c *intercept.Call, hdr intercept.Addr, n int64) error {
 func (m *Module) unixMessage(c *intercept.Call, d intercept.FD, x *transfer) (send func(fd int) (int64, error), files []int, err error) {
 	defer func() {
 		if err != nil {
-			for _, fd := range files {
-				unix.Close(fd)
-			}
+			closeFiles(files)
 			files = nil
 		}
 	}()

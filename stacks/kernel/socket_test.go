@@ -39,14 +39,7 @@ func TestTaken(t *testing.T) {
 				s.SetOption(unix.SOL_SOCKET, unix.SO_SNDBUF, small), l.Bind(at), l.Listen(1)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "connected", func() bool { err := s.Connect(at); return err == nil || errors.Is(err, unix.EISCONN) })
-			var c stacks.StreamSocket
-			eventually(t, "accepted", func() (ok bool) {
-				var err error
-				c, err = l.Accept()
-				return err == nil
-			})
-			defer c.Close()
+			c := connected(t, s, l, at)
 			sent := 0
 			for {
 				n, err := s.Send(bytes.NewReader(make([]byte, 64<<10)))
@@ -90,14 +83,7 @@ func TestRecvAtOnce(t *testing.T) {
 	if err := errors.Join(l.Bind(at), l.Listen(1)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "connected", func() bool { err := s.Connect(at); return err == nil || errors.Is(err, unix.EISCONN) })
-	var c stacks.StreamSocket
-	eventually(t, "accepted", func() (ok bool) {
-		var err error
-		c, err = l.Accept()
-		return err == nil
-	})
-	defer c.Close()
+	c := connected(t, s, l, at)
 	const total = 4 << 20
 	var got atomic.Int64
 	var wg sync.WaitGroup
@@ -136,4 +122,17 @@ func newStream(t *testing.T, st stacks.Stack) stacks.StreamSocket {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s.(stacks.StreamSocket)
+}
+
+// connected has s connect to l, which listens at an address, and returns l's end.
+func connected(t *testing.T, s, l stacks.StreamSocket, at netip.AddrPort) (c stacks.StreamSocket) {
+	t.Helper()
+	eventually(t, "connected", func() bool { err := s.Connect(at); return err == nil || errors.Is(err, unix.EISCONN) })
+	eventually(t, "accepted", func() bool {
+		var err error
+		c, err = l.Accept()
+		return err == nil
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
 }

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -179,5 +178,5 @@ func (b *bench) veths(ctx context.Context) ([]pair, error) {
 
 // missing says of what a link's pairs are not measured.
 func missing(link string, err error, packages string) {
-	fmt.Printf("\nno pairs of %s: %v\n  try: apt-get install %s\n", link, err, strings.TrimSpace(packages))
+	fmt.Printf("\nno pairs of %s: %v\n  try: apt-get install %s\n", link, err, packages)
 }

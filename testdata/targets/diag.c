@@ -16,7 +16,7 @@ static const char *ip(const char *name)
 	return env(full);
 }
 
-// find asks for the socket with the name of fd, or with its port if fd is closed.
+// find asks for the socket with a port that does not listen.
 static int find(int port, struct inet_diag_msg *found)
 {
 	struct {
@@ -32,7 +32,7 @@ static int find(int port, struct inet_diag_msg *found)
 		for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
 			struct inet_diag_msg *m = NLMSG_DATA(h);
 			done = done || h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR;
-			if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && m->id.idiag_sport == htons(port) && m->idiag_state != 10) {
+			if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && m->id.idiag_sport == htons(port) && m->idiag_state != TCP_LISTEN) {
 				*found = *m;
 				there = 1;
 			}

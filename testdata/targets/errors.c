@@ -300,10 +300,7 @@ static void tcps(void)
 int main(int argc, char **argv)
 {
 	deadline(40);
-	if (argc != 2)
-		return 9;
-	fam = argv[1];
-	six = *fam == '6';
+	argument(argc, argv);
 	connected();
 	queue();
 	tcps();

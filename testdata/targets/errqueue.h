@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What errors.c and paths.c share: sockets that ask for errors, and entries of the
-// error queue in words.
+// Sockets that ask for errors, and entries of the error queue in words. The program's
+// argument is 4 or 6.
 #ifndef ERRQUEUE_H
 #define ERRQUEUE_H
 
 #include "lab.h"
 #include <linux/errqueue.h>
 
-static int six; // by the program's argument, 4 or 6
+static int six;
 static const char *fam;
+
+// argument takes it.
+static void argument(int argc, char **argv)
+{
+	if (argc != 2)
+		exit(9);
+	fam = argv[1];
+	six = *fam == '6';
+}
 
 static const char *ip(const char *name)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Mounts a file system whose server answers nothing but that it is there, on the first argument,
-// and then executes the rest. It goes with the mount namespace, and its server with the last
-// process of the group.
+// and then executes the rest. It goes with the mount namespace, and its server with the program
+// that is executed.
 
 #include <fcntl.h>
 #include <linux/fuse.h>

@@ -183,10 +183,7 @@ static void size(void)
 int main(int argc, char **argv)
 {
 	deadline(40);
-	if (argc != 2)
-		return 9;
-	fam = argv[1];
-	six = *fam == '6';
+	argument(argc, argv);
 	hops();
 	size();
 	ping();

@@ -360,10 +360,7 @@ static void streams(void)
 int main(int argc, char **argv)
 {
 	deadline(30);
-	if (argc != 2)
-		return 9;
-	fam = argv[1];
-	six = *fam == '6';
+	argument(argc, argv);
 	received();
 	sent();
 	wrong();

@@ -128,10 +128,7 @@ static void outcomes(void)
 int main(int argc, char **argv)
 {
 	deadline(30);
-	if (argc != 2)
-		return 9;
-	fam = argv[1];
-	six = *fam == '6';
+	argument(argc, argv);
 	outcomes();
 	return 0;
 }

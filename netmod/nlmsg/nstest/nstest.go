@@ -22,8 +22,8 @@ const inside = "UMRUN_NSTEST_INSIDE"
 
 // Run is for TestMain, instead of m.Run: it runs the tests again in a fresh network
 // namespace, by way of a user namespace unless root does it, and returns the status to
-// exit with, which is none of success if a goroutine is left. Where none can be made the tests run all the same, and [Need] skips those
-// that want it.
+// exit with, which is not 0 if a goroutine is left. Where no namespace can be made the
+// tests run all the same, and [Need] skips those that want it.
 func Run(m *testing.M) int {
 	if _, ok := os.LookupEnv(inside); ok {
 		status := m.Run()
