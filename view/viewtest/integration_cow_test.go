@@ -62,12 +62,7 @@ func killView(t testing.TB, w *viewtest.World, u *viewtest.Cmd) {
 		syscall.Kill(pid, syscall.SIGKILL) // a server outlives umrun, without a network
 	}
 	u.Wait()
-	viewtest.Eventually(t, 20*time.Second, func() error {
-		if left := w.Host.Pids(); len(left) > 0 {
-			return fmt.Errorf("still running: %v", left)
-		}
-		return nil
-	})
+	gone(t, w, 20*time.Second)
 }
 
 // asUserOnHost runs a script as the user without a view.
@@ -98,6 +93,7 @@ func TestIntegrationCowImageSQLite(t *testing.T) {
 	viewtest.Need(t, "python3", "mksquashfs")
 	eachEngine(t, func(t *testing.T, w *viewtest.World, engine, dir string) {
 		openFUSE(t, w)
+		ownMemory(t, w) // who is killed leaves its copies there
 		makeDatabase(t, w, dir+"/src")
 		w.Host.MustRun(t, "mksquashfs", dir+"/src", dir+"/image", "-quiet", "-no-progress")
 		image, was := "image:"+dir+"/image:"+dir+"/dst", readFile(t, dir+"/image")
@@ -132,14 +128,28 @@ while True:
 	}
 }
 
+// lookDatabase is a script that tells whether x.db is whole, how many rows it has, and the
+// number after the last.
+const lookDatabase = `python3 -c '
+import sqlite3
+c = sqlite3.connect("x.db")
+print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select count(*), max(a) + 1 from t").fetchone())'`
+
+// lastTold is the last number that a writer has printed.
+func lastTold(t *testing.T, u *viewtest.Cmd) int {
+	t.Helper()
+	told := strings.Fields(u.Output())
+	last, err := strconv.Atoi(told[len(told)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
 // killWriter kills the writer once for each journal, in DIR/dst, which is covered after the
 // mounts that are given, and looks what is left.
 func killWriter(t *testing.T, w *viewtest.World, engine, dir string, journals []string, mounts ...string) {
 	t.Helper()
-	const look = `python3 -c '
-import sqlite3
-c = sqlite3.connect("x.db")
-print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select count(*), max(a) + 1 from t").fetchone())'`
 	rows := 1000
 	for round, journal := range journals {
 		viewer := engine
@@ -150,12 +160,8 @@ print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select coun
 		u := start(t, onCow(t, w, engine, dir, "exec python3 writer.py", mounts...))
 		awaitOutput(t, u, fmt.Sprintf("\n%d\n", rows+8))
 		killView(t, w, u)
-		told := strings.Fields(u.Output())
-		last, err := strconv.Atoi(told[len(told)-1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := ok(t, onCow(t, w, viewer, dir, look, mounts...))
+		last := lastTold(t, u)
+		got := ok(t, onCow(t, w, viewer, dir, lookDatabase, mounts...))
 		var n, next int
 		if _, err := fmt.Sscanf(got, "ok %d %d\n", &n, &next); err != nil || n != next || n <= last {
 			t.Errorf("%s, then %s: %d was committed, and the database is %q", journal, viewer, last, got)
@@ -163,6 +169,12 @@ print(c.execute("pragma integrity_check").fetchone()[0], *c.execute("select coun
 		rows = n
 	}
 }
+
+// pgBooks ends a psql's line that tells whether pgbench's books balance (t|t), and the server.
+const pgBooks = `-Atc '
+select (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history) and
+	(select sum(abalance) from pgbench_accounts) = (select sum(tbalance) from pgbench_tellers), count(*) > 20 from pgbench_history' postgres
+kill -INT $pg; wait $pg`
 
 // TestIntegrationCowPostgres kills a server under load: it recovers in the next view, by the
 // other engine, the books balance, and the real cluster is as it was.
@@ -181,10 +193,7 @@ func TestIntegrationCowPostgres(t *testing.T) {
 		u := start(t, onCow(t, w, engine, dir, server+bench+"-i -q -s 1 postgres 2>/dev/null; "+bench+"-c 4 -j 2 -T 30 -n -P 1 postgres 2>&1"))
 		awaitOutput(t, u, "progress: 1.")
 		killView(t, w, u)
-		got := ok(t, onCow(t, w, otherEngine[engine], dir, "rm -f pg/postmaster.pid; "+server+psql+`-Atc '
-select (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history) and
-	(select sum(abalance) from pgbench_accounts) = (select sum(tbalance) from pgbench_tellers), count(*) > 20 from pgbench_history' postgres
-kill -INT $pg; wait $pg`))
+		got := ok(t, onCow(t, w, otherEngine[engine], dir, "rm -f pg/postmaster.pid; "+server+psql+pgBooks))
 		if got != "t|t\n" {
 			t.Errorf("after the recovery: %q", got)
 		}

@@ -189,12 +189,7 @@ func TestIntegrationFuseKilled(t *testing.T) {
 			awaitOutput(t, u, "ready\n")
 			syscall.Kill(u.Process.Pid, syscall.SIGKILL)
 			u.Wait()
-			viewtest.Eventually(t, 10*time.Second, func() error {
-				if left := w.Host.Pids(); len(left) > 0 {
-					return fmt.Errorf("still running: %v", left)
-				}
-				return nil
-			})
+			gone(t, w, 10*time.Second)
 			if got := w.Host.MustRun(t, "unzip", "-p", dir+"/x.zip", "n"); got != "new\n" {
 				t.Errorf("%s: the archive has %q", engine, got)
 			}
@@ -249,11 +244,6 @@ func TestIntegrationFusermount(t *testing.T) {
 		}
 	}
 	u.Wait()
-	viewtest.Eventually(t, 10*time.Second, func() error {
-		if left := w.Host.Pids(); len(left) > 0 {
-			return fmt.Errorf("still running: %v", left)
-		}
-		return nil
-	})
+	gone(t, w, 10*time.Second)
 	emptyMemory(t, w)
 }

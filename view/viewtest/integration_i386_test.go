@@ -6,7 +6,6 @@ package viewtest_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -29,15 +28,7 @@ func TestIntegrationI386Paths(t *testing.T) {
 	// lab makes a directory in which f has the text, and one whose f is another.
 	lab := func(t *testing.T, user bool) (dir string) {
 		dir = mountTree(t, w, false)
-		for name, content := range map[string]string{"in/f": "source\n", "in/prog": readFile(t, bin), "in/script": "#!/bin/sh\necho script $0\nexit 3\n", "at/f": "covered, and longer\n"} {
-			path := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
+		writeFiles(t, dir, map[string]string{"in/f": "source\n", "in/prog": readFile(t, bin), "in/script": "#!/bin/sh\necho script $0\nexit 3\n", "at/f": "covered, and longer\n"})
 		if user {
 			give(t, dir)
 		}

@@ -30,17 +30,9 @@ func TestIntegrationLegacy(t *testing.T) {
 		bin := viewtest.Target(t, "hardwired", linking)
 		for _, user := range []bool{false, true} {
 			dir := mountTree(t, w, user)
-			for name, content := range map[string]string{
+			writeFiles(t, dir, map[string]string{
 				"legacy/etc/legacy.conf": "configured\n", "legacy/bin/helper": "#!/bin/sh\necho helped in $PWD\n", "legacy/var/log": "",
-			} {
-				path := filepath.Join(dir, name)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
+			})
 			if user {
 				give(t, dir)
 			}

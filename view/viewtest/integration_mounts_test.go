@@ -138,10 +138,23 @@ func mountTree(t testing.TB, w *viewtest.World, user bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{
+	writeFiles(t, dir, map[string]string{
 		"src/a": "source a\n", "src/sub/deep": "deep\n", "dst/a": "target a\n", "dst/b": "target b\n",
 		"bin/only-here": "#!/bin/sh\necho it ran\n", "path/x": "",
-	} {
+	})
+	if err := os.Chmod(filepath.Join(dir, "dst"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if user {
+		give(t, dir)
+	}
+	return dir
+}
+
+// writeFiles makes files of mode 755 in dir, and the directories that they are in.
+func writeFiles(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -150,13 +163,6 @@ func mountTree(t testing.TB, w *viewtest.World, user bool) string {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(dir, "dst"), 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if user {
-		give(t, dir)
-	}
-	return dir
 }
 
 // give makes a tree the ordinary user's.
@@ -302,12 +308,7 @@ func TestIntegrationMountsKilled(t *testing.T) {
 		awaitOutput(t, u, "ready\n")
 		syscall.Kill(u.Process.Pid, syscall.SIGKILL)
 		u.Wait()
-		viewtest.Eventually(t, 10*time.Second, func() error {
-			if left := w.Host.Pids(); len(left) > 0 {
-				return fmt.Errorf("still running: %v", left)
-			}
-			return nil
-		})
+		gone(t, w, 10*time.Second)
 		if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
 			t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
 		}

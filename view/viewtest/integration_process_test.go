@@ -87,12 +87,18 @@ func TestIntegrationForwarded(t *testing.T) {
 		awaitOutput(t, u, "ready\n")
 		syscall.Kill(u.Process.Pid, syscall.SIGKILL)
 		u.Wait()
-		viewtest.Eventually(t, 10*time.Second, func() error {
-			if left := w.Host.Pids(); len(left) > 0 {
-				return fmt.Errorf("still running: %v", left)
-			}
-			return nil
-		})
+		gone(t, w, 10*time.Second)
+	})
+}
+
+// gone waits until nothing of a view is left.
+func gone(t testing.TB, w *viewtest.World, within time.Duration) {
+	t.Helper()
+	viewtest.Eventually(t, within, func() error {
+		if left := w.Host.Pids(); len(left) > 0 {
+			return fmt.Errorf("still running: %v", left)
+		}
+		return nil
 	})
 }
 
