@@ -36,6 +36,10 @@ type kernelMount struct {
 func (k *kernelMounts) list() []fsmod.Mount {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.listLocked()
+}
+
+func (k *kernelMounts) listLocked() []fsmod.Mount {
 	var all []fsmod.Mount
 	for _, m := range k.all {
 		all = append(all, m.Mount)
@@ -61,17 +65,13 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 	k := &v.kernel
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var there []fsmod.Mount
-	for _, o := range k.all {
-		there = append(there, o.Mount)
-	}
 	switch err := nsmount.Supports(m); {
 	case m.Served(), m.Target == "/":
 		return NotBuilt(fmt.Sprintf("-m %v in a running view with --fs-engine ns", m))
 	case err != nil:
 		return NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
 	}
-	if _, err := checkMount(m, there); err != nil {
+	if _, err := checkMount(m, k.listLocked()); err != nil {
 		return err
 	}
 	m.Target = real(m.Target)
@@ -84,8 +84,7 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 			return err
 		}
 		made.held = held
-		err = ns.Do(ch, nil)
-		return v.kernelMade(made, err)
+		return v.kernelMade(made, ns.Do(ch, nil))
 	case m.Kind == fsmod.Image:
 		images, err := openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log)
 		if err != nil {

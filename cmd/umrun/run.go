@@ -56,7 +56,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.dryRun {
-		return printPlan(os.Stdout, plan)
+		return printJSON(os.Stdout, plan)
 	}
 	procs.deaf.Store(slices.ContainsFunc(plan.Networks, func(n view.PlanNetwork) bool { return n.Stack == "kernel" }))
 	v, err := plan.Start(starting)
@@ -182,12 +182,12 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 	}, nil
 }
 
-// printPlan writes the plan as JSON.
-func printPlan(w io.Writer, p *view.Plan) error {
+// printJSON writes what --json and --dry-run show.
+func printJSON(w io.Writer, what any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(p)
+	return e.Encode(what)
 }
 
 // startLine is what -v says on a terminal.
