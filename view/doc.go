@@ -39,7 +39,9 @@
 // what it wrote was acknowledged. [View.Close] takes all down in reverse. What of a view
 // is outside of umrun's own process goes with it: a helper that holds the private
 // namespace of a kernel stack, a device that it has made, the socket of a VDE plug, the
-// command of a provider, that of a mount, which a process of ours outlives umrun to end, and a directory of fsmod's, which the next view removes if umrun was killed.
+// command of a provider, that of a mount, which a process of ours outlives umrun to end,
+// the control socket of a view that has a name, and a directory of fsmod's; if umrun was
+// killed, the next view of that name replaces the one, and the next view removes the other.
 //
 // # Networks that tell
 //
