@@ -30,7 +30,7 @@ TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dn
 	dhclient:isc-dhcp-client arping:iputils-arping \
 	mksquashfs:squashfs-tools genisoimage:genisoimage mkfs.vfat:dosfstools mcopy:mtools zip:zip unzip:unzip zstd:zstd xz:xz-utils \
 	bindfs:bindfs squashfuse:squashfuse archivemount:archivemount fuse-zip:fuse-zip sshfs:sshfs fuse2fs:fuse2fs fusermount3:fuse3 \
-	openvpn:openvpn danted:dante-server microsocks:microsocks tinyproxy:tinyproxy tor:tor
+	openvpn:openvpn openconnect:openconnect ocserv:ocserv danted:dante-server microsocks:microsocks tinyproxy:tinyproxy tor:tor
 TEST_DEV    := gcc-multilib python3 libvdeplug-vlan
 PROGRAM_NEEDS := apache2:apache2-bin haproxy:haproxy memcached:memcached mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
 	java:default-jre-headless javac:default-jdk-headless ruby:ruby php:php-cli /usr/bin/rustc:rustc mosh:mosh nmap:nmap \

@@ -6,8 +6,13 @@
 package viewtest_test
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -68,6 +73,119 @@ done >/etc/resolv.conf
 	}
 	host, _, _ := strings.Cut(p.Endpoint, ":")
 	return w.File(t, "client-"+dev+".ovpn", fmt.Sprintf("client\nremote %s %d\nproto udp\ndev %s\nnobind\nscript-security 2\nup %s\nverb 3\n", host, port, dev, up)+pems)
+}
+
+// openConnect starts an AnyConnect server beside the peer's own, and returns the command of a
+// client, in which --script has no argument yet, and a script.
+//
+//	view --tun0 10.62.0.x--> openconnect --TLS, DTLS, NAT--> link0 ... peer: ocserv 10.62.0.1
+func openConnect(t *testing.T, w *viewtest.World, p *viewtest.Peer) (command, script string) {
+	t.Helper()
+	dir := filepath.Dir(p.CA())
+	users, conf := filepath.Join(dir, "ocpasswd"), filepath.Join(dir, "ocserv.conf")
+	add := exec.CommandContext(t.Context(), "ocpasswd", "-c", users, "lab")
+	add.Stdin = strings.NewReader("secret\nsecret\n")
+	if out, err := add.CombinedOutput(); err != nil {
+		t.Fatalf("ocpasswd: %v: %s", err, out)
+	}
+	server := fmt.Sprintf(`auth = "plain[passwd=%[4]s]"
+tcp-port = %[1]d
+udp-port = %[1]d
+socket-file = %[2]s/ocserv.socket
+pid-file = %[2]s/ocserv.pid
+server-cert = %[3]s
+server-key = %[2]s/key.pem
+run-as-user = root
+run-as-group = root
+isolate-workers = false
+use-occtl = false
+device = vpns
+predictable-ips = true
+ipv4-network = 10.62.0.0/24
+ipv6-network = fd62::/64
+route = 10.77.0.0/24
+route = fd77::/64
+dns = 10.77.0.1
+default-domain = corp.lab.test
+cisco-client-compat = true
+`, viewtest.PortTLS, dir, p.CA(), users)
+	if err := os.WriteFile(conf, []byte(server), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := p.Cmd(t.Context(), "ocserv", "--foreground", "--debug", "1", "--config", conf)
+	start(t, c)
+	t.Cleanup(c.Stop)
+	viewtest.Eventually(t, 20*time.Second, func() error {
+		if !strings.Contains(c.Errors(), "listening (UDP) on [::]") {
+			return fmt.Errorf("the server says %s%s", c.Output(), c.Errors())
+		}
+		return nil
+	})
+	b, err := os.ReadFile(p.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	// As docs/providers.md has it: Debian's script wants a writable /run/vpnc to change name servers.
+	script = w.File(t, "configure", `#!/bin/sh
+(unset INTERNAL_IP4_DNS; /usr/share/vpnc-scripts/vpnc-script)
+if [ "$reason" = connect ] && [ -n "$INTERNAL_IP4_DNS" ]; then
+	{
+		for server in $INTERNAL_IP4_DNS; do echo "nameserver $server"; done
+		echo "search $CISCO_DEF_DOMAIN"
+	} >/etc/resolv.conf
+fi
+`)
+	if err := os.Chmod(script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ := strings.Cut(p.Endpoint, ":")
+	// Empty variables, which say that there is no proxy, are one without a name to libproxy.
+	return fmt.Sprintf("unset http_proxy https_proxy; exec openconnect --non-inter -u lab --passwd-on-stdin --servercert pin-sha256:%s --script https://%s:%d <%s",
+		base64.StdEncoding.EncodeToString(pin[:]), host, viewtest.PortTLS, w.File(t, "password", "secret\n")), script
+}
+
+// TestIntegrationOpenConnect: Debian's openconnect, with the script that Debian has for it, brings
+// a view its network.
+func TestIntegrationOpenConnect(t *testing.T) {
+	viewtest.Need(t, "root", "tun", "openconnect", "ocserv", "curl", "ip")
+	w := viewtest.New(t)
+	p := w.Peers[0]
+	command, script := openConnect(t, w, p)
+	said := filepath.Join(w.Home(), "said")
+	for _, run := range []struct {
+		name  string
+		flags []string
+		names string // what resolves
+	}{
+		{"names too", []string{"-n", "vpn=tun-provider:" + strings.Replace(command, "--script", "--script "+script, 1)}, "intra"},
+		{"Debian's script", []string{"--dns", "10.77.0.1", "-n", "vpn=tun-provider:" + strings.Replace(command, "--script", "", 1)}, viewtest.NameWeb},
+	} {
+		t.Run(run.name, func(t *testing.T) {
+			w.ResetStrays()
+			r := w.UmrunFlags(t, append(run.flags, "--log", said, "--", "sh", "-c", fmt.Sprintf(
+				"curl -sS -m 20 http://%s/big.bin | sha256sum; curl -sS telnet://10.77.0.1:%d </dev/null; curl -sS 'telnet://[fd77::1]:%[2]d' </dev/null; ip -br addr show tun0; getent ahostsv4 %[3]s",
+				viewtest.NameWeb, viewtest.PortWho, run.names))...).AsUser(w.Home()).Result()
+			for _, want := range []string{viewtest.BigSum() + "  -\n", "10.62.0.", "fd62::", "tun0", "10.77.0.1 "} {
+				if r.Status != 0 || !strings.Contains(r.Stdout, want) {
+					t.Errorf("it does not say %q: %v", want, r)
+				}
+			}
+			log, err := os.ReadFile(said)
+			if err != nil || !strings.Contains(string(log), "Established DTLS connection") {
+				t.Errorf("openconnect has no DTLS (%v): %s", err, log)
+			}
+			if left := running(w, "openconnect"); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+			}
+			w.NoStrays(t)
+		})
+	}
 }
 
 // running lists the host's processes of a name.

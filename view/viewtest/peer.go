@@ -42,6 +42,9 @@ var (
 // traffic too, so that a test may name a dead endpoint.
 const wgPort = 51820
 
+// PortTLS is one of them, where TCP counts as tunnel traffic too.
+const PortTLS = wgPort + 3
+
 // A Peer is an independent WireGuard peer with servers behind it.
 type Peer struct {
 	*NS
@@ -117,7 +120,8 @@ func (p *Peer) build() error {
 		return err
 	}
 	x, err := p.watch("link0", func(f frame) bool {
-		return f.proto == unix.IPPROTO_UDP && f.dst.Port() >= wgPort && f.dst.Port() < wgPort+10 || f.unreachable()
+		return f.proto == unix.IPPROTO_UDP && f.dst.Port() >= wgPort && f.dst.Port() < wgPort+10 ||
+			f.proto == unix.IPPROTO_TCP && f.dst.Port() == PortTLS || f.unreachable()
 	})
 	if err != nil {
 		return err
