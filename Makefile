@@ -3,7 +3,7 @@
 # make build   bin/umrun
 # make demo    the main job on this machine alone
 # make test    install what is missing, then run every check and test
-# make suites  Go's and CPython's own network tests, natively and under umrun
+# make suites  Go's and CPython's own tests of networks and files, natively and under umrun
 # make programs the table of docs/programs.md; needs root, installs servers and starts none
 # make matrix  clients over every pair of stack and link: docs/matrix.md; needs root
 # make lease   watch a lease of two minutes over its renewal and to its end (4 minutes); needs root

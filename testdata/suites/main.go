@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Suites runs public test suites natively and under umrun, and compares them
-// test by test: Go's own net, net/http and crypto/tls, and what CPython tests of
-// sockets. A test that passes natively must pass under umrun, or be listed.
+// test by test: Go's own net, net/http and crypto/tls, what CPython tests of
+// sockets, and what both test of files, these in views with mounts by both engines
+// (SUITE@ENGINE). A test that passes natively must pass under umrun, or be listed.
 //
 //	a namespace with nothing but lo       another one of the same kind
 //	+---------------------------+         +-----------------------------+
@@ -109,15 +110,15 @@ func compareAll(ctx context.Context, o options) (same bool, err error) {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "suite\tpass natively\talso under umrun\tflaky\tlisted\tnot listed\t\n")
 	for _, s := range suites {
-		if o.only != "" && !hasWord(o.only, s.name) {
+		if o.only != "" && !hasWord(o.only, s.name) && !hasWord(o.only, s.String()) {
 			continue
 		}
 		d, err := r.compare(ctx, s, list)
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", s.name, err)
+			return false, fmt.Errorf("%v: %w", &s, err)
 		}
 		d.print(os.Stdout)
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t\n", s.name, d.native, d.umrun, len(d.flaky), len(d.listed), len(d.unlisted))
+		fmt.Fprintf(table, "%v\t%d\t%d\t%d\t%d\t%d\t\n", &s, d.native, d.umrun, len(d.flaky), len(d.listed), len(d.unlisted))
 		if len(d.unlisted) > 0 || len(d.stale) > 0 {
 			same = false
 		}
@@ -138,7 +139,7 @@ type difference struct {
 
 // compare runs one suite both ways.
 func (r *runner) compare(ctx context.Context, s suite, list []*known) (difference, error) {
-	d := difference{suite: s.name}
+	d := difference{suite: s.String()}
 	if err := s.prepare(ctx, r); err != nil {
 		return d, err
 	}
@@ -158,7 +159,7 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 		d.native++
 		if umrun[name] != pass {
 			differ = append(differ, name)
-			if top := s.top(name); umrun[name] != skip && !hasWord(strings.Join(again, ","), top) && find(list, s.name, name) == nil {
+			if top := s.top(name); umrun[name] != skip && !hasWord(strings.Join(again, ","), top) && find(list, s.String(), name) == nil {
 				again = append(again, top)
 			}
 		} else {
@@ -174,7 +175,7 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 	}
 	d.lines = map[*known]int{}
 	for _, name := range differ {
-		k := find(list, s.name, name)
+		k := find(list, s.String(), name)
 		switch {
 		case k != nil:
 			d.lines[k]++
@@ -188,7 +189,7 @@ func (r *runner) compare(ctx context.Context, s suite, list []*known) (differenc
 		}
 	}
 	for _, k := range list {
-		if r.options.run == "" && k.suite() == s.name && d.lines[k] == 0 && !k.sometimes() {
+		if r.options.run == "" && k.suite() == s.String() && d.lines[k] == 0 && !k.sometimes() {
 			d.stale = append(d.stale, k.pattern)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,11 +63,10 @@ func (r *runner) run(ctx context.Context, s suite, umrun bool, only []string) (r
 		kind := "native"
 		if umrun {
 			kind = "umrun"
-			argv = append([]string{r.umrun, "-n", "none", "--"}, argv...)
 		}
 		r.runs++
-		log := filepath.Join(r.logs, fmt.Sprintf("%s.%s.%d.log", strings.ReplaceAll(s.name, "/", "_"), kind, r.runs))
-		status, err := r.once(ctx, s, log, deadline, argv)
+		log := filepath.Join(r.logs, fmt.Sprintf("%s.%s.%d.log", strings.ReplaceAll(s.String(), "/", "_"), kind, r.runs))
+		status, err := r.once(ctx, s, umrun, log, deadline, argv)
 		if err != nil {
 			return nil, err
 		}
@@ -87,15 +87,15 @@ func (r *runner) run(ctx context.Context, s suite, umrun bool, only []string) (r
 			break
 		}
 		if time.Now().After(deadline) {
-			fmt.Printf("%s, %s: the deadline of %v is over\n", s.name, kind, r.deadline)
+			fmt.Printf("%v, %s: the deadline of %v is over\n", &s, kind, r.deadline)
 			break
 		}
 	}
 	return all, nil
 }
 
-// once runs a command in a jail of its own and returns its status.
-func (r *runner) once(ctx context.Context, s suite, log string, deadline time.Time, argv []string) (int, error) {
+// once runs a command in a jail of its own, natively or under umrun, and returns its status.
+func (r *runner) once(ctx context.Context, s suite, umrun bool, log string, deadline time.Time, argv []string) (int, error) {
 	home, err := os.MkdirTemp(r.dir, "home-")
 	if err != nil {
 		return 0, err
@@ -112,6 +112,9 @@ func (r *runner) once(ctx context.Context, s suite, log string, deadline time.Ti
 	dir := s.dir
 	if dir == "" {
 		dir = home
+	}
+	if umrun {
+		argv = slices.Concat([]string{r.umrun}, s.flags(home), []string{"--"}, argv)
 	}
 	c := jailed(dir, argv...)
 	c.Stdout, c.Stderr = out, out

@@ -17,9 +17,27 @@ import (
 
 // A suite is a set of tests that one program runs.
 type suite struct {
-	name string
-	lang language
-	dir  string // where it runs; empty for an empty directory
+	name   string
+	lang   language
+	engine string // of a view whose home directory is a cow mount; empty: it has no mounts
+	dir    string // where it runs; empty for an empty directory
+}
+
+// String is the suite's name in the list and in the report.
+func (s *suite) String() string {
+	if s.engine != "" {
+		return s.name + "@" + s.engine
+	}
+	return s.name
+}
+
+// flags are umrun's. home is the suite's own directory.
+func (s *suite) flags(home string) []string {
+	flags := []string{"-n", "none"}
+	if s.engine != "" {
+		flags = append(flags, "--fs-engine", s.engine, "-m", "cow::"+home)
+	}
+	return flags
 }
 
 // suites are all that are compared.
@@ -58,6 +76,48 @@ var suites = []suite{
 	{name: "test_asyncore", lang: python},
 	{name: "test_logging", lang: python},
 	{name: "test_os", lang: python},
+}
+
+// fileSuites are those about files, which run in a view by each engine.
+var fileSuites = []suite{
+	{name: "os", lang: golang},
+	{name: "os/exec", lang: golang},
+	{name: "path/filepath", lang: golang},
+	{name: "io/fs", lang: golang},
+	{name: "io/ioutil", lang: golang},
+	{name: "syscall", lang: golang},
+	{name: "archive/tar", lang: golang},
+	{name: "archive/zip", lang: golang},
+	{name: "net/http", lang: golang},
+	{name: "test_os", lang: python},
+	{name: "test_posix", lang: python},
+	{name: "test_shutil", lang: python},
+	{name: "test_tempfile", lang: python},
+	{name: "test_pathlib", lang: python},
+	{name: "test_glob", lang: python},
+	{name: "test_stat", lang: python},
+	{name: "test_posixpath", lang: python},
+	{name: "test_fileio", lang: python},
+	{name: "test_file", lang: python},
+	{name: "test_io", lang: python},
+	{name: "test_mmap", lang: python},
+	{name: "test_fcntl", lang: python},
+	{name: "test_zipfile", lang: python},
+	{name: "test_tarfile", lang: python},
+	{name: "test_subprocess", lang: python},
+	{name: "test_import", lang: python},
+	{name: "test_py_compile", lang: python},
+	{name: "test_dbm", lang: python},
+	{name: "test_mailbox", lang: python},
+}
+
+func init() {
+	for _, engine := range []string{"trap", "ns"} {
+		for _, s := range fileSuites {
+			s.engine = engine
+			suites = append(suites, s)
+		}
+	}
 }
 
 type language int
