@@ -285,8 +285,7 @@ func (m *Module) addRows(rows []*mount) error {
 		}
 		for _, r := range rows {
 			if r.of != nil && r.of.tree != nil {
-				r.tree.under = r.of.tree
-				r.tree.under.rows++
+				r.tree.over(r.of.tree)
 			}
 			if r.of != nil && !r.of.alias && r.of.tag != 0 { // it has two names from now on
 				now := *r.of

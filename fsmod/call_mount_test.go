@@ -246,7 +246,7 @@ func TestBindOfCow(t *testing.T) {
 	got := mountedWith(t, mountedConfig{
 		mounts: []fsmod.Mount{{Kind: fsmod.Cow, Source: upper, Target: l.src}},
 		open: func(m fsmod.Mount) (fsmod.FS, error) {
-			fs, err := cow.New(cow.Config{Lower: m.Target, Upper: m.Source, Volatile: true})
+			fs, err := cow.New(cow.Config{Lower: cow.Host(m.Target), Upper: m.Source, Volatile: true})
 			return counted{fs, &prepared}, err
 		},
 	}, "/usr/bin/python3", "-c", mountScript+`

@@ -196,7 +196,7 @@ func (m *Module) readlink(c *intercept.Call, dir int, at, to intercept.Addr, siz
 // linkText is what readlink(2) says of a symbolic link: of those in procfs, what the view
 // calls the file.
 func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
-	replaced := false                      // what the link stands for has another file at its place
+	var replaced *unnamed                  // what the link stands for has another file at its place
 	if o.st.Size == 0 || o.st.Size == 64 { // as those of procfs
 		view := o.view
 		if view == "" { // a descriptor of the link itself
@@ -210,8 +210,9 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 				return text, nil
 			case err == errOurs || err != nil && !errors.Is(err, unix.EACCES):
 				return "", err
-			case err != nil:
-				replaced = true
+			case err != nil && !errors.As(err, &replaced):
+				replaced = &unnamed{}
+			case replaced != nil:
 			case to != nil:
 				defer to.close()
 				if view[i+1:] == "exe" {
@@ -236,8 +237,8 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 		return "", err
 	}
 	text := string(buf[:n])
-	if replaced {
-		if view := m.table.viewOfHost(text, func() *mount { return nil }); view != text {
+	if replaced != nil {
+		if view := m.table.viewOfHost(text, func() *mount { return replaced.in }); view != text {
 			text = m.seenFrom(c, view)
 		}
 	}

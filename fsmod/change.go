@@ -39,19 +39,22 @@ func (m *Module) enterCall() *Module {
 	}
 }
 
-// Now returns the mounts that the view has, in the order in which they were made. The
-// trees are the module's.
-func (m *Module) Now() []Mounted {
+// Now calls f with the mounts that the view has, in the order in which they were made. The
+// trees are the module's, which closes none of them before f has returned; f changes no
+// mounts.
+func (m *Module) Now(f func(mounts []Mounted) error) error {
+	m = m.enterCall()
+	defer m.using.RUnlock()
 	var all []Mounted
-	if t := m.now.Load().table; t != nil {
-		for _, r := range t.rows {
+	if m.table != nil {
+		for _, r := range m.table.rows {
 			if r.glued {
 				continue
 			}
 			all = append(all, Mounted{Mount: r.Mount, FS: r.fs, Alias: r.alias})
 		}
 	}
-	return all
+	return f(all)
 }
 
 // Mount adds a mount, which covers what has been there. The tree is the module's to
@@ -62,7 +65,7 @@ func (m *Module) Mount(mt Mounted) error {
 		if row.dir == nil && row.Kind != Image && !m.listing {
 			return nil, ErrUnlisted
 		}
-		return t.placing(row)
+		return t.placing(row, mt.Over)
 	})
 }
 

@@ -101,12 +101,10 @@ func (d *dirFS) Name(host string) (string, bool) {
 	return host[len(path)+1:], true
 }
 
-// Place implements [Placed].
-func (d *dirFS) Place() string {
-	if path := *d.path.Load(); path != "" {
-		return path
-	}
-	return "/"
+// Layer implements [Layered].
+func (d *dirFS) Layer(name string) (l Layer, err error) {
+	l.Dir, err = d.openat(name, unix.O_PATH, 0)
+	return l, err
 }
 
 // openat opens a name below the root, through no symbolic link.

@@ -4,6 +4,8 @@
 
 package fsmod
 
+import "context"
+
 // A Kind says what is mounted.
 type Kind string
 
@@ -77,9 +79,20 @@ type Filler interface {
 	Fill(name string) error
 }
 
-// A Placed is an [FS] that shows what is below a place of the host, with the same names.
-type Placed interface {
-	Place() string
+// A Layered is an [FS] that shows a directory of the kernel's with all that is below it.
+// Package cow lays others over such.
+type Layered interface {
+	// Layer opens what is at a name.
+	Layer(name string) (Layer, error)
+}
+
+// A Layer is what a [Layered] has at a name.
+type Layer struct {
+	Dir int // O_PATH, the caller's
+	// Fill, if it is not nil, makes what is in Dir when it is looked at: everything on the
+	// way to name, the entries of a directory that it is, and with content that of a file.
+	// It is called before Dir is read, and ends with EINTR when ctx is done.
+	Fill func(ctx context.Context, name string, content bool) error
 }
 
 // A Reserver is an [FS] that keeps its own notes in extended attributes of its files. The

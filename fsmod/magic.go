@@ -117,12 +117,20 @@ func (w *walk) byFD(fd int) (*object, error) {
 		flags = unix.O_RDONLY
 		if o.st.Nlink != 0 && o.typ() != unix.S_IFREG {
 			o.close()
-			return nil, unix.EACCES
+			return nil, &unnamed{w.m.table.lastSeen(inodeOf(&o.st))}
 		}
 	}
 	o.access = flags & unix.O_ACCMODE
 	return o, nil
 }
+
+// unnamed is EACCES for what has no name in the view, or no more.
+type unnamed struct {
+	in *mount // by which a task last went there; may be nil
+}
+
+func (*unnamed) Error() string { return unix.EACCES.Error() }
+func (*unnamed) Unwrap() error { return unix.EACCES }
 
 // fdOf duplicates descriptor n of a task.
 func (m *Module) fdOf(c *intercept.Call, tid, n int) (int, error) {
@@ -167,8 +175,10 @@ func (m *Module) viewOf(fd int, st *unix.Stat_t) (view string, ok bool) {
 	t := m.table
 	id := inodeOf(st)
 	if mt := t.tagOf(fd); mt != nil && mt.namer != nil {
-		if name, ok := mt.namer.Name(host); ok && t.same(mt.below(name), id) {
-			return mt.below(name), true
+		if name, ok := mt.namer.Name(host); ok {
+			// Another file may have taken its place there, as a copy does; where else this one is
+			// found is not where it was opened.
+			return mt.below(name), t.same(mt.below(name), id)
 		}
 	}
 	view = t.viewOfHost(host, func() *mount { return t.lastSeen(id) })

@@ -24,6 +24,8 @@ type Mounted struct {
 	// Alias says that what FS shows has other names in the view too, as what a bind
 	// shows has.
 	Alias bool
+	// Over are those of other mounts that FS shows something of: they are closed after it.
+	Over []FS
 }
 
 // A Namer is an [FS] that can tell which of its objects a path of the host is, as
@@ -62,8 +64,14 @@ type mount struct {
 type tree struct {
 	fs    FS
 	gone  func() error // may be nil
-	under *tree        // what fs is a part of; nil: nothing
-	rows  int          // guarded by state.changing
+	under []*tree      // what fs shows something of
+	rows  int          // and trees that show something of it; guarded by state.changing
+}
+
+// over notes that a tree shows something of another one.
+func (tr *tree) over(under *tree) {
+	tr.under = append(tr.under, under)
+	under.rows++
 }
 
 // release is to be called for each row that goes.
@@ -75,8 +83,8 @@ func (tr *tree) release() error {
 	if tr.gone != nil {
 		err = errors.Join(err, tr.gone())
 	}
-	if tr.under != nil {
-		err = errors.Join(err, tr.under.release())
+	for _, u := range tr.under {
+		err = errors.Join(err, u.release())
 	}
 	return err
 }
@@ -149,7 +157,7 @@ func newTable(mounts []Mounted) (*table, error) {
 	t.host = &mount{fs: host, dir: host}
 	t = t.of(nil, nil, nil)
 	for _, mt := range mounts {
-		t, err = t.placing(newRow(mt))
+		t, err = t.placing(newRow(mt), mt.Over)
 		if err != nil {
 			_ = host.Close()
 			return nil, err
@@ -159,7 +167,26 @@ func newTable(mounts []Mounted) (*table, error) {
 }
 
 // placing is with, with a place made for the row.
-func (t *table) placing(row *mount) (*table, error) {
+func (t *table) placing(row *mount, over []FS) (*table, error) {
+	n, err := t.placed(row)
+	if err != nil {
+		return n, err
+	}
+	under := make([]*tree, len(over))
+	for i, fs := range over {
+		k := slices.IndexFunc(t.rows, func(r *mount) bool { return r.fs == fs })
+		if k < 0 {
+			return t, unix.ENOENT // it has gone meanwhile
+		}
+		under[i] = t.rows[k].tree
+	}
+	for _, u := range under {
+		row.tree.over(u)
+	}
+	return n, nil
+}
+
+func (t *table) placed(row *mount) (*table, error) {
 	t.makePlace(row)
 	missing, err := t.glue(row)
 	if err != nil {

@@ -321,7 +321,7 @@ tell("FS_IOC_ENABLE_VERITY", lambda: fcntl.ioctl(fd, 0x40806685, bytes(128)))
 	got := mountedWith(t, mountedConfig{
 		mounts: []fsmod.Mount{{Kind: fsmod.Cow, Source: upper, Target: dir}},
 		open: func(m fsmod.Mount) (fsmod.FS, error) {
-			return cow.New(cow.Config{Lower: m.Target, Upper: m.Source, Volatile: true})
+			return cow.New(cow.Config{Lower: cow.Host(m.Target), Upper: m.Source, Volatile: true})
 		},
 	}, "python3", "-c", script, dir)
 	want := `set ENOTSUP

@@ -44,6 +44,17 @@ func (s *subtree) Rename(from, to string, flags uint) error {
 func (s *subtree) List(name string) ([]Dirent, bool, error) { return s.fs.List(s.name(name)) }
 func (s *subtree) Close() error                             { return nil }
 
+// Whole is the tree that fs may be a part of, and what name is called there.
+func Whole(fs FS, name string) (FS, string) {
+	for {
+		s, ok := fs.(*subtree)
+		if !ok {
+			return fs, name
+		}
+		fs, name = s.fs, s.name(name)
+	}
+}
+
 // Name implements [Namer].
 func (s *subtree) Name(host string) (string, bool) {
 	n, ok := s.fs.(Namer)

@@ -156,12 +156,9 @@ func (e FSEngine) absence(target string) string {
 // chooseEngine decides who makes the mounts, and says why.
 func chooseEngine(c *Config, mounts []fsmod.Mount, o *others) (FSEngine, string, error) {
 	trap := func(why string) (FSEngine, string, error) {
-		for i, m := range mounts {
+		for _, m := range mounts {
 			if !trapSupports(m) {
 				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
-			}
-			if err := trapLower(m, mounts[:i]); err != nil {
-				return "", "", err
 			}
 		}
 		if c.Hostname != "" {

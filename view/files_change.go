@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -22,9 +21,12 @@ func (v *View) Mounts() []fsmod.Mount {
 		return nil
 	case f.Engine == EngineTrap:
 		var all []fsmod.Mount
-		for _, m := range v.files.Now() {
-			all = append(all, m.Mount)
-		}
+		_ = v.files.Now(func(mounts []fsmod.Mounted) error {
+			for _, m := range mounts {
+				all = append(all, m.Mount)
+			}
+			return nil
+		})
 		return all
 	}
 	return v.kernel.list()
@@ -54,19 +56,17 @@ func (v *View) Mount(m fsmod.Mount) error {
 	if _, err := checkMount(m, there); err != nil {
 		return err
 	}
-	if m.Kind == fsmod.Cow || m.Kind == fsmod.Merge {
-		at := real(m.Target)
-		for _, e := range slices.Backward(there) {
-			if !covers(e.Target, at) {
-				continue
-			}
-			if e.Kind == fsmod.Cow || e.Kind == fsmod.Merge {
-				return noLower(m, e) // it has been written to, maybe
-			}
-			break
-		}
+	var mt fsmod.Mounted
+	open := func(earlier []fsmod.Mounted) (err error) {
+		mt, err = v.plan.trapMount(v.life, m, earlier)
+		return err
 	}
-	mt, err := v.plan.trapMount(v.life, m, v.files.Now())
+	var err error
+	if m.Kind == fsmod.Cow || m.Kind == fsmod.Merge {
+		err = v.files.Now(open)
+	} else {
+		err = open(nil)
+	}
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -97,19 +96,15 @@ func (p *Plan) trapServed(ctx context.Context, mt *fsmod.Mounted) error {
 }
 
 // openOver opens the tree of a cow or a merge.
-func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) error {
+func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) (err error) {
 	m := mt.Mount
-	low, err := lowerOf(m, earlier)
-	if err != nil {
-		return err
-	}
+	lower := lay(mt, earlier)
 	if m.Kind == fsmod.Merge {
 		mt.Alias = true
-		mt.FS, err = cow.NewMerge(m.Source, low.path, low.fill)
+		mt.FS, err = cow.NewMerge(m.Source, lower)
 		return err
 	}
-	mt.Alias = low.alias
-	conf := cow.Config{Lower: low.path, Fill: low.fill, Upper: m.Source}
+	conf := cow.Config{Lower: lower, Upper: m.Source}
 	if m.Source == "" {
 		var place string
 		if place, mt.Gone, err = fsmod.Private(); err != nil {
@@ -129,42 +124,28 @@ func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) error {
 	return err
 }
 
-// A lower is what a cow or a merge covers.
-type lower struct {
-	path  string                                                     // of the host
-	fill  func(ctx context.Context, name string, content bool) error // see [cow.Config]; nil: all is there
-	alias bool                                                       // path has a name of its own in the view
-}
-
-// lowerOf is what a mount covers: what those that are made before it show at its target.
-func lowerOf(m fsmod.Mount, earlier []fsmod.Mounted) (lower, error) {
-	at := real(m.Target)
-	for _, e := range slices.Backward(earlier) {
-		root := real(e.Target)
-		if !covers(root, at) || showsThrough(e.Mount) {
+// lay lays a mount over those that are made before it: what is seen of them at its target
+// and below is what it covers.
+func lay(mt *fsmod.Mounted, earlier []fsmod.Mounted) (lower []cow.Source) {
+	at := real(mt.Target)
+	lower = cow.Host(at)
+	for _, e := range earlier {
+		switch root := real(e.Target); {
+		case covers(root, at):
+			lower, mt.Over, mt.Alias = []cow.Source{{FS: e.FS, Name: below(root, at)}}, nil, false
+		case covers(at, root):
+			lower = append(lower, cow.Source{At: below(at, root), FS: e.FS})
+		default:
 			continue
 		}
-		placed, ok := e.FS.(fsmod.Placed)
-		if !ok || e.Served() {
-			return lower{}, noLower(m, e.Mount)
-		}
-		name := strings.TrimPrefix(strings.TrimPrefix(at, root), "/")
-		l := lower{path: filepath.Join(placed.Place(), name), alias: e.Kind == fsmod.Bind}
-		if t, ok := e.FS.(*imagetree.Tree); ok {
-			l.fill = func(ctx context.Context, below string, content bool) error {
-				return t.Ready(ctx, filepath.Join(name, below), content)
-			}
-			if err := t.Ready(context.Background(), name, false); err != nil {
-				return l, err
-			}
-		}
-		if err := noLinks(placed.Place(), name); err != nil {
-			return l, fmt.Errorf("%s in -m %v: %w", m.Target, e.Mount, err)
-		}
-		return l, nil
+		mt.Over = append(mt.Over, e.FS)
+		mt.Alias = mt.Alias || e.Alias || e.Kind == fsmod.Bind
 	}
-	return lower{path: m.Target}, nil
+	return lower
 }
+
+// below is the name of a path in a directory that it is in.
+func below(dir, path string) string { return strings.Trim(strings.TrimPrefix(path, dir), "/") }
 
 // real is path without symbolic links, if it is there.
 func real(path string) string {
@@ -172,57 +153,6 @@ func real(path string) string {
 		return r
 	}
 	return path
-}
-
-// showsThrough reports whether a mount shows at the start just what it covers: then what
-// covers it covers the same.
-func showsThrough(m fsmod.Mount) bool { return m.Kind == fsmod.Cow && m.Source == "" }
-
-// noLinks refuses a name that leads through a symbolic link: it would be the host's to say
-// where that leads.
-func noLinks(dir, name string) error {
-	if name == "" {
-		return nil
-	}
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
-	there, err := unix.Openat2(fd, name, &how)
-	if err != nil {
-		return err
-	}
-	return unix.Close(there)
-}
-
-// trapLower says why a mount cannot be laid over those that are made before it; nil: it can.
-func trapLower(m fsmod.Mount, earlier []fsmod.Mount) error {
-	if m.Kind != fsmod.Cow && m.Kind != fsmod.Merge {
-		return nil
-	}
-	at := real(m.Target)
-	for _, e := range slices.Backward(earlier) {
-		if !covers(real(e.Target), at) || showsThrough(e) {
-			continue
-		}
-		if e.Kind == fsmod.Cow || e.Kind == fsmod.Merge || e.Served() {
-			return noLower(m, e)
-		}
-		return nil
-	}
-	return nil
-}
-
-// noLower says that the trap engine cannot lay one mount over another.
-func noLower(m, over fsmod.Mount) *Problem {
-	if over.Served() {
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v lies over -m %v, which --fs-engine trap does not do: what a command serves has no path on the host", m, over),
-			Try: []string{"--fs-engine ns"}}
-	}
-	return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v lies over -m %v, which --fs-engine trap does not do: of what lies over a mount it has two layers, and these are three", m, over),
-		Try: []string{"--fs-engine ns"}}
 }
 
 // trapImage opens the tree of an image.

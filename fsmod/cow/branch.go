@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Two layers of one file system.
+// The layers of one file system.
 
 package cow
 
@@ -15,16 +15,16 @@ import (
 	"umrun/fsmod"
 )
 
-// A branch shows two directories as one. With a work directory what changes goes to the
-// upper one; without, everything says EROFS.
+// A branch shows directories as one. What changes goes to the upper one; without one,
+// everything says EROFS.
 type branch struct {
-	upper, lower int                                                        // O_PATH
-	work         int                                                        // O_PATH of copies/, -1: read-only
-	hidden       string                                                     // UPPER, if it is below lower: not shown
-	fill         func(ctx context.Context, name string, content bool) error // see [Config]
-	volatile     bool                                                       // nothing need survive the machine
-	owner        creds                                                      // of who opened the branch
-	trusted      bool                                                       // trusted.* can be read
+	upper    int     // O_PATH, -1: read-only
+	work     int     // O_PATH of copies/
+	lowers   []layer // the first is the topmost
+	deeper   []low   // the roots of those below that
+	volatile bool    // nothing need survive the machine
+	owner    creds   // of who opened the branch
+	trusted  bool    // trusted.* can be read
 
 	mu      sync.RWMutex  // see the package's documentation
 	peek    sync.Mutex    // see isOpaque
@@ -33,11 +33,20 @@ type branch struct {
 	errands fsmod.Errands // copies that are made apart, by name
 }
 
-func (b *branch) readOnly() bool { return b.work < 0 }
+func (b *branch) readOnly() bool { return b.upper < 0 }
 
 func (b *branch) close() {
 	b.errands.Wait()
-	closeAll(b.upper, b.lower, b.work)
+	closeAll(b.upper, b.work)
+	closeParts([]part{{layers: b.lowers}})
+}
+
+// over lays a branch over its lower layers.
+func (b *branch) over(lowers []layer) {
+	b.lowers = lowers
+	for i, l := range lowers[1:] {
+		b.deeper = append(b.deeper, low{l.Dir, i + 1})
+	}
 }
 
 // temp is a new name in copies/.
@@ -101,12 +110,14 @@ func (b *branch) below(p *place, path string) (bool, error) {
 		return p.white, nil
 	case p.up < 0 || p.low >= 0:
 		return true, nil
-	case p.dir.low < 0 || path == b.hidden && path != "":
+	case p.dir.low < 0:
 		return false, nil
 	}
+	d := p.dir
+	d.up = -1
 	var n node
 	err := b.owner.do(func() (err error) {
-		n, err = b.lookupLower(p.dir.low, p.name)
+		n, err = b.lookup(&d, p.name, path)
 		return err
 	})
 	if err != nil {

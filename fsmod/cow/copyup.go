@@ -92,7 +92,7 @@ func (b *branch) copyPlace(ctx context.Context, name string, p *place, how exten
 	}
 	err = b.owner.do(func() error {
 		if how == whole && kind(&p.st) == unix.S_IFREG {
-			if err := b.filled(ctx, name, true); err != nil {
+			if err := b.filledIn(ctx, p.layer, name, true); err != nil {
 				return err
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,14 +18,10 @@ import (
 
 // Config says what is covered by what.
 type Config struct {
-	// Lower is the directory that is covered.
-	Lower string
+	// Lower is what is covered. Its trees must not be closed before the one over them.
+	Lower []Source
 	// Upper is the directory UPPER, see the package's documentation. It is made.
 	Upper string
-	// Fill, if it is not nil, makes what is in Lower when it is looked at: everything on the
-	// way to name, relative to Lower, the entries of a directory that it is, and with content
-	// that of a file. It is called before Lower is read, and ends with EINTR when ctx is done.
-	Fill func(ctx context.Context, name string, content bool) error
 	// Volatile says that Upper need not survive the machine: copies are not synced.
 	Volatile bool
 }
@@ -43,6 +39,8 @@ type FS struct {
 // tree is one file system's part of an FS.
 type tree interface {
 	files
+	part(name string) (part, error)
+	dirs() []int
 	close()
 }
 
@@ -74,106 +72,96 @@ type mounted struct {
 // later is not shown: its directory says EXDEV.
 func New(conf Config) (*FS, error) {
 	f := &FS{owner: current()}
-	lower, err := filepath.EvalSymlinks(conf.Lower)
-	if err == nil && conf.Fill != nil {
-		err = conf.Fill(context.Background(), "", false)
-	}
-	if err == nil {
-		conf.Lower = lower // as the kernel names what is mounted below it
-		err = f.open(conf)
-	}
+	parts, err := partsOf(conf.Lower)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
+	}
+	for i, p := range parts {
+		if err = f.cover(conf, p); err != nil {
+			closeParts(parts[i+1:])
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	f.name()
 	return f, nil
 }
 
-func (f *FS) open(conf Config) error {
-	upper, err := OpenUpper(conf.Upper, conf.Lower)
-	if err != nil {
-		return err
-	}
-	f.uppers = append(f.uppers, upper)
-	root, err := newBranch(upper, conf, conf.Upper)
-	if err != nil {
-		return err
-	}
-	f.root = root
-	below, err := Submounts(conf.Lower)
-	if err != nil {
-		return err
-	}
-	for _, m := range below {
-		if err := f.mount(conf, m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mount covers, or passes through, what is mounted below the root.
-func (f *FS) mount(conf Config, m Submount) error {
-	switch devices := m.Type == "devtmpfs" && !capable(unix.CAP_MKNOD); {
-	case !m.Dir:
-		f.file(m)
+// cover covers, or passes through, a part, which is the tree's or closed then.
+func (f *FS) cover(conf Config, p part) error {
+	switch {
+	case !p.dir:
+		f.file(p)
 		return nil
-	case m.Pseudo, devices: // no copy of a device could be made
-		f.pass(m, m.Path, false)
+	case p.pseudo:
+		f.pass(p, false)
 		return nil
 	}
-	sub, err := OpenUpper(filepath.Join(conf.Upper, "sub", Escape(m.Name)), m.Path)
+	at := conf.Upper
+	if p.name != "" {
+		at = filepath.Join(conf.Upper, "sub", Escape(p.name))
+	}
+	upper, err := OpenUpper(at, fdPath(p.layers[0].Dir))
 	if err != nil {
-		if errors.Is(err, unix.EACCES) {
+		closeParts([]part{p})
+		if errors.Is(err, unix.EACCES) && p.name != "" {
 			return nil
 		}
 		return err
 	}
-	f.uppers = append(f.uppers, sub)
-	b, err := newBranch(sub, Config{Lower: m.Path, Volatile: conf.Volatile}, conf.Upper)
+	f.uppers = append(f.uppers, upper)
+	if err := hide(p.layers, conf.Upper); err != nil {
+		closeParts([]part{p})
+		return err
+	}
+	b, err := newBranch(upper, p.layers, conf.Volatile)
 	if err != nil {
 		return err
 	}
-	f.add(m, b)
+	f.add(p, b)
 	return nil
 }
 
-// add adds a part. Those that are mounted in others come before them.
-func (f *FS) add(m Submount, t tree) {
-	f.mounts = append([]mounted{{m.Name, t}}, f.mounts...)
+// add adds a part, the root first. Those that are mounted in others come before them.
+func (f *FS) add(p part, t tree) {
+	if p.name == "" {
+		f.root = t
+		return
+	}
+	f.mounts = append([]mounted{{p.name, t}}, f.mounts...)
 }
 
-// pass adds a part that is not covered. What cannot be opened is not for us to see, now
-// as before.
-func (f *FS) pass(m Submount, path string, readOnly bool) {
-	if t, err := newThrough(path, readOnly); err == nil {
-		f.add(m, t)
-	}
+// pass adds a part of one layer that is not covered.
+func (f *FS) pass(p part, readOnly bool) {
+	f.add(p, &through{root: p.layers[0].Dir, readOnly: readOnly, pseudo: p.pseudo})
 }
 
 // file adds a mounted single file: a copy, or the file to be read; a device as it is.
-func (f *FS) file(m Submount) {
+func (f *FS) file(p part) {
 	b, ok := f.root.(*branch)
-	fd, err := unix.Open(m.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer closeAll(fd)
+	fd := p.layers[0].Dir
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && kind(&st) == unix.S_IFREG && st.Size <= MostFile && ok && !b.readOnly() {
 		if tmp, err := b.makeCopy(context.Background(), fd, &st, whole); err == nil {
-			f.pass(m, fdPath(b.work)+"/"+tmp, false)
-			return
+			if own, err := openBelow(b.work, tmp, unix.O_PATH, 0); err == nil {
+				closeAll(fd)
+				p.layers[0].Dir = own
+				f.pass(p, false)
+				return
+			}
 		}
 	}
-	f.pass(m, m.Path, true)
+	f.pass(p, true)
 }
 
-// newBranch opens the layers of one file system. hide is a path that is not to be seen in
-// lower.
-func newBranch(upper *Upper, conf Config, hide string) (*branch, error) {
-	b := &branch{upper: -1, lower: -1, work: -1, fill: conf.Fill, volatile: conf.Volatile, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
-	err := b.openLayers(conf.Lower, filepath.Join(upper.path, "upper"))
+// newBranch opens the upper layer of one file system. The lower ones are the branch's, or
+// closed.
+func newBranch(upper *Upper, lowers []layer, volatile bool) (b *branch, err error) {
+	b = &branch{upper: -1, work: -1, volatile: volatile, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
+	b.over(lowers)
+	path := filepath.Join(upper.path, "upper")
+	if b.upper, err = unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		b.upper, err = -1, fmt.Errorf("open %s: %w", path, err)
+	}
 	if err == nil {
 		b.work, err = upper.copies()
 	}
@@ -181,59 +169,42 @@ func newBranch(upper *Upper, conf Config, hide string) (*branch, error) {
 		b.close()
 		return nil, err
 	}
-	b.hidden = within(conf.Lower, hide)
 	return b, nil
 }
 
-// openLayers opens the roots of both layers.
-func (b *branch) openLayers(lower, upper string) error {
-	for _, l := range []struct {
-		fd   *int
-		path string
-	}{{&b.lower, lower}, {&b.upper, upper}} {
-		fd, err := unix.Open(l.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open %s: %w", l.path, err)
-		}
-		*l.fd = fd
-	}
-	return nil
-}
-
-// within is the name that path has below dir on the same file system, "" if it is not there.
-func within(dir, path string) string {
-	dir, err1 := filepath.EvalSymlinks(dir)
-	path, err2 := filepath.EvalSymlinks(path)
-	if err1 != nil || err2 != nil {
-		return ""
-	}
-	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-	if !ok {
-		return ""
-	}
-	return rest
-}
-
-// NewMerge opens the union of two directories, of which src has the first word. Nothing
-// in it can be changed, nor in what is mounted below dst. What is mounted below src is not
-// shown, and its directory says EXDEV. fill is for dst what it is in [Config] for Lower.
-func NewMerge(src, dst string, fill func(ctx context.Context, name string, content bool) error) (*FS, error) {
-	b := &branch{upper: -1, lower: -1, work: -1, fill: fill, owner: current(), trusted: capable(unix.CAP_SYS_ADMIN)}
-	if err := b.openLayers(dst, src); err != nil {
-		b.close()
+// NewMerge opens the union of a directory and what is at dst, of which src has the first
+// word; but a directory that is mounted below dst is shown alone, also where src has one.
+// Nothing in it can be changed, nor in what is mounted below dst. What is mounted below src
+// is not shown, and its directory says EXDEV.
+func NewMerge(src string, dst []Source) (*FS, error) {
+	parts, err := partsOf(dst)
+	if err != nil {
 		return nil, err
 	}
-	b.hidden = within(dst, src)
-	f := &FS{root: b, owner: b.owner}
-	below, err := Submounts(dst)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	fd, err := unix.Open(src, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		if err = hide(parts[0].layers, src); err != nil {
+			closeAll(fd)
+		}
 	}
-	for _, m := range below {
-		// A name of src's covers it.
+	if err != nil {
+		closeParts(parts)
+		return nil, &os.PathError{Op: "open", Path: src, Err: err}
+	}
+	parts[0].layers = append([]layer{{Layer: fsmod.Layer{Dir: fd}}}, parts[0].layers...)
+	f := &FS{owner: current()}
+	for _, p := range parts {
 		var st unix.Stat_t
-		if unix.Lstat(filepath.Join(src, m.Name), &st) != nil {
-			f.pass(m, m.Path, true)
+		there := p.name != "" && unix.Lstat(filepath.Join(src, p.name), &st) == nil
+		switch {
+		case there && p.dir != (kind(&st) == unix.S_IFDIR): // it covers what is mounted there
+			closeParts([]part{p})
+		case len(p.layers) == 1 && p.layers[0].Fill == nil:
+			f.pass(p, true)
+		default:
+			b := &branch{upper: -1, work: -1, owner: f.owner, trusted: capable(unix.CAP_SYS_ADMIN)}
+			b.over(p.layers)
+			f.add(p, b)
 		}
 	}
 	f.name()

@@ -62,7 +62,7 @@ func write(t *testing.T, fs files, name, what string, flags int) {
 func TestSecondView(t *testing.T) {
 	lower, upper := lowerWith(t, map[string]string{"f": "x"})
 	fs := open(t, lower, upper)
-	_, err := New(Config{Lower: lower, Upper: upper})
+	_, err := New(Config{Lower: Host(lower), Upper: upper})
 	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), upper+" is used by another view") {
 		t.Errorf("the second view of %s: %v", upper, err)
 	}
@@ -187,7 +187,7 @@ func TestMerge(t *testing.T) {
 		}
 		before := dumpReal(t, dir)
 		real := mountOverlay(t, dir+"/src:"+dir+"/dst", "")
-		ours, err := NewMerge(dir+"/src", dir+"/dst", nil)
+		ours, err := NewMerge(dir+"/src", Host(dir+"/dst"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,17 +12,26 @@ import (
 	"umrun/fsmod"
 )
 
-// on finds the part that a name is in, and its name there.
-func (f *FS) on(name string) (tree, string, error) {
+// at finds the part that a name is in, and its name there.
+func (f *FS) at(name string) (tree, string) {
 	for _, m := range f.mounts {
 		if name == m.name {
-			return m.tree, "", f.reach(m.name)
+			return m.tree, ""
 		}
 		if rest, ok := strings.CutPrefix(name, m.name+"/"); ok {
-			return m.tree, rest, f.reach(m.name)
+			return m.tree, rest
 		}
 	}
-	return f.root, name, nil
+	return f.root, name
+}
+
+// on is at for a caller that must be able to get there.
+func (f *FS) on(name string) (tree, string, error) {
+	t, rest := f.at(name)
+	if t == f.root {
+		return t, rest, nil
+	}
+	return t, rest, f.reach(strings.TrimSuffix(strings.TrimSuffix(name, rest), "/"))
 }
 
 // reach says why the caller cannot get to a mounted file system: we that opened it could.

@@ -5,15 +5,21 @@
 //
 // # Layers
 //
-// The lower layer is the real tree, and is read only. (Or one that is made as it is looked
-// at, as that of an image: [Config], Fill.) What is written goes to the upper
-// one, a directory of its own. A name is looked up in the upper layer first:
+// What is covered is the real tree, or another one ([Source]): what an image has, which is
+// made as it is looked at, or a tree of this package. All of them are made of directories of
+// the kernel's, and one that covers another takes over its directories, as lower layers that
+// are only read: a cow over a merge over a kept cow has four layers, and nothing else about
+// it is special. What is written goes to the upper layer, a directory of its own. A name is
+// looked up in the upper layer first, and in each in the same way what is below it:
 //
-//	upper has       lower has    the view has
+//	a layer has     below it is  the view has
 //	a whiteout      anything     nothing
 //	a directory     a directory  both together, unless the upper one is opaque
-//	anything else   anything     the upper one's
-//	nothing         anything     the lower one's
+//	anything else   anything     what the layer has
+//	nothing         anything     what is below
+//
+// A union (merge) has lower layers alone. What is mounted below what is covered is a part of
+// its own, with layers of its own (parts.go).
 //
 // A whiteout is a character device 0/0; a directory is opaque if its extended attribute
 // user.overlay.opaque (or, where that may be read, trusted.overlay.opaque) is "y". This

@@ -121,7 +121,7 @@ func killAfter(t *testing.T, dir, upper string, when func()) []string {
 
 // killed works until it is killed.
 func killed(t *testing.T, dir string) {
-	fs, err := New(Config{Lower: dir + "/lower", Upper: os.Getenv("LAB_COW_UPPER"), Volatile: true})
+	fs, err := New(Config{Lower: Host(dir + "/lower"), Upper: os.Getenv("LAB_COW_UPPER"), Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func killed(t *testing.T, dir string) {
 // afterKill looks at what a killed process has left.
 func afterKill(t *testing.T, lower, upper string, body []byte, acks []string) {
 	t.Helper()
-	fs, err := New(Config{Lower: lower, Upper: upper})
+	fs, err := New(Config{Lower: Host(lower), Upper: upper})
 	if err != nil {
 		t.Fatal(err)
 	}

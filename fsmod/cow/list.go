@@ -7,6 +7,7 @@ package cow
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +26,16 @@ func (b *branch) List(name string) ([]fsmod.Dirent, bool, error) {
 	if err := p.enter(); err != nil {
 		return nil, false, err
 	}
-	if hiding := b.hidden != "" && above(b.hidden) == name; (p.up < 0 || p.low < 0) && !hiding {
+	hiding := false
+	dirs := 0
+	if p.up >= 0 {
+		dirs++
+	}
+	for l := range p.lowers() {
+		dirs++
+		hiding = hiding || len(b.lowers[l.layer].hiddenIn(name)) > 0
+	}
+	if dirs == 1 && !hiding {
 		return nil, false, nil
 	}
 	if err := may(p.top(), unix.R_OK); err != nil {
@@ -39,39 +49,52 @@ func (b *branch) List(name string) ([]fsmod.Dirent, bool, error) {
 	return entries, err == nil, err
 }
 
-// merge lists a directory that both layers may have.
-func (b *branch) merge(name string, n *node) ([]fsmod.Dirent, error) {
-	var entries []fsmod.Dirent
+// merge lists a directory that several layers may have.
+func (b *branch) merge(name string, n *node) (entries []fsmod.Dirent, err error) {
 	seen := map[string]bool{}
-	for _, dir := range [2]int{n.up, n.low} {
-		if dir < 0 {
-			continue
-		}
-		lower := dir == n.low
-		if lower && b.hidden != "" && above(b.hidden) == name {
-			seen[b.hidden[len(b.hidden)-len(lastName(b.hidden)):]] = true
-		}
-		some, err := readLayer(dir, !lower && !b.readOnly())
-		if err != nil {
+	if n.up >= 0 {
+		if entries, err = addLayer(entries, seen, n.up, true, nil); err != nil {
 			return nil, err
 		}
-		for _, e := range some {
-			if seen[e.Name] {
-				continue
-			}
-			if !lower {
-				seen[e.Name] = true
-			}
-			if e.Type == unix.DT_CHR || e.Type == unix.DT_UNKNOWN {
-				var st unix.Stat_t
-				if unix.Fstatat(dir, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || whiteout(&st) {
-					continue
-				}
-			}
-			entries = append(entries, e)
+	}
+	for l := range n.lowers() {
+		if entries, err = addLayer(entries, seen, l.fd, false, b.lowers[l.layer].hiddenIn(name)); err != nil {
+			return nil, err
 		}
 	}
 	return entries, nil
+}
+
+// addLayer adds what the layers above it have not, and notes what it has.
+func addLayer(entries []fsmod.Dirent, seen map[string]bool, dir int, ours bool, hidden []string) ([]fsmod.Dirent, error) {
+	some, err := readLayer(dir, ours)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range some {
+		if seen[e.Name] || slices.Contains(hidden, e.Name) {
+			continue
+		}
+		seen[e.Name] = true
+		if e.Type == unix.DT_CHR || e.Type == unix.DT_UNKNOWN {
+			var st unix.Stat_t
+			if unix.Fstatat(dir, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || whiteout(&st) {
+				continue
+			}
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// hiddenIn are the last names of what is hidden in a directory.
+func (l *layer) hiddenIn(dir string) (names []string) {
+	for _, h := range l.hidden {
+		if above(h) == dir {
+			names = append(names, lastName(h))
+		}
+	}
+	return names
 }
 
 // empty reports whether a directory shows no names.

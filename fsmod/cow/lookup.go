@@ -6,18 +6,41 @@ package cow
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // A node is what the layers have of a name. Descriptors are O_PATH, and -1 where there
-// is nothing. If both are there, they are directories that are shown as one.
+// is nothing. If several are there, they are directories that are shown as one.
 type node struct {
-	up, low int
-	st      unix.Stat_t // of what is shown
-	white   bool        // the upper layer has a whiteout here
-	opaque  bool        // up is an opaque directory
+	up    int
+	low   int   // of the first of the lower layers that has something
+	layer int   // which that is
+	more  []low // of those below it, in their order
+
+	st     unix.Stat_t // of what is shown
+	white  bool        // the upper layer has a whiteout here
+	opaque bool        // up is an opaque directory
+}
+
+// A low is a directory of a lower layer.
+type low struct{ fd, layer int }
+
+// lowers are the lower layers' parts of a node.
+func (n *node) lowers() iter.Seq[low] {
+	return func(yield func(low) bool) {
+		if n.low >= 0 && !yield(low{n.low, n.layer}) {
+			return
+		}
+		for _, l := range n.more {
+			if !yield(l) {
+				return
+			}
+		}
+	}
 }
 
 func (n *node) exists() bool { return n.up >= 0 || n.low >= 0 }
@@ -61,17 +84,53 @@ func (b *branch) closeNode(n *node) {
 	if n.up >= 0 && n.up != b.upper {
 		_ = unix.Close(n.up)
 	}
-	if n.low >= 0 && n.low != b.lower {
-		_ = unix.Close(n.low)
+	for l := range n.lowers() {
+		if l.fd != b.lowers[l.layer].Dir {
+			_ = unix.Close(l.fd)
+		}
 	}
-	n.up, n.low = -1, -1
+	n.up, n.low, n.more = -1, -1, nil
 }
 
 // root is the root as a node, whose descriptors are not closed by closeNode.
 func (b *branch) root() (node, error) {
-	n := node{up: b.upper, low: b.lower}
+	n := node{up: b.upper, low: b.lowers[0].Dir, more: b.deeper}
 	err := unix.Fstat(n.top(), &n.st)
 	return n, err
+}
+
+// ownRoot is the root as a node whose descriptors the caller may take.
+func (b *branch) ownRoot() (node, error) {
+	d, err := b.root()
+	if err != nil {
+		return d, err
+	}
+	own := node{up: -1, low: -1, st: d.st}
+	if d.up >= 0 {
+		own.up, err = dup(d.up)
+	}
+	for l := range d.lowers() {
+		if err != nil {
+			break
+		}
+		var fd int
+		if fd, err = dup(l.fd); err == nil {
+			own.under(fd, l.layer)
+		}
+	}
+	if err != nil {
+		b.closeNode(&own)
+	}
+	return own, err
+}
+
+// under adds what a layer has to what those above it have.
+func (n *node) under(fd, layer int) {
+	if n.low < 0 {
+		n.low, n.layer = fd, layer
+	} else {
+		n.more = append(n.more, low{fd, layer})
+	}
 }
 
 // walk finds a name. What it returns holds descriptors: close it. With parent, the
@@ -82,26 +141,20 @@ func (b *branch) walk(name string, parent bool) (*place, error) {
 	if err := b.filled(context.Background(), name, false); err != nil {
 		return nil, err
 	}
+	if name == "" {
+		var err error
+		p.node, err = b.ownRoot()
+		return p, err
+	}
 	d, err := b.root()
 	if err != nil {
 		return nil, err
 	}
-	if name == "" {
-		// The caller may take the descriptors.
-		if d.up, err = dup(d.up); err == nil && d.low >= 0 {
-			d.low, err = dup(d.low)
-		}
-		if err != nil {
-			return nil, err
-		}
-		p.node = d
-		return p, nil
-	}
 	at := 0 // where in name the next one begins
 	for {
 		comp, rest, more := strings.Cut(name[at:], "/")
-		if d.up < 0 && !b.hides(name) {
-			// Only the lower layer is left, and the kernel can go the rest at once.
+		if d.up < 0 && len(d.more) == 0 && !b.lowers[d.layer].hides(name) {
+			// One layer is left, and the kernel can go the rest at once.
 			return b.walkLower(p, d, name[at:], parent)
 		}
 		n, err := b.lookup(&d, comp, name[:at+len(comp)])
@@ -122,13 +175,23 @@ func (b *branch) walk(name string, parent bool) (*place, error) {
 	}
 }
 
-// filled sees that the lower layer has what it is to have of name. That it has nothing is
-// for others to say.
+// filled sees that the lower layers have what they are to have of name. That one has nothing
+// is for others to say.
 func (b *branch) filled(ctx context.Context, name string, content bool) error {
-	if b.fill == nil {
+	for i := range b.lowers {
+		if err := b.filledIn(ctx, i, name, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *branch) filledIn(ctx context.Context, layer int, name string, content bool) error {
+	fill := b.lowers[layer].Fill
+	if fill == nil {
 		return nil
 	}
-	switch err := b.fill(ctx, name, content); errno(err) {
+	switch err := fill(ctx, name, content); errno(err) {
 	case unix.ENOENT, unix.ENOTDIR:
 		return nil
 	default:
@@ -149,7 +212,7 @@ func (n *node) enter() error {
 	return nil
 }
 
-// walkLower ends a walk in a directory that only the lower layer has.
+// walkLower ends a walk in a directory that only one of the lower layers has.
 func (b *branch) walkLower(p *place, d node, rest string, parent bool) (*place, error) {
 	i := strings.LastIndexByte(rest, '/')
 	p.name = rest[i+1:]
@@ -171,6 +234,7 @@ func (b *branch) walkLower(p *place, d node, rest string, parent bool) (*place, 
 	if err != nil {
 		return fail(err)
 	}
+	n.layer, n.white = d.layer, false
 	p.dir, p.node = d, n
 	return p, nil
 }
@@ -200,7 +264,7 @@ func (b *branch) lookup(d *node, name, path string) (node, error) {
 			if d.low < 0 {
 				return n, nil
 			}
-			if n.opaque, err = b.isOpaque(fd); err != nil || n.opaque {
+			if n.opaque, err = b.isOpaque(fd, !b.readOnly()); err != nil || n.opaque {
 				if err != nil {
 					b.closeNode(&n)
 				}
@@ -208,32 +272,60 @@ func (b *branch) lookup(d *node, name, path string) (node, error) {
 			}
 		}
 	}
-	if d.low < 0 || b.hidden != "" && path == b.hidden {
-		return n, nil
+	for l := range d.lowers() {
+		end, err := b.lookupUnder(&n, d, l, name, path)
+		if err != nil {
+			b.closeNode(&n)
+			return n, err
+		}
+		if end {
+			break
+		}
+	}
+	return n, nil
+}
+
+// lookupUnder adds to n what a lower layer has of it in its part of d. end: those below that
+// add nothing.
+func (b *branch) lookupUnder(n, d *node, in low, name, path string) (end bool, err error) {
+	if slices.Contains(b.lowers[in.layer].hidden, path) {
+		return false, nil
 	}
 	var l node
 	find := func() (err error) {
-		l, err = b.lookupLower(d.low, name)
+		l, err = b.lookupLower(in.fd, name)
 		return err
 	}
-	var err error
-	if d.up >= 0 { // whom that lets in may not be let in by the lower one
+	if in.fd != d.top() { // whom that lets in may not be let in by those below it
 		err = b.owner.do(find)
 	} else {
 		err = find()
 	}
 	switch {
 	case err != nil:
-		b.closeNode(&n)
-		return n, err
-	case n.up < 0:
-		return l, nil
-	case l.isDir():
-		n.low = l.low
-	default: // no part of the directory
+		return true, err
+	case l.white:
+		return true, nil
+	case !l.exists():
+		return false, nil
+	case n.exists() && !l.isDir(): // no part of the directory
 		closeAll(l.low)
+		return true, nil
 	}
-	return n, nil
+	if !n.exists() {
+		n.st = l.st
+	}
+	n.under(l.low, in.layer)
+	if !l.isDir() {
+		if in.layer < len(b.lowers)-1 {
+			err = b.whole(n)
+		}
+		return true, err
+	}
+	if in.layer < len(b.lowers)-1 {
+		return b.isOpaque(l.low, false)
+	}
+	return false, nil
 }
 
 // lookupLower finds a name, which may be several, in a directory of the lower layer.
@@ -263,7 +355,7 @@ func (b *branch) lookupLower(dir int, name string) (node, error) {
 	}
 	if whiteout(&n.st) {
 		closeAll(fd)
-		return node{up: -1, low: -1}, nil
+		return node{up: -1, low: -1, white: true}, nil
 	}
 	n.low = fd
 	return n, nil
@@ -292,21 +384,15 @@ func blocked(dir int, name string, err error) error {
 	return err
 }
 
-// whole refuses a file whose data an overlayfs with metacopy=on has left in the lower
+// whole refuses a file whose data an overlayfs with metacopy=on has left in a lower
 // layer: to show it empty would be wrong.
 func (b *branch) whole(n *node) error {
 	if !b.trusted || kind(&n.st) != unix.S_IFREG {
 		return nil
 	}
-	if _, err := unix.Getxattr(fdPath(n.up), trustedPrefix+metacopyName, nil); err == nil {
+	if _, err := unix.Getxattr(fdPath(n.top()), trustedPrefix+metacopyName, nil); err == nil {
 		b.closeNode(n)
 		return unix.EIO
 	}
 	return nil
-}
-
-// hides reports whether a name is on the way to the one that the lower layer is not to
-// show, or below it.
-func (b *branch) hides(name string) bool {
-	return b.hidden != "" && (name == b.hidden || strings.HasPrefix(name, b.hidden+"/"))
 }

@@ -69,7 +69,7 @@ func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 		// A FIFO of the view is not the host's: who writes to that, changes its times.
 		return b.openCopy(name, p, flags)
 	case k == unix.S_IFREG && p.up < 0:
-		if err := b.filled(context.Background(), name, true); err != nil {
+		if err := b.filledIn(context.Background(), p.layer, name, true); err != nil {
 			return -1, err
 		}
 	}
@@ -78,7 +78,7 @@ func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 
 // Fill is as [fsmod.Filler] has it.
 func (b *branch) Fill(name string) error {
-	if b.fill == nil {
+	if !b.fills() {
 		return nil
 	}
 	p, err := b.find(name, false)
@@ -86,10 +86,10 @@ func (b *branch) Fill(name string) error {
 		return err
 	}
 	defer p.close()
-	if p.up >= 0 {
+	if p.low < 0 || p.up >= 0 {
 		return nil
 	}
-	return b.filled(context.Background(), name, true)
+	return b.filledIn(context.Background(), p.layer, name, true)
 }
 
 // mayReuse reports whether O_CREAT may open what another has put into a directory that

@@ -317,7 +317,7 @@ func dumpInto(b *strings.Builder, fs files, name string) {
 // dumpReal describes a directory of the host, so that every change is seen.
 func dumpReal(t *testing.T, dir string) string {
 	t.Helper()
-	fs, err := newThrough(dir, false)
+	fs, err := newThrough(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

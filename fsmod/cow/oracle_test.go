@@ -67,7 +67,8 @@ func mountOverlay(t *testing.T, lower, upper string) *through {
 	}
 	opts := "lowerdir=" + lower + ",userxattr"
 	if upper != "" {
-		u, err := OpenUpper(upper, lower)
+		top, _, _ := strings.Cut(lower, ":")
+		u, err := OpenUpper(upper, top)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,11 +79,17 @@ func mountOverlay(t *testing.T, lower, upper string) *through {
 		t.Fatalf("mount overlay %s: %v", opts, err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
-	fs, err := newThrough(at, false)
+	fs, err := newThrough(at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return fs
+}
+
+// newThrough opens a directory as it is.
+func newThrough(path string) (*through, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	return &through{root: fd}, err
 }
 
 // unmount lets go of an overlayfs.
@@ -100,7 +107,7 @@ func unmount(t *testing.T, fs *through) {
 
 func open(t *testing.T, lower, upper string) *FS {
 	t.Helper()
-	fs, err := New(Config{Lower: lower, Upper: upper, Volatile: true})
+	fs, err := New(Config{Lower: Host(lower), Upper: upper, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,11 +115,67 @@ func open(t *testing.T, lower, upper string) *FS {
 	return fs
 }
 
+// plantStack fills directories in dir that are to lie over each other, the topmost first.
+// All are called upper, as is what an UPPER keeps.
+func plantStack(t *testing.T, dir string, seed uint64, layers int) (stack []string) {
+	t.Helper()
+	for n := range uint64(layers) {
+		at := fmt.Sprintf("%s/%d", dir, n)
+		if err := os.Mkdir(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		at += "/upper"
+		r := rand.New(rand.NewPCG(seed, 1+10*n))
+		plant(t, at, r)
+		for _, d := range []string{"a", "b", "a/b"} {
+			if r.IntN(3) == 0 {
+				_ = unix.Setxattr(filepath.Join(at, d), userPrefix+opaqueName, []byte("y"), 0)
+			}
+		}
+		stack = append([]string{at}, stack...)
+	}
+	return stack
+}
+
+func dumpStack(t *testing.T, stack []string) (all string) {
+	t.Helper()
+	for _, dir := range stack {
+		all += dumpReal(t, dir)
+	}
+	return all
+}
+
+// openStack opens a tree over the directories of a stack: over cows and merges, those of
+// under.
+func openStack(t *testing.T, stack []string, upper string, seed uint64) (fs *FS, under []*FS) {
+	t.Helper()
+	lower := Host(stack[len(stack)-1])
+	for n := len(stack) - 2; n >= 0; n-- {
+		var err error
+		if (seed+uint64(n))%2 == 0 {
+			fs, err = NewMerge(stack[n], lower)
+		} else {
+			fs, err = New(Config{Lower: lower, Upper: filepath.Dir(stack[n]), Volatile: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		under = append(under, fs)
+		lower = []Source{{FS: fs}}
+	}
+	fs, err := New(Config{Lower: lower, Upper: upper, Volatile: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fs.Close() })
+	return fs, under
+}
+
 // keptSeeds are those that have found something.
 var keptSeeds = []uint64{1, 158338196, 236588193, 236588199, 423085067, 729363116, 131658370}
 
-// TestOverlayfs runs LAB_COW_SEEDS seeds (4), or the one LAB_COW_SEED, of LAB_COW_OPS
-// operations (300) each.
+// TestOverlayfs runs LAB_COW_SEEDS seeds (6), or the one LAB_COW_SEED over LAB_COW_LAYERS
+// lower layers (1), of LAB_COW_OPS operations (300) each.
 func TestOverlayfs(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -125,23 +188,23 @@ func TestOverlayfs(t *testing.T) {
 	}
 	ops := number("LAB_COW_OPS", 300)
 	if one := number("LAB_COW_SEED", -1); one >= 0 {
-		againstOverlayfs(t, uint64(one), ops)
+		againstOverlayfs(t, uint64(one), number("LAB_COW_LAYERS", 1), ops)
 		return
 	}
 	for _, seed := range keptSeeds {
-		againstOverlayfs(t, seed, ops)
+		againstOverlayfs(t, seed, 1, ops)
 	}
 	first := uint64(time.Now().UnixNano() % 1_000_000 * 1000)
-	for i := range number("LAB_COW_SEEDS", 4) {
+	for i := range number("LAB_COW_SEEDS", 6) {
 		if t.Failed() {
 			return
 		}
-		againstOverlayfs(t, first+uint64(i), ops)
+		againstOverlayfs(t, first+uint64(i), 1+i%3, ops)
 	}
 }
 
-func againstOverlayfs(t *testing.T, seed uint64, ops int) {
-	t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+func againstOverlayfs(t *testing.T, seed uint64, layers, ops int) {
+	t.Run(fmt.Sprintf("%d/%d", seed, layers), func(t *testing.T) {
 		dir := t.TempDir()
 		if seed%64 != 0 { // on a disk overlayfs syncs each copy
 			onTmpfs(t, dir, "")
@@ -149,16 +212,20 @@ func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 		lower := [2]string{dir + "/lower0", dir + "/lower1"}
 		upper := [2]string{dir + "/upper0", dir + "/upper1"}
 		var before [2]string
+		var stacks [2][]string
 		for i, l := range lower {
-			plant(t, l, rand.New(rand.NewPCG(seed, 1)))
-			before[i] = dumpReal(t, l)
+			if err := os.Mkdir(l, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			stacks[i] = plantStack(t, l, seed, layers)
+			before[i] = dumpStack(t, stacks[i])
 		}
 		var log []string
 		r := rand.New(rand.NewPCG(seed, 2))
 		for round := range 4 {
 			// In each round the two change layers.
-			real := mountOverlay(t, lower[round%2], upper[round%2])
-			ours := open(t, lower[(round+1)%2], upper[(round+1)%2])
+			real := mountOverlay(t, strings.Join(stacks[round%2], ":"), upper[round%2])
+			ours, under := openStack(t, stacks[(round+1)%2], upper[(round+1)%2], seed)
 			compare(t, log, "at the start of the round", dump(real), dump(ours))
 			for i := range ops / 4 {
 				op := randomOp(r)
@@ -178,16 +245,18 @@ func againstOverlayfs(t *testing.T, seed uint64, ops int) {
 			}
 			compare(t, log, "at the end of the round", dump(real), dump(ours))
 			unmount(t, real)
-			if err := ours.Close(); err != nil {
-				t.Fatal(err)
+			for _, fs := range append(under, ours) {
+				if err := fs.Close(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if left := names(t, upper[(round+1)%2]+"/work/copies"); left != "" {
 				t.Fatalf("left in copies/: %s", left)
 			}
 		}
-		for i, l := range lower {
-			if after := dumpReal(t, l); after != before[i] {
-				t.Errorf("lower layer %d changed:\n%s", i, diff(before[i], after))
+		for i := range lower {
+			if after := dumpStack(t, stacks[i]); after != before[i] {
+				t.Errorf("lower layers %d changed:\n%s", i, diff(before[i], after))
 			}
 		}
 	})

@@ -6,6 +6,7 @@ package cow
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,7 @@ func (f *FS) Prepare(name string, use fsmod.Use, flags int) func(ctx context.Con
 
 func (b *branch) prepare(name string, use fsmod.Use, flags int) func(ctx context.Context) error {
 	write := use != fsmod.UseOpen || access(flags)&unix.W_OK != 0
-	if !write && b.fill == nil {
+	if !write && !b.fills() {
 		return nil
 	}
 	p, err := b.find(name, true)
@@ -44,12 +45,18 @@ func (b *branch) prepare(name string, use fsmod.Use, flags int) func(ctx context
 		if p.st.Size <= small {
 			return nil
 		}
-		return b.errands.Begin("read "+name, func(ctx context.Context) error { return b.filled(ctx, name, true) })
+		layer := p.layer
+		return b.errands.Begin("read "+name, func(ctx context.Context) error { return b.filledIn(ctx, layer, name, true) })
 	}
 	if busy := b.errands.Busy("copy " + name); !busy && (p.st.Size == 0 || b.volatile && p.st.Size <= small || use == fsmod.UseOpen && flags&unix.O_TRUNC != 0) {
 		return nil
 	}
 	return b.errands.Begin("copy "+name, func(ctx context.Context) error { return b.copyUp(ctx, name, whole) })
+}
+
+// fills reports whether a lower layer gets its content when it is looked at.
+func (b *branch) fills() bool {
+	return slices.ContainsFunc(b.lowers, func(l layer) bool { return l.Fill != nil })
 }
 
 // refuses reports whether a use of the caller's that needs a copy will not be allowed.

@@ -14,14 +14,7 @@ import (
 type through struct {
 	root     int  // O_PATH
 	readOnly bool // but for devices and the like, as in a file system that is mounted so
-}
-
-func newThrough(path string, readOnly bool) (*through, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &through{fd, readOnly}, nil
+	pseudo   bool // see part
 }
 
 func (t *through) close() { closeAll(t.root) }

@@ -97,7 +97,7 @@ func againstPlain(t *testing.T, dir string, seed uint64) {
 	for _, d := range []string{dir + "/lower/d", dir + "/plain/d"} {
 		plantWith(t, d, rand.New(rand.NewPCG(seed, 4)), true)
 	}
-	plain, err := newThrough(dir+"/plain/d", false)
+	plain, err := newThrough(dir + "/plain/d")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,13 +23,13 @@ func (f *FS) Reserved(attr string) bool {
 	return strings.HasPrefix(attr, userPrefix) || strings.HasPrefix(attr, trustedPrefix)
 }
 
-// isOpaque reports whether an upper directory hides a lower one of its name. It is for the
-// tree to know, also if the caller may not read the directory, or nobody: then its mode is
-// another for a moment, which b.peek keeps to one at a time.
-func (b *branch) isOpaque(fd int) (is bool, err error) {
+// isOpaque reports whether a directory hides those of its name in layers below its own. It is
+// for the tree to know, also if the caller may not read the directory, or nobody: then the
+// mode of one that is ours is another for a moment, which b.peek keeps to one at a time.
+func (b *branch) isOpaque(fd int, ours bool) (is bool, err error) {
 	err = b.owner.do(func() error {
 		is, err = has(fd, userPrefix+opaqueName)
-		if err == unix.EACCES && b.readOnly() {
+		if err == unix.EACCES && !ours {
 			err = nil // as the kernel takes it
 		}
 		if err == unix.EACCES {

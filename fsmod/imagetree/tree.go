@@ -80,8 +80,13 @@ func (t *Tree) Name(host string) (string, bool) {
 	return strings.CutPrefix(host, t.path+"/")
 }
 
-// Place implements [fsmod.Placed]: what is there is complete after Ready.
-func (t *Tree) Place() string { return t.path }
+// Layer implements [fsmod.Layered].
+func (t *Tree) Layer(name string) (fsmod.Layer, error) {
+	fd, err := t.Open(name, unix.O_PATH, 0)
+	return fsmod.Layer{Dir: fd, Fill: func(ctx context.Context, below string, content bool) error {
+		return t.Ready(ctx, strings.Trim(name+"/"+below, "/"), content)
+	}}, err
+}
 
 // Open implements [fsmod.FS].
 func (t *Tree) Open(name string, flags int, _ uint32) (int, error) {

@@ -288,7 +288,7 @@ func TestPlanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, target := range map[string]string{"sub": outside, "big": filepath.Join(outside, "big")} {
-		at := filepath.Join(tree.Place(), name)
+		at := filepath.Join(tree.path, name)
 		if err := errors.Join(os.RemoveAll(at), os.Symlink(target, at)); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,10 @@ func startChanged(t *testing.T, w *viewtest.World, user bool, flags ...string) *
 	}
 	v.in = in
 	t.Cleanup(func() { in.Close() })
-	args := append([]string{"--name", "lab", "-n", "none", "--no-proc"}, flags...)
+	args := []string{"--name", "lab", "-n", "none", "--no-proc"}
+	for _, f := range flags {
+		args = append(args, strings.ReplaceAll(f, "DIR", v.dir))
+	}
 	v.u = umrunAs(t, w, user, append(args, "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo .; done`)...)
 	v.place(v.u)
 	v.u.Stdin = r
@@ -174,6 +177,39 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	if got := readFile(t, v.dir+"/dst/a"); got != "target a\n" {
 		t.Errorf("the host's file is %q", got)
 	}
+}
+
+// TestIntegrationSetOver: what is mounted later covers what was mounted there and below, as it
+// is then, and gives it back.
+func TestIntegrationSetOver(t *testing.T) {
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		for _, engine := range setEngines {
+			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
+				v := startChanged(t, w, user, "--fs-engine", engine, "-m", "cow::DIR/dst", "-m", "hide:DIR/src/a", "-m", "bind:DIR/bin:DIR/src/sub")
+				v.says("echo one >DIR/dst/a; rm DIR/dst/b", "")
+				v.set(0, "", "set", "lab", "mount", "cow:DIR/up:DIR/dst")
+				v.says("cd DIR/dst; cat a; ls; echo two >a; echo two >b; cat *", "one\na\ntwo\ntwo\n")
+				v.says("cd /", "")
+				v.set(0, "", "set", "lab", "umount", "DIR/dst")
+				v.says("cat DIR/dst/*", "one\n")
+				v.set(0, "", "set", "lab", "mount", "merge:DIR/path:DIR/dst")
+				v.says("ls DIR/dst; cat DIR/dst/a", "a\nx\none\n")
+				// What is hidden stays so, and what is bound is written to no more.
+				v.set(0, "", "set", "lab", "mount", "cow:DIR/upsrc:DIR/src")
+				v.says("stat -c %s DIR/src/a; ls DIR/src/sub; echo x >DIR/src/sub/new; ls DIR/src/sub DIR/bin", "0\nonly-here\nDIR/bin:\nonly-here\n\nDIR/src/sub:\nnew\nonly-here\n")
+				v.set(122, "there is no mount of the view's", "set", "lab", "umount", "DIR/src/sub") // it is covered
+				v.end()
+				if got := readFile(t, v.dir+"/upsrc/sub/sub/upper/new"); got != "x\n" {
+					t.Errorf("UPPER has %q", got)
+				}
+				if got := readFile(t, v.dir+"/up/upper/a"); got != "two\n" {
+					t.Errorf("UPPER has %q", got)
+				}
+			})
+		}
+	}
+	w.NoStrays(t)
 }
 
 // smallImage makes an image with one file.

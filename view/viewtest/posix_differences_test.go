@@ -69,9 +69,9 @@ var cowOverlay = slices.Concat(noHandles(ofOverlay), []posixDifference{
 var posixDifferences = slices.Concat([]posixDifference{
 	{where: "* ns user", name: named(`chown/(to another (user|group)|a (link|directory) to others|by (a descriptor|O_PATH))`), native: "EPERM", umrun: "EINVAL", reason: ofUserNS},
 	{where: "* trap user", name: named(`exec/one that may only be executed`), native: "yes", umrun: "no", reason: byRead},
-}, on("cow ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("fuse * *", fuseServed), on("fuse trap *", fuseTrapped), on("fuse trap root", fuseTrappedRoot),
+}, on("cow* ns *", cowOverlay), on("away ns *", cowOverlay), on("* trap *", trapped), on("fuse * *", fuseServed), on("fuse trap *", fuseTrapped), on("fuse trap root", fuseTrappedRoot),
 	on("* trap root", trappedRoot),
-	on("cow trap *", cowTrapped), on("away trap *", cowTrapped), on("image ns *", cowOverlay), on("image trap *", cowTrapped), on("image *", []posixDifference{
+	on("cow* trap *", cowTrapped), on("away trap *", cowTrapped), on("image ns *", cowOverlay), on("image trap *", cowTrapped), on("image *", []posixDifference{
 		{name: named(`old/its nanoseconds`), native: "6", umrun: "0", reason: "squashfs keeps seconds"},
 	}))
 

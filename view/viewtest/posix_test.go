@@ -42,6 +42,9 @@ var posixKinds = []posixKind{
 	{name: "tmpfs", flags: []string{"-m", "tmpfs:DST"}},
 	{name: "cow", flags: []string{"-m", "cow:UP:DST"}, before: "DST"},
 	{name: "away", flags: []string{"-m", "cow::DST"}, before: "DST"},
+	{name: "cow-cow", flags: []string{"-m", "cow:UP/1:DST", "-m", "cow:UP/2:DST"}, before: "DST"},
+	{name: "cow-merge", flags: []string{"-m", "merge:SRC:DST", "-m", "cow:UP:DST"}, before: "SRC"},
+	{name: "cow-fuse", flags: []string{"-m", "fuse:" + posixFuse + " -f SRC:DST", "-m", "cow:UP:DST"}, before: "SRC"},
 	{name: "image", flags: []string{"-m", "image:IMG:DST", "-m", "cow:UP:DST"}, before: "SRC"},
 	{name: "fuse", flags: []string{"-m", "fuse:" + posixFuse + " -f SRC:DST"}, before: "SRC", native: true},
 }
