@@ -6,10 +6,9 @@ package intercept
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,21 +23,34 @@ func TestEndAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	in, enough, err := os.Pipe() // the program ends when all are there
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, err := Start(context.Background(), Config{
 		Path: "/bin/sh",
 		Argv: []string{"sh", "-c", `
 			sleep 100 & echo $!
 			(trap '' TERM; sleep 100 & echo $!; wait) &
 			setsid sleep 100 & echo $!
-			sleep 0.2; exit 3`},
+			read _; exit 3`},
+		Stdin:  in,
 		Stdout: w,
 		Log:    slog.New(slog.DiscardHandler),
 	})
 	w.Close()
+	in.Close()
 	if err != nil {
+		enough.Close()
 		t.Fatal(err)
 	}
 	defer s.Close()
+	var pids [3]int
+	_, err = fmt.Fscan(r, &pids[0], &pids[1], &pids[2])
+	enough.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ws, err := s.Wait()
 	if err != nil || ws.ExitStatus() != 3 {
 		t.Fatalf("program: %v %v", ws, err)
@@ -49,13 +61,7 @@ func TestEndAll(t *testing.T) {
 	if err != nil || n < 4 { // three sleeps and the shell that ignores SIGTERM
 		t.Errorf("EndAll signalled %d, %v", n, err)
 	}
-	b := make([]byte, 200)
-	k, _ := r.Read(b)
-	for _, word := range strings.Fields(string(b[:k])) {
-		pid, err := strconv.Atoi(word)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, pid := range pids {
 		if err := unix.Kill(pid, 0); err != unix.ESRCH {
 			t.Errorf("process %d: %v", pid, err)
 		}

@@ -184,17 +184,21 @@ func (f *family) reapFirst() {
 // reapOrphans reaps descendants that were given to us and have ended. dying says
 // that others are ending right now.
 func (f *family) reapOrphans() (dying bool) {
-	for _, pid := range children() {
-		filters, err := statusField(pid, "Seccomp_filters")
-		if err != nil || filters <= f.filters {
-			continue
+	for reaped := true; reaped; { // whose children are ours now, and may have come after we looked
+		reaped, dying = false, false
+		for _, pid := range children() {
+			filters, err := statusField(pid, "Seccomp_filters")
+			if err != nil || filters <= f.filters {
+				continue
+			}
+			firstborn.Lock()
+			if !firstborn.pids[pid] {
+				got, busy, err := wait4(pid, nil, 0)
+				reaped = reaped || got == pid
+				dying = dying || err == nil && got == 0 && (busy || exiting(pid))
+			}
+			firstborn.Unlock()
 		}
-		firstborn.Lock()
-		if !firstborn.pids[pid] {
-			got, busy, err := wait4(pid, nil, 0)
-			dying = dying || err == nil && got == 0 && (busy || exiting(pid))
-		}
-		firstborn.Unlock()
 	}
 	return dying
 }
