@@ -77,6 +77,8 @@ func (s *stream) Connect(a netip.AddrPort) error {
 			return connectErrno(err)
 		}
 	}
+	s.st.early.begin()
+	defer s.st.early.end()
 	var gerr tcpip.Error
 	s.st.by(v, func() { gerr = s.endpoint().Connect(f) })
 	if _, ok := gerr.(*tcpip.ErrConnectStarted); gerr != nil && !ok {
@@ -90,6 +92,7 @@ func (s *stream) Connect(a netip.AddrPort) error {
 	if s.counted != nil {
 		s.st.urgent.clear(s.counted.id)
 	}
+	s.hearEarlyLocked()
 	s.limitHandshakeLocked()
 	return unix.EINPROGRESS
 }

@@ -73,6 +73,7 @@ type Stack struct {
 	log    *slog.Logger
 	warned sync.Map // keys of differences that were logged
 	queues sendQueues
+	early  earlyErrors
 	raws   rawHub
 	taps   taps
 	loop   *loopEndpoint

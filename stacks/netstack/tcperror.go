@@ -34,26 +34,30 @@ func (s *Stack) reportSYN(e icmpError, nic tcpip.NICID) {
 	}
 	v, ok := s.queues.m.Load(id)
 	if !ok {
-		return
+		if v, ok = s.early.keep(&s.queues, earlyError{id, e, nic}); !ok {
+			return
+		}
 	}
-	if syn, ok := s.urgent.begun(id); ok && binary.BigEndian.Uint32(e.body[4:])-syn > 1 {
+	if c := v.(*sendQueue); isConnecting(c.stream.state()) { // else it is soft
+		c.stream.failSYN(c, e, nic)
+	}
+}
+
+// failSYN ends the attempt that c counts with a message about its SYN.
+func (s *stream) failSYN(c *sendQueue, e icmpError, nic tcpip.NICID) {
+	if syn, ok := s.st.urgent.begun(c.id); ok && binary.BigEndian.Uint32(e.body[4:])-syn > 1 {
 		return // whoever says so has not seen it
 	}
-	c := v.(*sendQueue)
-	k := c.stream
-	if !isConnecting(k.state()) {
-		return // what is soft
-	}
-	if src.Is4() || k.reports.recv6.Load() { // ip_icmp_error does not ask, ipv6_icmp_error does
-		e.report.Dst = netip.AddrPortFrom(dst, id.RemotePort)
+	if e.src.Addr().Is4() || s.reports.recv6.Load() { // ip_icmp_error does not ask, ipv6_icmp_error does
+		e.report.Dst = netip.AddrPortFrom(e.dst.Addr(), c.id.RemotePort)
 		e.report.Payload = e.body
-		r := e.reportTo(k.family, nic)
-		k.reports.mu.Lock()
-		k.reports.addLocked(r)
-		k.reports.news.Store(true)
-		k.reports.mu.Unlock()
+		r := e.reportTo(s.family, nic)
+		s.reports.mu.Lock()
+		s.reports.addLocked(r)
+		s.reports.news.Store(true)
+		s.reports.mu.Unlock()
 	}
-	s.tasks.start(func() { k.giveUpFor(c, e.report.Errno) })
+	s.st.tasks.start(func() { s.giveUpFor(c, e.report.Errno) })
 }
 
 // giveUpFor ends the attempt that c counts, unless it has ended.
