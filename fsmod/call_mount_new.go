@@ -17,13 +17,20 @@ import (
 // The types of mount(2) that are ours. Those of images are the names that the kernel has for
 // them, too, and begin to be read-only.
 const (
-	typeHide  = "umrun.hide"
+	TypeHide  = "umrun.hide"
 	typeImage = "umrun.image"
 )
 
 // imageTypes are the types of images, and whether the kernel writes to such.
 var imageTypes = map[string]bool{
 	typeImage: true, "squashfs": false, "iso9660": false, "ext2": true, "ext3": true, "ext4": true, "vfat": true, "msdos": true,
+}
+
+// IsImageType reports whether a type of mount(2) is that of an image, and whether the kernel
+// would write to such.
+func IsImageType(fstype string) (image, written bool) {
+	written, image = imageTypes[fstype]
+	return image, written
 }
 
 // mountNew makes a mount of one of our types.
@@ -46,7 +53,7 @@ func (m *Module) mountNew(c *intercept.Call, a *mounting) (func() error, error) 
 			fs, err := openPrivate(opts.create)
 			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
 		}, nil
-	case a.fstype == typeHide && a.data == "":
+	case a.fstype == TypeHide && a.data == "":
 		mt.Kind = Hide
 		return func() error {
 			fs, err := openPrivate(func(root string) error { return makeHidden(root, dir) })
@@ -97,7 +104,7 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 	return func() error {
 		defer unix.Close(fd)
 		mounted, format, err := m.image(procFD(fd), mt)
-		if err == nil && a.fstype != typeImage && !formatOf(a.fstype, format) {
+		if err == nil && !IsFormatOf(a.fstype, format) {
 			closeTree(mounted)
 			return unix.EINVAL
 		}
@@ -105,9 +112,11 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 	}, nil
 }
 
-// formatOf reports whether an image of a format is what is mounted by a type.
-func formatOf(fstype, format string) bool {
+// IsFormatOf reports whether an image of a format is what is mounted by a type.
+func IsFormatOf(fstype, format string) bool {
 	switch fstype {
+	case typeImage:
+		return true
 	case "ext2", "ext3", "ext4":
 		return strings.HasPrefix(format, "ext")
 	case "vfat", "msdos":

@@ -48,6 +48,16 @@ func (m *Module) device(c *intercept.Call, dir int, name string) Device {
 	return nil
 }
 
+// OpenDisk opens the ramdisk that a path of the calling thread names, to be read; -1: it names
+// none.
+func (m *Module) OpenDisk(c *intercept.Call, path string) (int, error) {
+	disk, ok := m.device(c, unix.AT_FDCWD, path).(*Disk)
+	if !ok {
+		return -1, nil
+	}
+	return disk.Open(unix.O_RDONLY)
+}
+
 // spelled makes a path of the calling thread absolute and clean, as it is written.
 func spelled(c *intercept.Call, dir int, name string) (string, bool) {
 	if !strings.HasPrefix(name, "/") {

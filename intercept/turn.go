@@ -52,6 +52,17 @@ func (c *Call) MayWait() {
 	}
 }
 
+// TakesLong is MayWait for a handler that is known to take long: other calls are handled
+// meanwhile from now on.
+func (c *Call) TakesLong() {
+	if c.by == nil {
+		return
+	}
+	if c.by.waits.Swap(lost) != lost {
+		c.b.(*notifier).handOver()
+	}
+}
+
 // guard is the goroutine that gives the turn to a new receiver. It sleeps while no handler
 // that may wait has run.
 func (n *notifier) guard() {
@@ -70,7 +81,8 @@ func (n *notifier) guard() {
 			case <-time.After(stuckAfter):
 			}
 			switch {
-			case call != 0 && r.waits.CompareAndSwap(call, lost):
+			case call != 0 && call != lost && r.waits.CompareAndSwap(call, lost):
+				n.log.Warn("a file system does not answer: other calls go on without the one that waits for it")
 				n.handOver()
 			case call == 0 && r.waits.Load() == 0:
 				n.guarding.Store(false)
@@ -86,7 +98,6 @@ func (n *notifier) handOver() {
 	n.lost.Add(1)
 	next := new(receiver)
 	n.turn.Store(next)
-	n.log.Warn("a file system does not answer: other calls go on without the one that waits for it")
 	go n.receive(next) // close waits for the one that closes ended, and for the others so long
 }
 

@@ -19,8 +19,10 @@ func TestMayWait(t *testing.T) {
 	h := func(c *Call) Action {
 		n := handled.Add(1)
 		switch n {
-		case 1, 5:
-			c.MayWait()
+		case 1, 3, 5:
+			if c.MayWait(); n == 3 {
+				c.TakesLong()
+			}
 			select {
 			case <-release:
 			case <-time.After(20 * time.Second):

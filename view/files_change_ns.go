@@ -22,8 +22,16 @@ type kernelMounts struct {
 	mu  sync.Mutex
 	all []kernelMount // in the order in which they were made; guarded by mu
 
-	// left is what those hold that went lazily, whose users may still write; guarded by mu.
+	// left is what those hold that went lazily, whose users may still write, and images;
+	// guarded by mu.
 	left closers
+}
+
+// keep keeps something until the view ends.
+func (k *kernelMounts) keep(c io.Closer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.left = append(k.left, c)
 }
 
 // A kernelMount is one with what is to be closed when it is gone.
@@ -47,18 +55,26 @@ func (k *kernelMounts) listLocked() []fsmod.Mount {
 	return all
 }
 
-// namespace is that of the running view.
+// namespace is that of the view, when there is one: see View.ns.
 func (v *View) namespace() (*nsmount.Namespace, error) {
-	if v.plan.conf.Name == "" { // it was not kept
+	<-v.known
+	if v.sup == nil {
+		return nil, unix.ESRCH
+	}
+	return nsmount.NewNamespace(v.sup.Handed())
+}
+
+// changeable is the namespace, if mounts can be made in it from outside.
+func (v *View) changeable() (*nsmount.Namespace, error) {
+	if v.plan.conf.Name == "" { // the host's mounts were not kept
 		return nil, &Problem{Code: ExitConfig, What: "only the mounts of a view with a name can be changed", Try: []string{"--name NAME"}}
 	}
-	<-v.known
-	return nsmount.NewNamespace(v.sup.Handed())
+	return v.ns()
 }
 
 // kernelMount makes a mount in the view's namespace.
 func (v *View) kernelMount(m fsmod.Mount) error {
-	ns, err := v.namespace()
+	ns, err := v.changeable()
 	if err != nil {
 		return err
 	}
@@ -121,7 +137,7 @@ func (v *View) kernelMade(m kernelMount, err error) error {
 
 // kernelUnmount removes the topmost mount at a path.
 func (v *View) kernelUnmount(at string, lazy bool) error {
-	ns, err := v.namespace()
+	ns, err := v.changeable()
 	if err != nil {
 		return err
 	}

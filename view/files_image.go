@@ -64,16 +64,21 @@ func openImages(mounts []fsmod.Mount, served map[int]*fuseServer, log *slog.Logg
 	if len(m.opened)+len(served) == 0 {
 		return nil, nil
 	}
-	var err error
-	if m.theirs, m.link, err = imagemount.Pair(); err != nil {
+	if err := m.receive(m.serve); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	m.done.Add(1)
-	go func() { // ends with Close, or with the last copy of the child's end
-		defer m.done.Done()
-		_ = imagemount.Receive(m.link, m.serve)
-	}()
 	return m, nil
+}
+
+// receive has serve answer what the child wants.
+func (m *images) receive(serve func(n int, dev *os.File) (*os.File, error)) (err error) {
+	if m.theirs, m.link, err = imagemount.Pair(); err != nil {
+		return err
+	}
+	m.done.Go(func() { // ends with Close, or with the last copy of the child's end
+		_ = imagemount.Receive(m.link, serve)
+	})
+	return nil
 }
 
 // ownerOf is whom the files of image i belong to; nil: to those whom the image says. They

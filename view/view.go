@@ -60,8 +60,9 @@ type View struct {
 	images *images       // those among kept; nil: none
 	sup    *intercept.Supervisor
 	seen   *observation
-	asked  *control.Server           // nil: it has no name
-	kernel kernelMounts              // by the engine ns
+	asked  *control.Server // nil: it has no name
+	kernel kernelMounts    // by the engine ns
+	ns     func() (*nsmount.Namespace, error)
 	since  time.Time                 // of its start
 	known  chan struct{}             // closed when sup is, or will never be
 	life   context.Context           // ends when the view is to be closed
@@ -91,6 +92,7 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 	}
 	v := &View{plan: p, since: time.Now(), known: make(chan struct{})}
 	v.life, v.end = context.WithCancel(context.Background())
+	v.ns = sync.OnceValues(v.namespace)
 	know := sync.OnceFunc(func() { close(v.known) })
 	defer func() {
 		know()
@@ -202,6 +204,10 @@ func (v *View) rules() intercept.Rules {
 	rules = append(rules, v.mod.Rules()...)
 	if v.files != nil {
 		rules = append(rules, v.files.Rules()...)
+	}
+	if v.plan.Files != nil && v.plan.Files.Engine == EngineNS {
+		calls := nsmount.Calls{Namespace: v.ns, Image: v.programImage, Log: v.plan.conf.Log}
+		rules = append(rules, calls.Rules()...)
 	}
 	return rules
 }

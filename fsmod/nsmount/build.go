@@ -195,28 +195,27 @@ func (b *builder) hide(target string) error {
 	if err := unix.Stat(target, &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		fd, err := newTmpfs("mode=000", "size=4k")
-		if err == nil {
-			err = readOnly(fd, false)
-		}
-		if err != nil {
-			return err
-		}
-		return attach(fd, target)
-	}
-	name, err := b.pooled(nil, 0)
-	if err != nil {
-		return err
-	}
-	tree, err := cloneTree(unix.AT_FDCWD, name, false)
-	if err == nil {
-		err = readOnly(tree, false)
-	}
+	tree, err := b.hidden(st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return err
 	}
 	return attach(tree, target)
+}
+
+// hidden makes what is laid over something hidden.
+func (b *builder) hidden(dir bool) (tree int, err error) {
+	if dir {
+		tree, err = newTmpfs("mode=000", "size=4k")
+	} else {
+		var name string
+		if name, err = b.pooled(nil, 0); err == nil {
+			tree, err = cloneTree(unix.AT_FDCWD, name, false)
+		}
+	}
+	if err == nil {
+		err = readOnly(tree, false)
+	}
+	return tree, err
 }
 
 // file lays a copy of content over target.

@@ -30,7 +30,7 @@ type Plan struct {
 	// User says that it is an ordinary user's, in a user namespace. Namespaces sets it.
 	User bool
 
-	// Keep hands the namespaces over, so that the mounts can be changed later, see
+	// Keep has the host's mounts handed over, too, so that mounts can be made of them later, see
 	// [Namespace].
 	Keep bool
 
@@ -102,8 +102,8 @@ func run(data []byte, link *os.File) (kept []int, err error) {
 	if err := b.enslave(); err != nil {
 		return nil, err
 	}
-	if p.Keep {
-		if kept, err = keep(); err != nil {
+	if !p.Trial {
+		if kept, err = keep(p.Keep); err != nil {
 			return nil, fmt.Errorf("keep the namespace: %w", err)
 		}
 	}

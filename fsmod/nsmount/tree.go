@@ -37,6 +37,11 @@ func attachAt(tree, dir int, name string) error {
 	return unix.MoveMount(tree, "", dir, name, flags)
 }
 
+// attachTo puts a detached mount on what a descriptor refers to.
+func attachTo(tree, at int) error {
+	return unix.MoveMount(tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
 // readOnly makes a mount read-only, and with whole all that is mounted in it. Then it is
 // private, too: what the host mounts there later would come in as the host has it, to be
 // written to.
@@ -63,4 +68,10 @@ func mountID(dir int, name string) (uint64, error) {
 	var st unix.Statx_t
 	err := unix.Statx(dir, name, unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
 	return st.Mnt_id, err
+}
+
+// isRoot reports whether a file is the root of the mount that it is on.
+func isRoot(fd int) bool {
+	var st unix.Statx_t
+	return unix.Statx(fd, "", unix.AT_EMPTY_PATH, 0, &st) == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package mounttest has what both engines must answer to mount(2) and umount2(2) by a program:
+// scripts that are run natively too, or whose output is given. There is no state.
+package mounttest
+
+// A Case is a script that needs Prelude.
+type Case struct{ Name, Script string }
+
+// Prelude has mount and umount for scripts in Python, whose argument is a directory as newLab in
+// package fsmod's tests makes it.
+const Prelude = `
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, MOVE, REC, PRIVATE, SHARED, SLAVE = 1, 2, 4, 8, 32, 4096, 8192, 16384, 1<<18, 1<<20, 1<<19
+FORCE, DETACH, EXPIRE, NOFOLLOW = 1, 2, 4, 8
+def name(r):
+    return "ok" if r == 0 else errno.errorcode[ctypes.get_errno()]
+def mount(source, target, fstype=None, flags=0, data=None):
+    e = lambda s: None if s is None else s.encode()
+    return name(libc.mount(e(source), e(target), e(fstype), flags, e(data)))
+def umount(target, flags=0):
+    return name(libc.umount2(target.encode(), flags))
+def read(path):
+    try: return open(path).read().strip()
+    except OSError as e: return errno.errorcode[e.errno]
+def do(f, *a):
+    try: return f(*a)
+    except OSError as e: return errno.errorcode[e.errno]
+d = sys.argv[1]
+os.chdir(d)
+at, src = d + "/at", d + "/src"
+`
+
+// Calls are the cases. Each prints the same natively and in a view.
+var Calls = []Case{
+	{"bind", `
+print(mount(src, at, None, BIND), read("at/file"), read(at + "/sub/x"), read("at/hidden"))
+print(mount("src/sub", "at/../at/sub", None, BIND | 0xc0ed0000), read("at/sub/x"))
+print(umount(at), umount(at + "/sub"), umount(at + "/sub"), umount("at"), umount("at"), read("at/file"))
+`},
+	{"bind of a file", `
+print(mount("src/file", "at/file", None, BIND), read("at/file"), os.listdir("at") == ["file"])
+print(do(os.unlink, "at/file"), do(os.rename, "at/file", "at/x"), do(os.rmdir, "at/sub"))
+open("at/file", "a").write("more\n"); print(read("src/file"))
+print(umount("at/file", NOFOLLOW), read("at/file"))
+`},
+	{"errors", `
+print(mount(src, at + "/none", None, BIND), mount("none", at, None, BIND), mount("src/file", at, None, BIND), mount(src, "at/file", None, BIND))
+print(mount(src, at, "umrun.nosuch") != "ok", umount(at), umount("none"), umount(at, 64), umount(at, EXPIRE | DETACH), umount("link"))
+print(mount("x" * 5000, at, None, BIND), mount(None, at, None, BIND), libc.mount(1, at.encode(), None, BIND, None), name(-1))
+print(mount("tmpfs", at + "/file", "tmpfs"), mount("tmpfs", at, "tmpfs", 0, "colour=red"), mount("tmpfs", at, "tmpfs", 0, "mode=9"), mount("tmpfs", at, "tmpfs", 0, "size=x"))
+`},
+	{"tmpfs", `
+print(mount("tmpfs", at, "tmpfs"), oct(os.stat(at).st_mode), os.listdir(at), os.stat(at).st_uid)
+open("at/n", "w").write("new"); print(read("at/n"), umount(at), read("at/n"))
+print(mount("none", at, "tmpfs", NOSUID | NODEV, "mode=750,uid=7,gid=9,size=1m"), oct(os.stat(at).st_mode), os.stat(at).st_uid, os.stat(at).st_gid)
+os.mkdir("at/d"); print(mount(src, at + "/d", None, BIND), read("at/d/file"), umount(at), umount(at, DETACH), read("at/file"))
+`},
+	{"read-only", `
+print(mount(src, at, None, BIND | RDONLY), do(open, "at/w1", "w") != "EROFS")
+print(mount("none", at, None, REMOUNT | BIND | RDONLY), do(open, "at/w2", "w"), do(os.mkdir, "at/w3"), do(os.chmod, "at/file", 0o600), do(os.unlink, "at/file"), do(open, "src/w4", "w") != "EROFS")
+f = os.open("at/file", os.O_RDONLY)
+print(do(os.fchmod, f, 0o600), do(os.utime, "at/file"))
+os.close(f)
+print(mount("none", at, None, REMOUNT | BIND), do(os.mkdir, "at/w5"), do(os.rmdir, "src/w5"))
+print(mount("none", at + "/sub", None, REMOUNT | BIND | RDONLY), umount(at))
+print(mount("tmpfs", at, "tmpfs", RDONLY), do(os.mkdir, "at/x"), mount("none", at, None, REMOUNT), do(os.mkdir, "at/x"), umount(at))
+`},
+	{"busy", `
+print(mount("tmpfs", at, "tmpfs")); f = os.open("at/f", os.O_CREAT | os.O_RDWR); os.write(f, b"kept")
+print(umount(at), umount(at, FORCE), umount(at, DETACH), os.pread(f, 10, 0), read("at/f"), os.readlink("/proc/self/fd/%d" % f))
+print(mount(src, at, None, BIND)); os.chdir("at/sub")
+print(umount(at), umount(at, DETACH), read("x"), read("../file"), read("../../other"), read(at + "/file"), os.readlink("/proc/self/cwd"))
+print(mount("..", at, None, BIND), mount("x", at + "/file", None, BIND)); os.chdir(d)
+print(read("at/file"))
+`},
+	{"with what is in it", `
+os.mkdir("src/deep"); print(mount("tmpfs", src + "/deep", "tmpfs")); open("src/deep/in", "w").write("in")
+print(mount(src, at, None, BIND), read("at/deep/in"), umount(at), mount(src, at, None, BIND | REC), read("at/deep/in"))
+open("at/deep/more", "w").write("more"); print(read("src/deep/more"), umount(src + "/deep"), read("src/deep/in"), read("at/deep/in"))
+print(umount(at), umount(at + "/deep"), umount(at))
+`},
+	{"a bind of a bind", `
+print(mount(src, at, None, BIND), mount("at/sub", d + "/src/sub", None, BIND), read("src/sub/x"), umount(at), umount("src/sub"), umount(at))
+print(mount(at, at, None, BIND), read("at/file"), umount(at), umount(at))
+os.chdir("at/sub"); print(mount(".", ".", None, BIND), umount("."), umount(at + "/sub")); os.chdir(d)
+print(umount(at + "/sub"))
+`},
+	{"a bind outlives what it shows", `
+print(mount("tmpfs", at, "tmpfs")); os.makedirs("at/a/b"); open("at/a/b/f", "w").write("lives"); os.mkdir("there")
+print(mount("at/a", d + "/there", None, BIND), umount(at), read("there/b/f"), read("at/a/b/f"), do(os.mkdir, "there/n"), sorted(os.listdir("there")))
+os.chdir("there/b"); print(os.getcwd() == d + "/there/b", read("../../other")); os.chdir(d); print(umount("there"), os.listdir("there"))
+`},
+	{"links", `
+os.symlink("at", "toat"); print(mount("src", "toat", None, BIND), read("at/file"), umount("toat", NOFOLLOW), umount("toat"), read("at/file"))
+os.symlink("src", "tosrc"); print(mount("tosrc/sub", "toat/sub", None, BIND), read("at/sub/x"), umount("toat/sub", NOFOLLOW))
+`},
+	{"propagation", `
+print(mount(src, at, None, BIND), mount(None, at, None, PRIVATE), mount(None, at, None, SLAVE | REC), mount(None, at + "/sub", None, PRIVATE), umount(at))
+print(mount(None, "/", None, REC | PRIVATE))
+`},
+	{"what mountinfo says", `
+def listed(p):
+    for line in open("/proc/self/mountinfo"):
+        f = line.split()
+        if f[4] == p: return f[5].split(",")[0]
+    return None
+mounted = lambda p: [l.split()[3].split(",")[0] for l in open("/proc/mounts") if l.split()[1] == p]
+os.mkdir("a b"); print(listed(at), mount(src, at, None, BIND), listed(at), mounted(at), mount(None, at, None, REMOUNT | BIND | RDONLY), listed(at), mounted(at))
+print(mount("tmpfs", d + "/a b", "tmpfs"), listed(d + "/a\\040b"), umount("a b"), umount(at), listed(at), mounted(at))
+`},
+	{"mount(8)", `
+import subprocess
+def sh(line):
+    r = subprocess.run(line, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True); return r.returncode, r.stdout
+print(sh("mount --bind src at; cat at/file; umount at; cat at/file"))
+print(sh("mount -o bind,ro src at; cat at/file; touch at/x; mount -o remount,bind,rw at; touch at/x && rm at/x; umount at; umount at"))
+print(sh("mount -t tmpfs -o size=1m,mode=700 none at; stat -c %a at; findmnt -no FSTYPE,OPTIONS at | cut -c1-8; cd at; umount " + at + " 2>&1 | grep -c busy; cd ..; umount -l at; ls at"))
+`},
+}
+
+// Locked is what cannot be undone: DIR/deep/secret, with a file f, is hidden, and DIR/open,
+// with a file f, bound read-only to DIR/other. DIR/free and DIR/free2 are empty.
+const Locked = Prelude + `
+secret, other, free, free2 = d + "/deep/secret", d + "/other", d + "/free", d + "/free2"
+print(umount(secret), umount(secret, DETACH), umount(other), mount(None, other, None, REMOUNT | BIND), mount(None, secret, None, REMOUNT | BIND))
+print(mount(d + "/deep", free, None, BIND), mount(d, free, None, BIND), mount("/", free, None, BIND), mount("/proc/self/cwd/deep", free, None, BIND), mount("/proc/self/root" + d, free, None, BIND))
+print(mount(d + "/deep", free, None, BIND | REC), do(os.listdir, free + "/secret"), read(free + "/secret/f"), umount(free + "/secret"), umount(free + "/secret", DETACH))
+print(do(os.rename, free + "/secret", free + "/x"), mount(free, free2, None, BIND), mount(free, free2, None, BIND | REC), read(free2 + "/secret/f"), umount(free2, DETACH), umount(free, DETACH), read(free + "/secret/f"))
+print(mount(secret, free, None, BIND), do(os.listdir, free), umount(free))
+print(mount(other, free, None, BIND), do(os.mkdir, free + "/x"), mount(None, free, None, REMOUNT | BIND), do(os.mkdir, free + "/x"), read(free + "/f"), umount(free))
+print(mount("tmpfs", d + "/deep", "tmpfs"), do(os.listdir, d + "/deep"), umount(d + "/deep"), read(secret + "/f"))
+os.chdir("deep"); print(mount("tmpfs", d, "tmpfs"), read("secret/f"), read("../deep/secret/f"), umount(d), umount(d, DETACH), read("secret/f"))
+print(mount("tmpfs", secret, "tmpfs"), mount(d + "/deep", free, None, BIND), mount(d + "/deep", free, None, BIND | REC), umount(free + "/secret"), read(free + "/secret/f"), umount(free + "/secret"), umount(free), umount(free, DETACH), umount(secret), read(secret + "/f"))
+print(mount(d + "/deep", free, None, BIND | REC)); os.chdir(free); f = os.open(".", os.O_RDONLY)
+print(umount(free, DETACH), read("secret/f"), read("/proc/self/fd/%d/secret/f" % f), do(lambda: os.open("secret/f", os.O_RDONLY, dir_fd=f)), do(os.rename, "secret", "x")); os.chdir(d); os.close(f)
+print(mount("tmpfs", "/", "tmpfs"), mount(free, "/", None, BIND))
+`
+
+// LockedWant is what it prints as root. A user's EACCES is none's ENOENT.
+const LockedWant = `EPERM EPERM EPERM EPERM EPERM
+EINVAL EINVAL EINVAL EINVAL EINVAL
+ok [] ENOENT EPERM EPERM
+EBUSY EINVAL ok ENOENT ok ok ENOENT
+ok [] ok
+ok EROFS EPERM EROFS open ok
+ok [] ok ENOENT
+ok ENOENT ENOENT ok EINVAL ENOENT
+ok EINVAL ok ok ENOENT EPERM EBUSY ok ok ENOENT
+ok
+ok ENOENT ENOENT ENOENT EBUSY
+EBUSY EBUSY
+`
+
+// LockedWantUser is what it prints as an ordinary user.
+const LockedWantUser = `EPERM EPERM EPERM EPERM EPERM
+EINVAL EINVAL EINVAL EINVAL EINVAL
+ok EACCES EACCES EPERM EPERM
+EBUSY EINVAL ok EACCES ok ok ENOENT
+ok EACCES ok
+ok EROFS EPERM EROFS open ok
+ok [] ok EACCES
+ok EACCES ENOENT ok EINVAL EACCES
+ok EINVAL ok ok EACCES EPERM EBUSY ok ok EACCES
+ok
+ok EACCES EACCES EACCES EBUSY
+EBUSY EBUSY
+`

@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// mount(2) and umount2(2) of a program, in the child that has gone to its view.
+//
+// What the program names is looked up once, as it would look it up itself and with no more
+// rights than it has. What is found is judged, and mounted or mounted on, by its descriptor.
+// umount2(2) has no such form, and what is open is in use: there the place is judged anew, by
+// the directory that it is in, which no link leads past.
+//
+// The meaning is that of the trap engine (fsmod/call_mount.go), the errors too.
+
+package nsmount
+
+import (
+	"errors"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/imagemount"
+)
+
+// A Call is a mount(2), or an umount2(2).
+type Call struct {
+	Umount   bool
+	Source   string
+	Target   string
+	Type     string
+	Data     string
+	Flags    uint64
+	PID, TID int
+	Disk     bool // the source is a ramdisk, which the supervisor has opened
+}
+
+const (
+	msMagic     = 0xc0ed0000 // MS_MGC_VAL, linux/mount.h
+	msMagicMask = 0xffff0000
+
+	msPropagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
+	msAtime       = unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
+	msKnown       = msPropagation | msAtime | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_REMOUNT |
+		unix.MS_BIND | unix.MS_REC | unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_MANDLOCK | unix.MS_SILENT | unix.MS_LAZYTIME
+)
+
+// A caller is the program while its call is made.
+type caller struct {
+	*Call
+	fds  int // see readTable
+	user bool
+	link *os.File // to who has the images; nil: there is none
+
+	rows []row  // of the view, as it was before
+	made []Made // by programs
+	walk walker
+}
+
+func (c *caller) do() (err error) {
+	if c.user {
+		if err := fewCaps(); err != nil {
+			return err
+		}
+	}
+	if c.rows, err = readTable(c.fds); err != nil {
+		return err
+	}
+	c.walk = walker{root: enterRoot, cwd: enterCwd, pid: c.PID, tid: c.TID}
+	if c.Umount && c.Flags&^(unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != 0 {
+		return unix.EINVAL
+	}
+	at, err := c.walk.find(c.Target, !c.Umount || c.Flags&unix.UMOUNT_NOFOLLOW == 0)
+	if err != nil {
+		return err
+	}
+	id, err := mountID(at, "")
+	switch {
+	case err != nil:
+		return err
+	case find(c.rows, id) == nil: // of another namespace, or one that has gone
+		return unix.EINVAL
+	case !c.Umount:
+		return c.mount(at, id)
+	}
+	if at, id, err = c.topmost(at, id); err != nil {
+		return err
+	}
+	return c.umount(at, id)
+}
+
+// topmost goes to what is mounted on the file at, as umount2(2) does.
+func (c *caller) topmost(at int, id uint64) (int, uint64, error) {
+	point, err := c.name(at)
+	if err != nil {
+		return -1, 0, err
+	}
+	top := id
+	for i := 0; i >= 0; {
+		if i = slices.IndexFunc(c.rows, func(r row) bool { return r.parent == top && r.id != top && r.point == point }); i >= 0 {
+			top = c.rows[i].id
+		}
+	}
+	if top == id {
+		return at, id, nil
+	}
+	dir, err := c.placeOf(top)
+	if err != nil {
+		return -1, 0, err
+	}
+	at, err = unix.Openat(dir, path.Base(point), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return at, top, err
+}
+
+// placeOf opens the directory that a mount is in, if that is the topmost one there. Its name
+// there does not change while it is mounted.
+func (c *caller) placeOf(id uint64) (dir int, err error) {
+	point := find(c.rows, id).point
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	if dir, err = unix.Openat2(unix.AT_FDCWD, path.Dir(point), &how); err != nil {
+		return -1, err
+	}
+	if now, err := mountID(dir, path.Base(point)); err != nil || now != id {
+		return -1, errors.Join(err, unix.EBUSY) // it is covered, or was moved meanwhile
+	}
+	return dir, nil
+}
+
+// fewCaps leaves the calling thread, to which the goroutine is locked for good, what mounting
+// takes: it is to find no more than the program does.
+func fewCaps() error {
+	runtime.LockOSThread()
+	const admin = 1 << unix.CAP_SYS_ADMIN
+	data := [2]unix.CapUserData{{Effective: admin, Permitted: admin}}
+	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0])
+}
+
+// own returns what is known of a mount that a program has made; nil: it has not.
+func (c *caller) own(id uint64) *Made {
+	if i := slices.IndexFunc(c.made, func(m Made) bool { return m.ID == id && !m.Locked }); i >= 0 {
+		return &c.made[i]
+	}
+	return nil
+}
+
+// others reports whether there are mounts among rows that no program has made.
+func (c *caller) others(rows []row) bool {
+	return slices.ContainsFunc(rows, func(r row) bool { return c.own(r.id) == nil })
+}
+
+// umount removes the mount id, that at is on.
+func (c *caller) umount(at int, id uint64) error {
+	in := below(c.rows, id, "/")
+	switch {
+	case !isRoot(at):
+		return unix.EINVAL
+	case c.own(id) == nil:
+		return unix.EPERM
+	case c.Flags&unix.MNT_DETACH == 0:
+		return c.umountUnused(at, id)
+	case !c.others(in):
+		return detachHere(at)
+	case slices.ContainsFunc(in, func(r row) bool { return !slices.ContainsFunc(c.made, func(m Made) bool { return m.ID == r.id }) }):
+		return unix.EPERM // others have mounted in it
+	}
+	return detachWhole(at)
+}
+
+// umountUnused is umount2(2) without MNT_DETACH.
+func (c *caller) umountUnused(at int, id uint64) error {
+	unix.Close(at) // or it is in use
+	dir, err := c.placeOf(id)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchdir(dir); err != nil {
+		return err
+	}
+	return unix.Unmount(path.Base(find(c.rows, id).point), int(c.Flags)&unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
+}
+
+// mount makes or changes a mount at the file at, which is on the mount id.
+func (c *caller) mount(at int, id uint64) error {
+	if c.Flags&msMagicMask == msMagic {
+		c.Flags &^= msMagicMask
+	}
+	root, err := openPath(unix.AT_FDCWD, "/")
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	dir, err := isDir(at)
+	switch {
+	case err != nil:
+		return err
+	case c.Flags&unix.MS_REMOUNT != 0:
+		return c.remount(at, id)
+	case c.Flags&unix.MS_BIND != 0:
+		return c.bind(at, dir, same(at, root))
+	case c.Flags&msPropagation != 0:
+		if !isRoot(at) { // there is one namespace, and nowhere to propagate to
+			return unix.EINVAL
+		}
+		return nil
+	case c.Flags&^uint64(msKnown) != 0, c.Type == "":
+		return unix.EINVAL
+	case same(at, root):
+		return unix.EBUSY
+	}
+	return c.mountNew(at, dir)
+}
+
+// attributes are those of flags.
+func attributes(flags uint64) (attr uint64) {
+	for flag, a := range map[uint64]uint64{
+		unix.MS_RDONLY: unix.MOUNT_ATTR_RDONLY, unix.MS_NOSUID: unix.MOUNT_ATTR_NOSUID, unix.MS_NODEV: unix.MOUNT_ATTR_NODEV, unix.MS_NOEXEC: unix.MOUNT_ATTR_NOEXEC,
+		unix.MS_NOATIME: unix.MOUNT_ATTR_NOATIME, unix.MS_STRICTATIME: unix.MOUNT_ATTR_STRICTATIME, unix.MS_NODIRATIME: unix.MOUNT_ATTR_NODIRATIME,
+	} {
+		if flags&flag != 0 {
+			attr |= a
+		}
+	}
+	if attr&unix.MOUNT_ATTR_STRICTATIME != 0 { // the kernel lets it win (do_mount)
+		attr &^= unix.MOUNT_ATTR_NOATIME
+	}
+	return attr
+}
+
+// remount gives a mount of the program's other attributes.
+func (c *caller) remount(at int, id uint64) error {
+	m := c.own(id)
+	writable := c.Flags&unix.MS_RDONLY == 0
+	switch {
+	case !isRoot(at):
+		return unix.EINVAL
+	case m == nil, m.Sealed && writable:
+		return unix.EPERM
+	case m.Mount.Kind == fsmod.Image && writable:
+		return unix.EROFS
+	}
+	if c.Flags&unix.MS_BIND == 0 && c.Data != "" {
+		if err := c.reconfigure(at, m); err != nil {
+			return err
+		}
+	}
+	attr := unix.MountAttr{Attr_set: attributes(c.Flags), Attr_clr: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+	if c.Flags&msAtime != 0 {
+		attr.Attr_clr |= unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
+	}
+	return unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, &attr)
+}
+
+// reconfigure gives a file system other options. It must be the program's own: that of a bind
+// is seen by others.
+func (c *caller) reconfigure(at int, m *Made) error {
+	if !m.Fresh {
+		return unix.EPERM
+	}
+	fs, err := unix.Fspick(at, "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fs)
+	for _, o := range options(c.Data) {
+		if key, value, ok := strings.Cut(o, "="); ok {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unix.FsconfigReconfigure(fs)
+}
+
+// options are those of mount(2)'s data.
+func options(data string) []string {
+	return slices.DeleteFunc(strings.Split(data, ","), func(o string) bool { return o == "" })
+}
+
+// bind shows what is found at the source at another place.
+func (c *caller) bind(at int, dir, top bool) error {
+	if c.Source == "" {
+		return unix.EINVAL
+	}
+	src, err := c.walk.find(c.Source, true)
+	if err != nil {
+		return err
+	}
+	srcDir, err := isDir(src)
+	if err != nil {
+		return err
+	}
+	from, err := mountID(src, "")
+	if err != nil {
+		return err
+	}
+	of := find(c.rows, from)
+	switch {
+	case of == nil:
+		return unix.EINVAL
+	case top:
+		return unix.EBUSY // it is the root of those who would not see it
+	case srcDir != dir:
+		return unix.ENOTDIR
+	}
+	name, err := c.name(src)
+	if err != nil {
+		return err
+	}
+	in, whole := below(c.rows, from, name), c.Flags&unix.MS_REC != 0
+	if !whole && c.others(in) {
+		return unix.EINVAL // what that covers would be seen
+	}
+	tree, err := cloneTree(src, "", whole)
+	if err != nil {
+		return err
+	}
+	own := c.own(from)
+	made := Made{Mount: fsmod.Mount{Kind: fsmod.Bind, Source: name}, Sealed: of.readOnly && (own == nil || own.Sealed)}
+	if err := c.put(tree, at, made); err != nil || !whole {
+		return err
+	}
+	return c.inherit(from, name, in, tree)
+}
+
+// inherit notes what is mounted in a copy: the program's is what is its own in the original, the
+// part at name of mount from, in which in is mounted.
+func (c *caller) inherit(from uint64, name string, in []row, tree int) error {
+	rows, err := readTable(c.fds)
+	if err != nil {
+		return err
+	}
+	id, err := mountID(tree, "")
+	if err != nil {
+		return err
+	}
+	top := find(rows, id)
+	if top == nil {
+		return unix.EINVAL
+	}
+	originals := map[place]*Made{}
+	for _, r := range in {
+		originals[placeIn(c.rows, r, from, name)] = c.own(r.id)
+	}
+	for _, r := range below(rows, id, "/") {
+		now := Made{Locked: true, Mount: fsmod.Mount{Kind: fsmod.Bind, Source: r.point}}
+		if m := originals[placeIn(rows, r, id, top.point)]; m != nil {
+			now = *m
+		}
+		now.ID, now.Shows, now.Fresh = r.id, r.shows, false
+		c.made = append(c.made, now)
+	}
+	return nil
+}
+
+// name is the path of an open file, from the root of the namespace.
+func (c *caller) name(fd int) (string, error) {
+	b := make([]byte, 2*pathMax)
+	n, err := unix.Readlinkat(c.fds, strconv.Itoa(fd), b)
+	return string(b[:max(n, 0)]), err
+}
+
+// put puts a detached tree on the file at, as one that the program has made.
+func (c *caller) put(tree, at int, m Made) error {
+	if err := attachTo(tree, at); err != nil {
+		return err
+	}
+	return c.note(tree, m)
+}
+
+// note remembers a mount, whose root is at, as the program's.
+func (c *caller) note(at int, m Made) error {
+	id, err := mountID(at, "")
+	if err != nil {
+		return err
+	}
+	rows, err := readTable(c.fds)
+	if err != nil {
+		return err
+	}
+	if r := find(rows, id); r != nil {
+		m.ID, m.Shows = id, r.shows
+		c.made = append(c.made, m)
+	}
+	return nil
+}
+
+// mountNew makes a mount of one of our types.
+func (c *caller) mountNew(at int, dir bool) error {
+	image, _ := fsmod.IsImageType(c.Type)
+	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds}
+	switch {
+	case c.Type == "tmpfs" && dir:
+		tree, err := newTmpfs(options(c.Data)...)
+		if err != nil {
+			return err
+		}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes(c.Flags), Attr_clr: unix.MOUNT_ATTR__ATIME}); err != nil {
+			return err
+		}
+		return c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Tmpfs}, Fresh: true})
+	case c.Type == fsmod.TypeHide && c.Data == "":
+		if err := unix.Fchdir(c.fds); err != nil { // for the builder
+			return err
+		}
+		tree, err := b.hidden(dir)
+		if err != nil {
+			return err
+		}
+		err = c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Hide}, Sealed: true})
+		return errors.Join(err, b.finish())
+	case image && dir:
+		return c.mountImage(b, at)
+	case image, c.Type == "tmpfs":
+		return unix.ENOTDIR
+	case c.user:
+		return unix.EPERM
+	}
+	return c.mountOther(at)
+}
+
+// What the supervisor is asked for by way of the link.
+const (
+	ImageOpened = iota // to open an image, which is sent
+	ImageServed        // to serve the one that it has opened
+)
+
+// mountImage makes the mount of an image: a regular file, or a ramdisk of the view.
+func (c *caller) mountImage(b *builder, at int) error {
+	var file int // that is the source
+	if !c.Disk {
+		src, err := c.walk.find(c.Source, true)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		switch err := unix.Fstat(src, &st); {
+		case err != nil:
+			return err
+		case st.Mode&unix.S_IFMT == unix.S_IFBLK && !c.user:
+			return c.mountOther(at)
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			return unix.ENOTBLK
+		}
+		if file, err = unix.Openat(c.fds, strconv.Itoa(src), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	_, written := fsmod.IsImageType(c.Type)
+	switch {
+	case c.link == nil:
+		return unix.EPERM
+	case written && c.Flags&unix.MS_RDONLY == 0:
+		return unix.EROFS // mount(8) tries again with ro
+	case c.Data != "":
+		return unix.EINVAL
+	}
+	if !c.Disk {
+		if err := imagemount.Send(c.link, ImageOpened, os.NewFile(uintptr(file), c.Source)); err != nil {
+			return err
+		}
+	}
+	m := fsmod.Mount{Kind: fsmod.Image, Source: c.Source, ReadOnly: true}
+	tree, err := b.served(ImageServed, m)
+	if err != nil {
+		return err
+	}
+	return c.put(tree, at, Made{Mount: m, Sealed: true})
+}
+
+// mountOther has the kernel make a mount of a type that is none of ours, for root.
+func (c *caller) mountOther(at int) error {
+	source := c.Source
+	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
+		var st unix.Stat_t
+		if err = unix.Fstat(src, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			source, err = c.name(src)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	point, err := c.name(at)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchdir(at); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.Data); err != nil {
+		return err
+	}
+	rows, err := readTable(c.fds)
+	for _, r := range rows {
+		if r.point == point && find(c.rows, r.id) == nil {
+			c.made = append(c.made, Made{ID: r.id, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
+		}
+	}
+	return err
+}

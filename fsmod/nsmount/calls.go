@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// mount(2) and umount2(2) of a program, in the supervisor.
+//
+// They trap, and nothing else does, since a program has no capability in its view, and is to be
+// able to mount all the same. Who is in a user or mount namespace of its own mounts there, by the
+// kernel: such a call goes on, which the program cannot change while it waits.
+
+package nsmount
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/intercept"
+)
+
+// Calls answers mount(2) and umount2(2) of a view's programs. There is no state.
+type Calls struct {
+	Namespace func() (*Namespace, error) // of the view; it may wait for it
+
+	// Image begins to serve the image that a program mounts.
+	Image func(c *intercept.Call, source, fstype string) (Images, error)
+
+	Log *slog.Logger
+}
+
+// Images serve what one mount needs.
+type Images interface {
+	Link() *os.File // for the child, which has it for asking; nil: there is nobody to ask
+	Disk() bool     // the source is one of the view's own, and open
+
+	// Done tells what became of the mount, and returns the error that the program gets.
+	Done(err error) error
+}
+
+// newer are the calls of which programs go back to mount(2), as mount(8) does, if there are none.
+var newer = []int{
+	unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR, sysOpenTreeAttr,
+}
+
+const (
+	sysOpenTreeAttr = 467
+
+	// Of the i386 entry; the newer calls have the same numbers at both.
+	i386Mount   = 21
+	i386Umount  = 22
+	i386Umount2 = 52
+)
+
+// Rules are the rules of these calls.
+func (k *Calls) Rules() intercept.Rules {
+	var rules intercept.Rules
+	add := func(arch intercept.Arch, nr int, args []intercept.Arg, f func(*Namespace, *intercept.Call) error) {
+		rules = append(rules, intercept.Rule{Arch: arch, NR: nr, Args: args, Do: intercept.Notify, Handler: k.handler(f)})
+	}
+	add(intercept.Native, unix.SYS_MOUNT, nil, k.mount)
+	add(intercept.I386, i386Mount, nil, k.mount)
+	umount2 := func(n *Namespace, c *intercept.Call) error { return k.umount(n, c, uint32(c.Args[1])) }
+	add(intercept.Native, unix.SYS_UMOUNT2, nil, umount2)
+	add(intercept.I386, i386Umount2, nil, umount2)
+	add(intercept.I386, i386Umount, nil, func(n *Namespace, c *intercept.Call) error { return k.umount(n, c, 0) })
+	for _, nr := range newer {
+		var args []intercept.Arg
+		if nr == unix.SYS_OPEN_TREE { // else it is an open
+			args = []intercept.Arg{intercept.ArgMasked(2, unix.OPEN_TREE_CLONE, unix.OPEN_TREE_CLONE)}
+		}
+		for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {
+			add(arch, nr, args, func(*Namespace, *intercept.Call) error { return unix.ENOSYS })
+		}
+	}
+	return rules
+}
+
+// handler answers with f's error the calls of those who are in the view's namespaces.
+func (k *Calls) handler(f func(*Namespace, *intercept.Call) error) intercept.HandlerFunc {
+	return func(c *intercept.Call) intercept.Action {
+		c.MayWait()
+		n, err := k.Namespace()
+		if err != nil {
+			return intercept.Fail(unix.EPERM)
+		}
+		if !n.Has(c.TID) || !mayMount(c) {
+			return intercept.Continue() // it is for the kernel to say
+		}
+		if !c.Valid() { // it was not the caller's namespace
+			return intercept.Fail(unix.EINTR)
+		}
+		c.TakesLong() // a process is started
+		return intercept.Fail(intercept.Errno(f(n, c)))
+	}
+}
+
+// mayMount reports whether a program of the view may mount: all of an ordinary user's, and those
+// of root's that have the capability.
+func mayMount(c *intercept.Call) bool {
+	if Unprivileged() {
+		return true
+	}
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(c.TID) + "/status")
+	if err != nil {
+		return false
+	}
+	_, caps, _ := strings.Cut(string(status), "\nCapEff:\t")
+	caps, _, _ = strings.Cut(caps, "\n")
+	n, err := strconv.ParseUint(caps, 16, 64)
+	return err == nil && n&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// mount is mount(2). All that it points to is read once.
+func (k *Calls) mount(n *Namespace, c *intercept.Call) error {
+	call := Call{Flags: uint64(uint32(c.Args[3]))}
+	for _, s := range []struct {
+		at   uint64
+		text *string
+	}{{c.Args[2], &call.Type}, {c.Args[0], &call.Source}, {c.Args[4], &call.Data}} {
+		if s.at == 0 {
+			continue
+		}
+		var err error
+		if *s.text, err = c.ReadString(intercept.Addr(s.at), pathMax); err == error(unix.ENAMETOOLONG) {
+			err = unix.EINVAL // mm/util.c:strndup_user
+		}
+		if err != nil {
+			return err
+		}
+	}
+	image, _ := fsmod.IsImageType(call.Type)
+	if !image || k.Image == nil || call.Flags&(unix.MS_REMOUNT|unix.MS_BIND|msPropagation) != 0 {
+		return k.call(n, c, call, 1, nil)
+	}
+	served, err := k.Image(c, call.Source, call.Type)
+	if err != nil {
+		return err
+	}
+	call.Disk = served.Disk()
+	return served.Done(k.call(n, c, call, 1, served.Link()))
+}
+
+// umount is umount2(2), and umount(2) of old.
+func (k *Calls) umount(n *Namespace, c *intercept.Call, flags uint32) error {
+	return k.call(n, c, Call{Umount: true, Flags: uint64(flags)}, 0, nil)
+}
+
+// call has a child make the call of c, whose argument target is a path.
+func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, target int, link *os.File) (err error) {
+	if call.Target, err = c.ReadString(intercept.Addr(c.Args[target]), pathMax); err != nil {
+		return err
+	}
+	root, err := c.Task.OpenDir("root")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	cwd, err := c.Task.OpenDir("cwd")
+	if err != nil {
+		return err
+	}
+	defer cwd.Close()
+	if call.PID, call.TID = c.Task.TGID(), c.TID; !c.Valid() {
+		return unix.EINTR
+	}
+	err = n.call(call, link, root, cwd)
+	var failed *ChangeError
+	if err != nil && !errors.As(err, &failed) {
+		k.Log.Error("a mount by the program", "target", call.Target, "err", err)
+	}
+	return err
+}
+
+// call makes a call of a program whose root and working directory these are.
+func (n *Namespace) call(c Call, link, root, cwd *os.File) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.do(order{Call: &c}, link, root, cwd)
+}
+
+// Made returns what programs have mounted, in the order in which it was.
+func (n *Namespace) Made() (all []fsmod.Mount) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.made {
+		all = append(all, m.Mount)
+	}
+	return all
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The namespaces of a view that runs, and the child that goes there.
+//
+// An ordinary user's view is in a user namespace that its owner may go into, and there it
+// has every capability (user_namespaces(7)); but only a process with one thread may. So a
+// child does it, before it is Go: the runtime has more from its start on.
+
+package nsmount
+
+/*
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int own_fds = -1; // O_PATH of our /proc/self/fd, of a /proc that nobody in the view can cover
+
+static int enter(const char *name, int kind)
+{
+	const char *fd = getenv(name);
+
+	return fd ? setns(atoi(fd), kind) : 0;
+}
+
+__attribute__((constructor)) static void enter_namespaces(void)
+{
+	if (strcmp(program_invocation_name, "umrun-mount") != 0) // enterName: else the variables are somebody's
+		return;
+	own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (own_fds < 0 || enter("UMRUN_ENTER_USER", CLONE_NEWUSER) != 0 || enter("UMRUN_ENTER_MOUNTS", CLONE_NEWNS) != 0)
+		_exit(125);
+}
+
+static int get_own_fds(void) { return own_fds; }
+*/
+import "C"
+
+import (
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Namespace is that of a view, by what its Step has handed over. Methods are safe for
+// concurrent use: one change is made at a time.
+type Namespace struct {
+	files []*os.File // view's mounts, its user namespace, and host's mounts if they were kept
+
+	mu   sync.Mutex // held while a child makes a change; no other lock is taken meanwhile
+	made []Made     // by programs of the view; guarded by mu
+}
+
+// keep opens the namespaces, in the child that becomes the program: see [Namespace].
+func keep(host bool) (kept []int, err error) {
+	for _, name := range []string{"mnt", "user"} {
+		fd, err := unix.Open("/proc/self/ns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, fd)
+	}
+	if !host {
+		return kept, nil
+	}
+	fd := -1
+	onThread(func() {
+		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
+			fd, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+	})
+	return append(kept, fd), err
+}
+
+// onThread runs f on a thread that ends with it. That is not the first one, which would stay,
+// and whose namespaces /proc/self tells of.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		onThread(f) // on another one, since this is taken
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}
+
+// NewNamespace is the namespace that was handed over; the files stay the caller's.
+func NewNamespace(handed []*os.File) (*Namespace, error) {
+	if len(handed) < 2 {
+		return nil, fmt.Errorf("%d descriptors of namespaces: %w", len(handed), unix.EINVAL)
+	}
+	return &Namespace{files: handed}, nil
+}
+
+// Has reports whether a thread is in the view's namespaces, and in none of its own.
+func (n *Namespace) Has(tid int) bool {
+	for i, name := range []string{"mnt", "user"} {
+		var ours, its unix.Stat_t
+		if unix.Fstat(int(n.files[i].Fd()), &ours) != nil || unix.Stat("/proc/"+strconv.Itoa(tid)+"/ns/"+name, &its) != nil ||
+			ours.Dev != its.Dev || ours.Ino != its.Ino {
+			return false
+		}
+	}
+	return true
+}
+
+// An order is what a child is to do: one of the two.
+type order struct {
+	Change *Change
+	Call   *Call
+	Made   []Made
+	User   bool // the view has a user namespace
+}
+
+// A reply is a child's answer. The text is empty if all went well.
+type reply struct {
+	Text  string
+	Errno unix.Errno
+	Made  []Made // what there is by now of what programs have mounted
+}
+
+// A ChangeError is why a change was not made.
+type ChangeError struct {
+	Text string
+	Err  unix.Errno
+}
+
+// Error is what the child has said.
+func (e *ChangeError) Error() string { return e.Text }
+
+// Unwrap returns the errno.
+func (e *ChangeError) Unwrap() error { return e.Err }
+
+const (
+	enterName = "umrun-mount" // argv[0]
+
+	enterView    = 3 // numbers of descriptors there
+	enterUser    = 4
+	enterControl = 5
+	enterLink    = 6
+	enterHost    = 7 // of a Change
+	enterRoot    = 7 // of a Call: O_PATH of the caller's root and working directory
+	enterCwd     = 8
+
+	// changePatience is how long a change may take.
+	changePatience = 30 * time.Second
+)
+
+// do has a child follow an order, and returns its error. link is as in [intercept.Config]; it
+// may be nil. The rest is what the order needs. n.mu is held.
+func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
+	o.User, o.Made = Unprivileged(), n.made
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "control")
+	ours := os.NewFile(uintptr(pair[0]), "control")
+	c, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		theirs.Close()
+		return err
+	}
+	defer c.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{enterName}
+	cmd.Env = []string{fmt.Sprintf("UMRUN_ENTER_MOUNTS=%d", enterView)}
+	if o.User {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("UMRUN_ENTER_USER=%d", enterUser))
+	}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = append([]*os.File{n.files[0], n.files[1], theirs, link}, rest...)
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start a process to go there: %w", err)
+	}
+	defer cmd.Wait() // it ends with its answer
+	_ = c.SetDeadline(time.Now().Add(changePatience))
+	var r reply
+	err = gob.NewEncoder(c).Encode(o)
+	if err == nil {
+		err = gob.NewDecoder(c).Decode(&r)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return fmt.Errorf("the process that was to go to the view's namespace has not answered: %w", err)
+	}
+	n.made = r.Made
+	if r.Text != "" {
+		return &ChangeError{r.Text, r.Errno}
+	}
+	return nil
+}
+
+// ChildMain is to be called at the beginning of main, and of TestMain in packages that call
+// Do: in a child of that it makes the change, and does not return.
+func ChildMain() {
+	if os.Args[0] != enterName {
+		return
+	}
+	// A program of the view is of the same user.
+	err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	for fd := enterView; fd <= enterCwd; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	control := os.NewFile(enterControl, "control")
+	var o order
+	if err == nil {
+		err = gob.NewDecoder(control).Decode(&o)
+	}
+	var r reply
+	if err == nil {
+		r.Made, err = o.follow(int(C.get_own_fds()))
+	}
+	if err != nil {
+		r.Text, r.Errno = err.Error(), unix.EINVAL
+		errors.As(err, &r.Errno)
+	}
+	_ = gob.NewEncoder(control).Encode(r)
+	unix.Exit(0)
+}
+
+// follow does what was ordered, and returns what there is then of what programs have mounted.
+func (o *order) follow(fds int) ([]Made, error) {
+	rows, err := readTable(fds)
+	if err != nil {
+		return o.Made, err
+	}
+	made := stillMade(o.Made, rows)
+	var link *os.File
+	if _, err := unix.FcntlInt(enterLink, unix.F_GETFD, 0); err == nil {
+		link = os.NewFile(enterLink, "link")
+	}
+	if o.Call != nil {
+		c := caller{Call: o.Call, fds: fds, user: o.User, made: made, link: link}
+		err = c.do()
+		made = c.made
+	} else {
+		err = o.Change.make(fds, o.User, link)
+	}
+	// A number is given anew when a mount has gone.
+	if now, e := readTable(fds); e == nil {
+		return stillMade(made, now), err
+	}
+	return nil, err
+}
