@@ -29,7 +29,11 @@ func (v *View) Mounts() []fsmod.Mount {
 		})
 		return all
 	}
-	return v.kernel.list()
+	all := v.kernel.list()
+	if ns, err := v.ns(); err == nil {
+		all = append(all, ns.Made()...)
+	}
+	return all
 }
 
 // errUnarmed says why a view cannot be changed.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
@@ -44,10 +45,6 @@ type kernelMount struct {
 func (k *kernelMounts) list() []fsmod.Mount {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.listLocked()
-}
-
-func (k *kernelMounts) listLocked() []fsmod.Mount {
 	var all []fsmod.Mount
 	for _, m := range k.all {
 		all = append(all, m.Mount)
@@ -78,61 +75,69 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 	if err != nil {
 		return err
 	}
-	k := &v.kernel
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	switch err := nsmount.Supports(m); {
-	case m.Served(), m.Target == "/":
+	case m.Target == "/":
 		return NotBuilt(fmt.Sprintf("-m %v in a running view with --fs-engine ns", m))
 	case err != nil:
 		return NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
 	}
-	if _, err := checkMount(m, k.listLocked()); err != nil {
+	if _, err := checkMount(m, v.Mounts()); err != nil {
 		return err
 	}
 	m.Target = real(m.Target)
-	made := kernelMount{Mount: m}
-	ch := nsmount.Change{Mount: m, Places: v.plan.places()}
-	switch {
-	case m.Kind == fsmod.Cow && m.Source != "":
-		held, err := holdUpper(m)
-		if err != nil {
-			return err
-		}
-		made.held = held
-		return v.kernelMade(made, ns.Do(ch, nil))
-	case m.Kind == fsmod.Image:
-		images, err := openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log)
-		if err != nil {
-			return err
-		}
-		err = ns.Do(ch, images.theirs)
-		images.started()
-		if err == nil {
-			v.kept = append(v.kept, images) // until nobody uses it, which the kernel says at the end
-		} else {
-			err = errors.Join(err, images.Close())
-		}
-		return v.kernelMade(made, err)
+	held, server, err := v.hold(m)
+	if err != nil {
+		return err
 	}
-	return v.kernelMade(made, ns.Do(ch, nil))
+	err = v.kernel.make(ns, kernelMount{m, held}, v.plan.places(), server.child())
+	server.started()
+	if err != nil && held != nil {
+		err = errors.Join(err, held.Close())
+	}
+	return err
 }
 
-// kernelMade notes a mount, or words why it was not made. v.kernel.mu is held.
-func (v *View) kernelMade(m kernelMount, err error) error {
-	if err == nil {
-		v.kernel.all = append(v.kernel.all, m)
-		return nil
+// hold begins what a mount needs as long as it is there: held, which may be nil, and what is
+// asked for it while it is made.
+func (v *View) hold(m fsmod.Mount) (held io.Closer, server *images, err error) {
+	switch {
+	case m.Kind == fsmod.Cow && m.Source != "":
+		if held, err = holdUpper(m); err != nil {
+			return nil, nil, err
+		}
+	case m.Served():
+		s, err := v.plan.startFuse(v.life, m)
+		if err != nil {
+			return nil, nil, err
+		}
+		if server, err = openImages([]fsmod.Mount{m}, map[int]*fuseServer{0: s}, v.plan.conf.Log); err != nil {
+			return nil, nil, errors.Join(err, s.Close())
+		}
+		held = closers{server, s}
+	case m.Kind == fsmod.Image:
+		if server, err = openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log); err != nil {
+			return nil, nil, err
+		}
+		held = server
 	}
-	if m.held != nil {
-		m.held.Close()
+	return held, server, nil
+}
+
+// make makes a mount in a namespace. The error is a [*Problem].
+func (k *kernelMounts) make(ns *nsmount.Namespace, m kernelMount, places []string, link *os.File) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := ns.Do(nsmount.Change{Mount: m.Mount, Places: places}, link)
+	if err == nil {
+		k.all = append(k.all, m)
+		return nil
 	}
 	code := ExitFailed
 	var failed *nsmount.ChangeError
 	if errors.As(err, &failed) && failed.Err == unix.ENOENT {
 		code = ExitConfig
 	}
-	return &Problem{Code: code, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
+	return &Problem{Code: code, What: fmt.Sprintf("-m %v: %v", m.Mount, err), Err: err}
 }
 
 // kernelUnmount removes the topmost mount at a path.
@@ -141,7 +146,19 @@ func (v *View) kernelUnmount(at string, lazy bool) error {
 	if err != nil {
 		return err
 	}
-	k := &v.kernel
+	gone, err := v.kernel.unmount(ns, at, lazy)
+	for _, g := range gone {
+		if err := g.Close(); err != nil { // somebody may still have it
+			v.plan.conf.Log.Warn("a mount that was removed", "mount", at, "err", err)
+			v.kernel.keep(g)
+		}
+	}
+	return err
+}
+
+// unmount removes the topmost mount at a path, and returns what is to be closed then. EINVAL:
+// there is none but of the host's.
+func (k *kernelMounts) unmount(ns *nsmount.Namespace, at string, lazy bool) (gone closers, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	i := -1
@@ -151,26 +168,38 @@ func (v *View) kernelUnmount(at string, lazy bool) error {
 		}
 	}
 	covered := func(m kernelMount) bool { return m.Target != at && covers(m.Target, at) }
-	if i < 0 || slices.ContainsFunc(k.all[i+1:], covered) {
-		return unix.EINVAL
+	byProgram := func() (n int) {
+		for _, m := range ns.Made() {
+			if m.Target == at {
+				n++
+			}
+		}
+		return n
+	}
+	before := byProgram()
+	if i < 0 && before == 0 || slices.ContainsFunc(k.all[i+1:], covered) {
+		return nil, unix.EINVAL
 	}
 	if err := ns.Do(nsmount.Change{Umount: at, Lazy: lazy}, nil); err != nil {
-		return err
+		return nil, err
 	}
-	gone := func(m kernelMount) bool { return m.Target == at || covers(at, m.Target) }
+	if i < 0 || byProgram() < before {
+		return nil, nil // it was a program's that was on top
+	}
+	went := func(m kernelMount) bool { return m.Target == at || covers(at, m.Target) }
 	for n := len(k.all) - 1; n >= i; n-- {
-		if m := k.all[n]; n == i || gone(m) {
+		if m := k.all[n]; n == i || went(m) {
 			switch {
 			case m.held == nil:
 			case lazy:
 				k.left = append(k.left, m.held)
 			default:
-				m.held.Close()
+				gone = append(gone, m.held)
 			}
 			k.all = slices.Delete(k.all, n, n+1)
 		}
 	}
-	return nil
+	return gone, nil
 }
 
 // Close lets go of what the mounts hold.

@@ -143,6 +143,14 @@ func (m *images) serve(n int, dev *os.File) (*os.File, error) {
 	return nil, nil
 }
 
+// child is the child's end of the link; nil: there is none.
+func (m *images) child() *os.File {
+	if m == nil {
+		return nil
+	}
+	return m.theirs
+}
+
 // started lets go of the child's end, when there is a child or there will be none.
 func (m *images) started() {
 	if m != nil && m.theirs != nil {

@@ -108,3 +108,76 @@ func TestIntegrationMountLocked(t *testing.T) {
 	}
 	w.NoStrays(t)
 }
+
+// hostileScript looks for ways to what is hidden at DIR/deep/secret, and to what else was mounted by
+// others. It prints what it has found.
+const hostileScript = mounttest.Prelude + `
+import threading, time
+free, free2, secret = d + "/free", d + "/free2", d + "/deep/secret"
+def look(where):
+    for p in (free, free + "/secret", free + "/deep/secret", secret, "secret", "deep/secret", "."):
+        if read(p + "/f") == "hidden": print("found:", where, p)
+def clean():
+    os.chdir(d)
+    for p in (free, free2, d + "/deep", free + "/secret"):
+        while umount(p, DETACH) == "ok": pass
+# Descriptors and links in place of names.
+for source in (d + "/deep", "/proc/self/cwd/deep", "/proc/thread-self/root" + d + "/deep", "/dev/fd/%d" % os.open(d + "/deep", os.O_PATH)):
+    for flags in (BIND, BIND | REC):
+        mount(source, free, None, flags); look((source, flags)); os.chdir(free); umount(free, DETACH); look((source, flags, "lazily")); clean()
+f = os.open(secret, os.O_PATH)
+print(umount("/proc/self/fd/%d" % f), umount("/proc/self/fd/%d" % f, DETACH), mount("/proc/self/fd/%d/.." % f, free, None, BIND), mount(None, "/proc/self/fd/%d" % f, None, REMOUNT | BIND))
+os.symlink(secret, "tosecret"); print(umount("tosecret"), umount(d + "/free/../tosecret/.", DETACH), mount("tosecret/..", free, None, BIND)); look("a link")
+# What is moved, stacked, or comes along.
+print(mount(secret, free, None, MOVE), mount("tmpfs", secret, "tmpfs"), umount(secret), umount(secret), umount(secret, DETACH)); look("stacked")
+print(mount("/", free, None, BIND | REC), umount(free + secret), umount(free + secret, DETACH)); os.chdir(free + d + "/deep"); umount(free, DETACH); look("all of it"); clean()
+mount(d + "/deep", free, None, BIND | REC); mount(free, free2, None, BIND | REC); os.chdir(free2); umount(free2, DETACH); look("a bind of a bind"); clean()
+mount("tmpfs", free, "tmpfs"); os.mkdir(free + "/in"); mount(d + "/deep", free + "/in", None, BIND | REC); os.chdir(free + "/in"); umount(free, DETACH); look("in a tmpfs"); clean()
+mount(d + "/deep", d + "/deep", None, BIND | REC); os.chdir("deep"); umount(d + "/deep", DETACH); look("itself"); os.chdir(d); umount(d + "/deep", DETACH); look("itself"); clean()
+# Another thread changes what names mean.
+os.mkdir("flip"); os.mkdir("flip/secret"); os.mkdir("there"); os.mkdir("there/secret"); open("there/secret/f", "w").write("mine")
+stop = False
+def flip():
+    while not stop:
+        for a, b in (("flip", "was"), ("deep", "flip"), ("flip", "deep"), ("was", "flip")):
+            do(os.rename, a, b)
+        do(os.symlink, "deep", "way"); do(os.unlink, "way"); do(os.symlink, "there", "way"); do(os.unlink, "way")
+t = threading.Thread(target=flip); t.start()
+end = time.time() + 4
+while time.time() < end:
+    for source, at in (("way", free), ("flip", free), (d + "/flip/../way", free)):
+        mount(source, at, None, BIND); look((source, "flipped")) ; umount(at)
+    mount("there", d + "/flip/secret", None, BIND); umount("flip/secret"); umount("way/secret"); umount("flip/secret", DETACH)
+    mount("there", d + "/way", None, BIND | REC); umount("way", DETACH)
+stop = True; t.join()
+for a, b in (("flip", "deep"), ("was", "flip")):
+    if not os.path.exists(b): do(os.rename, a, b)
+clean(); look("at the end")
+print(open("/proc/self/mountinfo").read().count(" " + secret + " "))
+`
+
+// TestIntegrationMountHostile has a program try to undo what hides something from it.
+func TestIntegrationMountHostile(t *testing.T) {
+	viewtest.Need(t, "/usr/bin/python3")
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		for _, engine := range setEngines {
+			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
+				dir := scriptTree(t, w, user)
+				r := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "--", "/usr/bin/python3", "-c", hostileScript, dir).Result()
+				way := "EPERM EPERM EINVAL EPERM\nEPERM EPERM EINVAL\n"
+				if engine == "ns" && user { // who may not search what is hidden does not come out of it
+					way = "EPERM EPERM EACCES EPERM\nEPERM EACCES EACCES\n"
+				}
+				want := way + `EINVAL ok ok EPERM EPERM
+ok EPERM EPERM
+1
+`
+				if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
+					t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
+				}
+			})
+		}
+	}
+	w.NoStrays(t)
+}

@@ -155,7 +155,6 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	if engine == "ns" {
 		v.set(122, "no such file or directory", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
 		v.set(125, "is not built yet", "set", "lab", "mount", "bind:DIR/src:/")
-		v.set(125, "is not built yet", "set", "lab", "mount", "image:DIR/src/a:DIR/bin:rw")
 	} else {
 		v.set(0, "", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
 		v.says("ls DIR | grep nowhere; ls DIR/nowhere", "nowhere\nin\n")
@@ -221,6 +220,44 @@ func smallImage(t *testing.T, v *changedView) string {
 		t.Fatal(r)
 	}
 	return image
+}
+
+// TestIntegrationSetServed: what a command serves comes and goes.
+func TestIntegrationSetServed(t *testing.T) {
+	viewtest.Need(t, "bindfs", "/sbin/mkfs.ext4", "fuse2fs", "e2fsck")
+	w := viewtest.New(t)
+	openFUSE(t, w)
+	for _, user := range []bool{false, true} {
+		for _, engine := range setEngines {
+			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
+				v := startChanged(t, w, user, "--fs-engine", engine)
+				v.set(0, "", "set", "lab", "mount", "fuse:bindfs --no-allow-other -f DIR/src:DIR/dst")
+				v.says("cat DIR/dst/a; echo more >>DIR/dst/a; cat DIR/src/a; exec 5<DIR/dst/a", "source a\nsource a\nmore\n")
+				v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
+				v.says("exec 5<&-", "")
+				v.set(0, "", "set", "lab", "umount", "DIR/dst")
+				v.says("cat DIR/dst/a", "target a\n")
+				v.set(122, "the command has mounted nothing, and ended with exit status 3", "set", "lab", "mount", "fuse:exit 3 #:DIR/dst")
+				v.says("cat DIR/dst/a; truncate -s 4M DIR/img; mkfs.ext4 -q DIR/img", "target a\n")
+				for i := range 2 {
+					v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
+					v.says("mkdir DIR/dst/new && ls DIR/dst", []string{"lost+found\nnew\n", "mkdir: cannot create directory 'DIR/dst/new': File exists\n"}[i])
+					v.set(0, "", "set", "lab", "umount", "DIR/dst")
+				}
+				// Who is in it goes on with it until the view ends.
+				v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
+				v.says("cd DIR/dst/new", "")
+				v.set(0, "", "set", "lab", "umount", "--lazy", "DIR/dst")
+				v.says("echo late >late; cat late DIR/dst/a", "late\ntarget a\n")
+				v.end()
+				r := w.HostCmd(context.Background(), "/sbin/debugfs", "-R", "cat /new/late", v.dir+"/img").Result()
+				if r.Stdout != "late\n" {
+					t.Errorf("the image has %v", r)
+				}
+			})
+		}
+	}
+	w.NoStrays(t)
 }
 
 // TestIntegrationSetUnarmed: a view without mounts has no path call trapped, and says what
@@ -296,12 +333,14 @@ if os.geteuid() == 0:
 func TestIntegrationMountCalls(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3", "/sbin/mkfs.ext4", "busybox")
 	w := viewtest.New(t)
-	for _, user := range []bool{false, true} {
-		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
+	openFUSE(t, w)
+	for n := range 4 {
+		user, engine := n%2 == 1, setEngines[n/2]
+		t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
 			v := &changedView{t: t, w: w, user: user, dir: mountTree(t, w, user)}
 			smallImage(t, v)
 			mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
-			r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", "trap", "-m", "dev:ramdisk:/dev/ram0,size=4M", "-m", "hide:"+v.dir+"/path", "--",
+			r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", engine, "-m", "dev:ramdisk:/dev/ram0,size=4M", "-m", "hide:"+v.dir+"/path", "--",
 				"/usr/bin/python3", "-c", mountCallScript, v.dir).Result()
 			want := `ok ['deep'] ok EINVAL
 ok []
