@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package nsmount makes the mounts of a view in a mount namespace of the program's own:
-// the kernel serves them, and no path call of the program is trapped.
+// the kernel serves them, and no path call of the program is trapped. Its mount(2) and
+// umount2(2) are.
 //
 // # How it works
 //
@@ -37,9 +38,21 @@
 //
 // # Changes
 //
-// With [Plan.Keep] the namespaces are handed to the supervisor: that of the view, its user
-// namespace, and one of mounts that was copied before any was made, where sources are found
-// later. [Namespace.Do] has a child go there, which makes or removes one mount (change.go).
+// The namespaces are handed to the supervisor: that of the view, its user namespace, and with
+// [Plan.Keep] one of mounts that was copied before any was made, where sources are found
+// later. A child goes there (namespace.go) and makes or removes one mount: what umrun set asks
+// for (change.go), or a program by mount(2) or umount2(2) (call.go, for [Calls]). A [Namespace]
+// lets one of them go at a time, which is its one lock; a caller's is taken before it.
+//
+// A program has no capability in its view, or it could undo what was mounted by others. So its
+// two calls trap, the child looks up what they name as the program would (walk.go), judges the
+// descriptors, and mounts these. Which mounts are the program's own a Namespace remembers
+// (table.go); all others are locked to it. What goes lazily goes as a whole (detach.go), or who
+// is in it would see what was covered there.
+//
+// What this does not keep: a directory above a covered place can be moved into one that was
+// bound elsewhere, where nothing covers the place. The kernel has it so for all mounts, and a
+// program can do it in a user namespace of its own.
 //
 // # Copy on write
 //

@@ -181,3 +181,24 @@ ok EPERM EPERM
 	}
 	w.NoStrays(t)
 }
+
+// TestIntegrationMountMoved: what is covered is reached where a directory above it is moved into
+// one that is bound, as the kernel has it; the engine trap lets nobody move it.
+func TestIntegrationMountMoved(t *testing.T) {
+	viewtest.Need(t, "unshare")
+	w := viewtest.New(t)
+	for engine, want := range map[string]string{"ns": "hidden\nhidden\n", "trap": ""} {
+		t.Run(engine, func(t *testing.T) {
+			dir := scriptTree(t, w, true)
+			script := `mount --bind open free; mv deep open && cat free/deep/secret/f; mv open/deep .; umount free
+unshare -Urm sh -c 'mount --bind open free; mv deep open && cat free/deep/secret/f; mv open/deep .'`
+			u := umrunAs(t, w, true, "-q", "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "--", "sh", "-c", script)
+			u.Dir = dir
+			u.Env = append(u.Env, "PWD="+dir)
+			if r := u.Result(); r.Stdout != want {
+				t.Errorf("want %q, got %v", want, r)
+			}
+		})
+	}
+	w.NoStrays(t)
+}
