@@ -12,9 +12,7 @@
 package nsmount
 
 import (
-	"errors"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
-	"umrun/fsmod/imagemount"
 )
 
 // A Call is a mount(2), or an umount2(2).
@@ -92,43 +89,6 @@ func (c *caller) do() (err error) {
 	return c.umount(at, id)
 }
 
-// topmost goes to what is mounted on the file at, as umount2(2) does.
-func (c *caller) topmost(at int, id uint64) (int, uint64, error) {
-	point, err := c.name(at)
-	if err != nil {
-		return -1, 0, err
-	}
-	top := id
-	for i := 0; i >= 0; {
-		if i = slices.IndexFunc(c.rows, func(r row) bool { return r.parent == top && r.id != top && r.point == point }); i >= 0 {
-			top = c.rows[i].id
-		}
-	}
-	if top == id {
-		return at, id, nil
-	}
-	dir, err := c.placeOf(top)
-	if err != nil {
-		return -1, 0, err
-	}
-	at, err = unix.Openat(dir, path.Base(point), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	return at, top, err
-}
-
-// placeOf opens the directory that a mount is in, if that is the topmost one there. Its name
-// there does not change while it is mounted.
-func (c *caller) placeOf(id uint64) (dir int, err error) {
-	point := find(c.rows, id).point
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
-	if dir, err = unix.Openat2(unix.AT_FDCWD, path.Dir(point), &how); err != nil {
-		return -1, err
-	}
-	if now, err := mountID(dir, path.Base(point)); err != nil || now != id {
-		return -1, errors.Join(err, unix.EBUSY) // it is covered, or was moved meanwhile
-	}
-	return dir, nil
-}
-
 // fewCaps leaves the calling thread, to which the goroutine is locked for good, what mounting
 // takes: it is to find no more than the program does.
 func fewCaps() error {
@@ -149,37 +109,6 @@ func (c *caller) own(id uint64) *Made {
 // others reports whether there are mounts among rows that no program has made.
 func (c *caller) others(rows []row) bool {
 	return slices.ContainsFunc(rows, func(r row) bool { return c.own(r.id) == nil })
-}
-
-// umount removes the mount id, that at is on.
-func (c *caller) umount(at int, id uint64) error {
-	in := below(c.rows, id, "/")
-	switch {
-	case !isRoot(at):
-		return unix.EINVAL
-	case c.own(id) == nil:
-		return unix.EPERM
-	case c.Flags&unix.MNT_DETACH == 0:
-		return c.umountUnused(at, id)
-	case !c.others(in):
-		return detachHere(at)
-	case slices.ContainsFunc(in, func(r row) bool { return !slices.ContainsFunc(c.made, func(m Made) bool { return m.ID == r.id }) }):
-		return unix.EPERM // others have mounted in it
-	}
-	return detachWhole(at)
-}
-
-// umountUnused is umount2(2) without MNT_DETACH.
-func (c *caller) umountUnused(at int, id uint64) error {
-	unix.Close(at) // or it is in use
-	dir, err := c.placeOf(id)
-	if err != nil {
-		return err
-	}
-	if err := unix.Fchdir(dir); err != nil {
-		return err
-	}
-	return unix.Unmount(path.Base(find(c.rows, id).point), int(c.Flags)&unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
 }
 
 // mount makes or changes a mount at the file at, which is on the mount id.
@@ -388,118 +317,4 @@ func (c *caller) note(at int, m Made) error {
 		c.made = append(c.made, m)
 	}
 	return nil
-}
-
-// mountNew makes a mount of one of our types.
-func (c *caller) mountNew(at int, dir bool) error {
-	image, _ := fsmod.IsImageType(c.Type)
-	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds}
-	switch {
-	case c.Type == "tmpfs" && dir:
-		tree, err := newTmpfs(options(c.Data)...)
-		if err != nil {
-			return err
-		}
-		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes(c.Flags), Attr_clr: unix.MOUNT_ATTR__ATIME}); err != nil {
-			return err
-		}
-		return c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Tmpfs}, Fresh: true})
-	case c.Type == fsmod.TypeHide && c.Data == "":
-		if err := unix.Fchdir(c.fds); err != nil { // for the builder
-			return err
-		}
-		tree, err := b.hidden(dir)
-		if err != nil {
-			return err
-		}
-		err = c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Hide}, Sealed: true})
-		return errors.Join(err, b.finish())
-	case image && dir:
-		return c.mountImage(b, at)
-	case image, c.Type == "tmpfs":
-		return unix.ENOTDIR
-	case c.user:
-		return unix.EPERM
-	}
-	return c.mountOther(at)
-}
-
-// What the supervisor is asked for by way of the link.
-const (
-	ImageOpened = iota // to open an image, which is sent
-	ImageServed        // to serve the one that it has opened
-)
-
-// mountImage makes the mount of an image: a regular file, or a ramdisk of the view.
-func (c *caller) mountImage(b *builder, at int) error {
-	var file int // that is the source
-	if !c.Disk {
-		src, err := c.walk.find(c.Source, true)
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		switch err := unix.Fstat(src, &st); {
-		case err != nil:
-			return err
-		case st.Mode&unix.S_IFMT == unix.S_IFBLK && !c.user:
-			return c.mountOther(at)
-		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			return unix.ENOTBLK
-		}
-		if file, err = unix.Openat(c.fds, strconv.Itoa(src), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-	}
-	_, written := fsmod.IsImageType(c.Type)
-	switch {
-	case c.link == nil:
-		return unix.EPERM
-	case written && c.Flags&unix.MS_RDONLY == 0:
-		return unix.EROFS // mount(8) tries again with ro
-	case c.Data != "":
-		return unix.EINVAL
-	}
-	if !c.Disk {
-		if err := imagemount.Send(c.link, ImageOpened, os.NewFile(uintptr(file), c.Source)); err != nil {
-			return err
-		}
-	}
-	m := fsmod.Mount{Kind: fsmod.Image, Source: c.Source, ReadOnly: true}
-	tree, err := b.served(ImageServed, m)
-	if err != nil {
-		return err
-	}
-	return c.put(tree, at, Made{Mount: m, Sealed: true})
-}
-
-// mountOther has the kernel make a mount of a type that is none of ours, for root.
-func (c *caller) mountOther(at int) error {
-	source := c.Source
-	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
-		var st unix.Stat_t
-		if err = unix.Fstat(src, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			source, err = c.name(src)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	point, err := c.name(at)
-	if err != nil {
-		return err
-	}
-	if err := unix.Fchdir(at); err != nil {
-		return err
-	}
-	if err := unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.Data); err != nil {
-		return err
-	}
-	rows, err := readTable(c.fds)
-	for _, r := range rows {
-		if r.point == point && find(c.rows, r.id) == nil {
-			c.made = append(c.made, Made{ID: r.id, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
-		}
-	}
-	return err
 }

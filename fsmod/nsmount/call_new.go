@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What mount(2) makes anew: a tmpfs, something hidden, an image; for root all that the kernel has.
+
+package nsmount
+
+import (
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"umrun/fsmod"
+	"umrun/fsmod/imagemount"
+)
+
+// mountNew makes a mount of one of our types.
+func (c *caller) mountNew(at int, dir bool) error {
+	image, _ := fsmod.IsImageType(c.Type)
+	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds}
+	switch {
+	case c.Type == "tmpfs" && dir:
+		tree, err := newTmpfs(options(c.Data)...)
+		if err != nil {
+			return err
+		}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes(c.Flags), Attr_clr: unix.MOUNT_ATTR__ATIME}); err != nil {
+			return err
+		}
+		return c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Tmpfs}, Fresh: true})
+	case c.Type == fsmod.TypeHide && c.Data == "":
+		if err := unix.Fchdir(c.fds); err != nil { // for the builder
+			return err
+		}
+		tree, err := b.hidden(dir)
+		if err != nil {
+			return err
+		}
+		err = c.put(tree, at, Made{Mount: fsmod.Mount{Kind: fsmod.Hide}, Sealed: true})
+		return errors.Join(err, b.finish())
+	case image && dir:
+		return c.mountImage(b, at)
+	case image, c.Type == "tmpfs":
+		return unix.ENOTDIR
+	case c.user:
+		return unix.EPERM
+	}
+	return c.mountOther(at)
+}
+
+// What the supervisor is asked for by way of the link.
+const (
+	ImageOpened = iota // to open an image, which is sent
+	ImageServed        // to serve the one that it has opened
+)
+
+// mountImage makes the mount of an image: a regular file, or a ramdisk of the view.
+func (c *caller) mountImage(b *builder, at int) error {
+	var file int // that is the source
+	if !c.Disk {
+		src, err := c.walk.find(c.Source, true)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		switch err := unix.Fstat(src, &st); {
+		case err != nil:
+			return err
+		case st.Mode&unix.S_IFMT == unix.S_IFBLK && !c.user:
+			return c.mountOther(at)
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			return unix.ENOTBLK
+		}
+		if file, err = unix.Openat(c.fds, strconv.Itoa(src), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	_, written := fsmod.IsImageType(c.Type)
+	switch {
+	case c.link == nil:
+		return unix.EPERM
+	case written && c.Flags&unix.MS_RDONLY == 0:
+		return unix.EROFS // mount(8) tries again with ro
+	case c.Data != "":
+		return unix.EINVAL
+	}
+	if !c.Disk {
+		if err := imagemount.Send(c.link, ImageOpened, os.NewFile(uintptr(file), c.Source)); err != nil {
+			return err
+		}
+	}
+	m := fsmod.Mount{Kind: fsmod.Image, Source: c.Source, ReadOnly: true}
+	tree, err := b.served(ImageServed, m)
+	if err != nil {
+		return err
+	}
+	return c.put(tree, at, Made{Mount: m, Sealed: true})
+}
+
+// mountOther has the kernel make a mount of a type that is none of ours, for root.
+func (c *caller) mountOther(at int) error {
+	source := c.Source
+	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
+		var st unix.Stat_t
+		if err = unix.Fstat(src, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			source, err = c.name(src)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	point, err := c.name(at)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchdir(at); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.Data); err != nil {
+		return err
+	}
+	rows, err := readTable(c.fds)
+	for _, r := range rows {
+		if r.point == point && find(c.rows, r.id) == nil {
+			c.made = append(c.made, Made{ID: r.id, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
+		}
+	}
+	return err
+}
