@@ -65,8 +65,12 @@ func (m *Module) handleConnect(c *intercept.Call) intercept.Action {
 // connectForeign judges a connect of a socket that is none of the module's: AF_UNIX
 // may go anywhere but through a door that is shut.
 func (m *Module) connectForeign(c *intercept.Call, d intercept.FD, sa []byte) intercept.Action {
-	if m.paths != nil && isUnix(d) {
-		return m.connectUnix(c, d, sa)
+	switch {
+	case m.paths == nil:
+	case d.Key.Cookie == 0:
+		return intercept.Fail(noSocket(d.N))
+	case isUnix(d):
+		return m.connectTo(c, d, sa)
 	}
 	if sockaddrFamily(sa) == unix.AF_UNIX && m.conf.Doors != nil {
 		if err := m.conf.Doors.Judge(c.Task, sa); err != nil {

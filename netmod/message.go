@@ -184,7 +184,7 @@ func (x *transfer) scatter(c *intercept.Call, p []byte) (int, error) {
 
 // handleSendto answers sendto(2) with an address.
 func (m *Module) handleSendto(c *intercept.Call) intercept.Action {
-	return m.withUnix(c, m.sendtoUnix, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.sendtoCopy, func(s socket, d *held) intercept.Action {
 		p, datagrams := s.(*packet)
 		netlink := datagrams && p.family == unix.AF_NETLINK
 		special := int32(c.Args[3])&(unix.MSG_MORE|unix.MSG_OOB) != 0
@@ -212,7 +212,7 @@ const dumpRequest = 20
 
 // handleSendmsg answers sendmsg(2).
 func (m *Module) handleSendmsg(c *intercept.Call) intercept.Action {
-	return m.withUnix(c, m.sendmsgUnix, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.sendmsgCopy, func(s socket, d *held) intercept.Action {
 		x, err := readSend(c, intercept.Addr(c.Args[1]), int(int32(c.Args[2])))
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))
@@ -233,8 +233,11 @@ func readSend(c *intercept.Call, hdr intercept.Addr, flags int) (*transfer, erro
 // handleSendmmsg answers sendmmsg(2): messages are sent until one would block or
 // fails; an error is reported only if it is the first one's.
 func (m *Module) handleSendmmsg(c *intercept.Call) intercept.Action {
-	return m.withUnix(c, m.sendmmsgUnix, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, m.sendmmsgCopy, func(s socket, d *held) intercept.Action {
 		p, ok := s.(*packet)
+		if !ok && m.paths != nil {
+			return m.sendmmsgCopy(c, d.FD)
+		}
 		if !ok {
 			return intercept.Continue()
 		}

@@ -35,6 +35,15 @@ func (m *Module) passing(r intercept.Rule) intercept.Rule {
 	return r
 }
 
+// passingSend is passing for calls that may name a socket, which never go on where paths are
+// judged.
+func (m *Module) passingSend(r intercept.Rule) intercept.Rule {
+	if m.paths != nil {
+		return r
+	}
+	return m.passing(r)
+}
+
 // compat is one for a call of the i386 entry.
 func compat(nr int, f func(*intercept.Call) intercept.Action, args ...intercept.Arg) intercept.Rule {
 	r := on(nr, f, args...)
@@ -71,8 +80,8 @@ func (m *Module) Rules() intercept.Rules {
 		on(unix.SYS_RECVFROM, m.handleRecvfrom, intercept.ArgMasked(3, unix.MSG_TRUNC, unix.MSG_TRUNC)),
 
 		// The address is in memory.
-		m.passing(on(unix.SYS_SENDMSG, m.handleSendmsg)),
-		m.passing(on(unix.SYS_SENDMMSG, m.handleSendmmsg)),
+		m.passingSend(on(unix.SYS_SENDMSG, m.handleSendmsg)),
+		m.passingSend(on(unix.SYS_SENDMMSG, m.handleSendmmsg)),
 		m.passing(on(unix.SYS_RECVMSG, m.handleRecvmsg)),
 		m.passing(on(unix.SYS_RECVMMSG, m.handleRecvmmsg)),
 

@@ -182,9 +182,7 @@ func (m *Module) foreign(c *intercept.Call, d intercept.FD) intercept.Action {
 		m.warnOnce("foreign", "a socket of the host's network was passed in and is refused", "pid", c.Task.TGID(), "domain", domain)
 		return intercept.Fail(unix.EACCES)
 	}
-	if m.paths == nil || !isUnixDatagram(d) { // those call with paths
-		m.strangers.meet(d.Key.Cookie)
-	}
+	m.strangers.meet(d.Key.Cookie)
 	c.About(aboutUnix)
 	return intercept.Continue()
 }

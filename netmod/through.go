@@ -26,7 +26,9 @@ func (s *stream) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	more, urgent := x.flags&unix.MSG_MORE != 0, x.flags&unix.MSG_OOB != 0
-	if x.hdr != 0 && len(x.to) == 0 && !more && !urgent {
+	if plain := x.hdr != 0 && len(x.to) == 0 && !more && !urgent; plain && s.m.paths != nil {
+		return s.m.sendCopy(c, d.FD, x)
+	} else if plain {
 		return intercept.Continue()
 	}
 	try := func() (int, error) {

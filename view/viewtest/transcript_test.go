@@ -103,6 +103,16 @@ func TestIntegrationTranscriptsKernel(t *testing.T) {
 	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines)
 }
 
+// TestIntegrationTranscriptsMounts is the same in a view with files of umrun's own, where it
+// makes the calls that name a socket itself.
+func TestIntegrationTranscriptsMounts(t *testing.T) {
+	lines := kernelTranscripts
+	if os.Getenv("LAB_CONFORM") != "" || os.Getenv("LAB_CASE") != "" {
+		lines = slices.Concat(transcripts, capable, privileged)
+	}
+	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines, "--fs-engine", "trap", "-m", "hide:/mnt")
+}
+
 // severalTranscripts are those that make test runs with a second network: what chooses
 // networks, and what endpoints on two of them could do otherwise. make conform runs all.
 var severalTranscripts = []string{
