@@ -6,7 +6,9 @@ package netmod
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +128,7 @@ type sending struct {
 	who     *unix.Ucred // that the message says it is from; nil: who sends it
 	own     bool        // it says the program's process
 	stream  bool
+	netlink bool
 	sent    int64
 }
 
@@ -151,6 +154,7 @@ func (m *Module) newSending(c *intercept.Call, d intercept.FD, x *transfer) (s *
 			}
 		}
 	case unix.AF_NETLINK:
+		s.netlink = true
 		takePort(c, d)
 		s.control = nil
 		err = s.carry(c, x)
@@ -244,10 +248,57 @@ func (s *sending) room(size int) (data []byte, free func(), err error) {
 	return make([]byte, size), func() {}, nil
 }
 
-// piece is sendmsg(2), with the rights of the calling thread.
+// piece is sendmsg(2), with the rights of the calling thread. A netlink message may name files
+// by numbers of descriptors, as ip-link(8) does a namespace, which are looked up where it is
+// sent: so that is a thread that has no others.
 func (s *sending) piece(fd int, data []byte, flags int) (n int, err error) {
+	if !s.netlink {
+		return s.pieceBy(fd, data, flags, func() error { return nil })
+	}
+	s.c.MayWait()
+	onLostThread(func() { n, err = s.pieceBy(fd, data, flags, func() error { return keepOnly(fd) }) })
+	return n, err
+}
+
+// onLostThread runs f on a thread that ends with it. It is never the first one, which does not
+// end, and whose descriptors are what /proc/self/fd shows.
+func onLostThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			onLostThread(f) // on another one, as this goroutine has this one
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// keepOnly gives the thread descriptors of its own, of which it closes all but one.
+func keepOnly(fd int) error {
+	err := unix.Unshare(unix.CLONE_FILES)
+	if err == nil && fd > 0 {
+		err = unix.CloseRange(0, uint(fd-1), 0)
+	}
+	if err == nil {
+		err = unix.CloseRange(uint(fd+1), math.MaxUint32, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("descriptors of a thread: %w", unix.ENOBUFS)
+	}
+	return nil
+}
+
+// pieceBy is piece on a thread that was made ready.
+func (s *sending) pieceBy(fd int, data []byte, flags int, ready func() error) (n int, err error) {
 	flags |= s.x.flags | unix.MSG_NOSIGNAL
 	e := s.m.paths.As(s.c, func() {
+		if err = ready(); err != nil {
+			return
+		}
 		n, err = sendPiece(fd, data, s.introduced(), s.to, flags)
 		if err == unix.EPERM && s.who != nil && s.own {
 			// Only who has CAP_SYS_ADMIN speaks for another process (unix(7)).

@@ -112,8 +112,12 @@
 // # AF_UNIX in a view with files of its own
 //
 // Whoever serves the view's files may be asked what the path of an AF_UNIX address leads to
-// ([Module.UsePaths]). Calls with an address are then made here, on a duplicate of the
-// program's socket: see unixpath.go and unixsend.go.
+// ([Module.UsePaths]). Calls that name a socket, or may, are then made here on a duplicate of
+// the program's, with copies of its memory, of all families: another thread could put an
+// AF_UNIX socket under the number, or an address into a message, after we have looked. See
+// duplicate.go, copied.go for messages, unixpath.go and unixsend.go for what is special about
+// AF_UNIX. One that may wait does so on a thread of its own, from which a signal to
+// the program's thread brings it back ([longCall]).
 //
 // # Who runs what
 //
@@ -121,7 +125,8 @@
 // module's ends of all pairs; a few workers serve what the stack's callbacks
 // have marked ready. Each socket is a [job]: it runs on one of them at a time. No
 // goroutine belongs to a socket, but for an answer of the DNS stub under way, a
-// thread that waits in a trapped receive on a stream, or a ring of a packet socket.
+// thread that waits in a trapped receive on a stream or in a call that is made here, or a ring
+// of a packet socket.
 // One more looks after what no event tells of, see [liveness].
 //
 // # Locks
@@ -130,7 +135,7 @@
 //	Module.changing   one change of the stack's configuration at a time
 //	closes.mu    held while closes are read
 //	Module.mu    the table and the lists; never held across a call out
-//	rendezvous.mu, queue.mu, netlinkPorts.mu, strangers.mu   leaves
+//	rendezvous.mu, queue.mu, netlinkPorts.mu, strangers.mu, longCall.mu   leaves
 //	afpacket.mu  a leaf, taken by the stack's taps too
 //	Module.install  while a socket of a kernel stack is made; before none of the others
 //

@@ -154,7 +154,6 @@ func (m *Module) bindTo(c *intercept.Call, d intercept.FD, sa []byte) intercept.
 	return result(bind(sa))
 }
 
-
 // ownPort is the address that a netlink socket is to have where the kernel would choose one: by
 // the process that calls, which is to be the program's.
 func ownPort(c *intercept.Call, d intercept.FD, sa []byte) []byte {

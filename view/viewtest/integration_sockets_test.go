@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,6 +116,153 @@ func TestIntegrationHiddenSockets(t *testing.T) {
 			})
 		}
 	}
+}
+
+// listenSecret has sockets in dir, and returns what they were told by when they are asked.
+func listenSecret(t *testing.T, dir string) (heard func() string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: dir + "/stream"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dgram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: dir + "/dgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ln.Close()
+		dgram.Close()
+	})
+	var all sync.Map
+	hear := func(c net.Conn) error {
+		b := make([]byte, 64)
+		n, err := c.Read(b)
+		if err == nil || c != net.Conn(dgram) {
+			all.Store(string(b[:n]), true)
+		}
+		return err
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { // both end when they are asked
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			hear(c)
+			c.Close()
+		}
+	})
+	wg.Go(func() {
+		for hear(dgram) == nil {
+		}
+	})
+	return func() string {
+		soon := time.Now().Add(50 * time.Millisecond) // it is there
+		ln.SetDeadline(soon)
+		dgram.SetReadDeadline(soon)
+		wg.Wait()
+		var names []string
+		all.Range(func(k, _ any) bool {
+			names = append(names, k.(string))
+			return true
+		})
+		bound, _ := filepath.Glob(dir + "/bind.*")
+		for _, path := range bound {
+			names = append(names, filepath.Base(path))
+		}
+		slices.Sort(names)
+		return strings.Join(names, " ")
+	}
+}
+
+// TestIntegrationSwappedSockets: nothing that another thread puts under the number of a
+// descriptor, or into a message, brings a call to what is hidden. Natively each call gets there.
+func TestIntegrationSwappedSockets(t *testing.T) {
+	viewtest.Need(t, "amd64", "gcc")
+	w := viewtest.New(t)
+	bin := t.TempDir() + "/swap"
+	for _, bits := range []string{"-m32", "-m64"} {
+		if out, err := exec.Command("gcc", bits, "-static", "-pthread", "-o", bin+bits, "testdata/sockets/swap.c").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	ways := 0
+	for _, bits := range []string{"-m32", "-m64"} {
+		t.Run("native/"+bits, func(t *testing.T) {
+			var all string
+			missing := func(call string) bool { return !strings.Contains(all, call) }
+			calls := []string{"connect/", "bind.", "sendto/", "sendmsg/", "sendmmsg/", "sendmsg/address", "sendmmsg/address"}
+			for range 10 { // on a busy machine a thread may not come between the two steps of the other
+				dir := mountTree(t, w, false)
+				if err := os.Mkdir(dir+"/open", 0o755); err != nil {
+					t.Fatal(err)
+				}
+				heard := listenSecret(t, dir+"/secret")
+				r := w.HostCmd(context.Background(), bin+bits, dir).Result()
+				all += " " + heard()
+				ways = strings.Count(r.Stdout, "\n")
+				if !slices.ContainsFunc(calls, missing) {
+					return
+				}
+			}
+			t.Errorf("not all of %q get there: %s", calls, all)
+		})
+	}
+	for _, engine := range []string{"ns", "trap"} {
+		for _, network := range []string{"none", "none,stack=kernel", "host"} {
+			for _, bits := range []string{"-m32", "-m64"} {
+				t.Run(engine+"/"+network+"/"+bits, func(t *testing.T) {
+					dir := mountTree(t, w, false)
+					if err := os.Mkdir(dir+"/open", 0o755); err != nil {
+						t.Fatal(err)
+					}
+					heard := listenSecret(t, dir+"/secret")
+					r := umrunAs(t, w, false, "-q", "-n", network, "--fs-engine", engine, "-m", "hide:"+dir+"/secret", "--", bin+bits, dir).Result()
+					if all := heard(); all != "" || r.Status != 0 || ways < 40 || strings.Count(r.Stdout, "\n") != ways {
+						t.Errorf("reached by %q: %v", all, r)
+					}
+				})
+			}
+		}
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationPeerCredentials: who is connected to sees the user and groups of a program that
+// has other ones than umrun, and whoever connects waits without O_NONBLOCK.
+func TestIntegrationPeerCredentials(t *testing.T) {
+	viewtest.Need(t, "root", "/usr/bin/python3")
+	w := viewtest.New(t)
+	script := w.File(t, "peer.py", readFile(t, "testdata/sockets/peer.py"))
+	seen := func(args ...string) string {
+		dir := mountTree(t, w, false)
+		for up := dir; up != os.TempDir() && up != "/"; up = filepath.Dir(up) {
+			if err := os.Chmod(up, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := w.HostCmd(context.Background(), "/usr/bin/python3", script, dir)
+		if len(args) > 0 {
+			cmd = umrunAs(t, w, false, append(append([]string{"-q", "-m", "hide:" + dir + "/src"}, args...), "--", "/usr/bin/python3", script, dir)...)
+		}
+		r := cmd.Result()
+		if r.Status != 0 {
+			t.Fatal(r)
+		}
+		return r.Stdout
+	}
+	want := seen()
+	if !strings.Contains(want, "uid 2001 gid 3001 groups [3005]") || !strings.Contains(want, "O_NONBLOCK 0") {
+		t.Fatal(want)
+	}
+	for _, engine := range []string{"ns", "trap"} {
+		for _, network := range []string{"none", "none,stack=kernel", "host"} {
+			if diff := cmp.Diff(want, seen("-n", network, "--fs-engine", engine)); diff != "" {
+				t.Errorf("%s/%s: natively -, in the view +:\n%s", engine, network, diff)
+			}
+		}
+	}
+	w.NoStrays(t)
 }
 
 // TestIntegrationHiddenMessages: a message that is not the first does not reach a hidden socket

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum { NUMBER = 100 };
-enum { SPAN = 60 }; // ms for each way
+enum { SPAN = 40 }; // ms for each way
 
 static const char *dir;
 static struct sockaddr_un stream = { AF_UNIX }, dgram = { AF_UNIX };
