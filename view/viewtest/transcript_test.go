@@ -103,14 +103,32 @@ func TestIntegrationTranscriptsKernel(t *testing.T) {
 	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines)
 }
 
-// TestIntegrationTranscriptsMounts is the same in a view with files of umrun's own, where it
-// makes the calls that name a socket itself.
+// mountsFlags make a view with files of umrun's own, where it makes the calls that name a
+// socket itself.
+var mountsFlags = []string{"--fs-engine", "trap", "-m", "hide:/mnt"}
+
+// TestIntegrationTranscriptsMounts is TestIntegrationTranscripts in such a view.
 func TestIntegrationTranscriptsMounts(t *testing.T) {
+	lines := mountsTranscripts
+	if os.Getenv("LAB_CONFORM") != "" || os.Getenv("LAB_CASE") != "" {
+		lines = slices.Concat(transcripts, capable, privileged)
+	}
+	transcribe(t, "", differences, lines, mountsFlags...)
+}
+
+// TestIntegrationTranscriptsKernelMounts is TestIntegrationTranscriptsKernel in such a view.
+func TestIntegrationTranscriptsKernelMounts(t *testing.T) {
 	lines := kernelTranscripts
 	if os.Getenv("LAB_CONFORM") != "" || os.Getenv("LAB_CASE") != "" {
 		lines = slices.Concat(transcripts, capable, privileged)
 	}
-	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines, "--fs-engine", "trap", "-m", "hide:/mnt")
+	transcribe(t, ",stack=kernel,cc=reno,sndbuf=4M,rcvbuf=16M", kernelDifferences, lines, mountsFlags...)
+}
+
+// mountsTranscripts are those that make test runs with mounts on umrun's own stack: what sends
+// messages.
+var mountsTranscripts = []string{
+	"stream flags 4", "stream data 4", "stream stuck 4", "tcpmsg 4", "pass rights 4", "strangers 4", "badptr", "udp messages 4", "signals restart",
 }
 
 // severalTranscripts are those that make test runs with a second network: what chooses
