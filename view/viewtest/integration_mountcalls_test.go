@@ -202,3 +202,43 @@ unshare -Urm sh -c 'mount --bind open free; mv deep open && cat free/deep/secret
 	}
 	w.NoStrays(t)
 }
+
+// newerScript asks for the calls of the new mount API, and mounts while signals come.
+const newerScript = mounttest.Prelude + `
+import signal
+def call(nr, *a):
+    r = libc.syscall(nr, *a); return errno.errorcode[ctypes.get_errno()] if r < 0 else "ok"
+print(call(428, -100, b"/", 0x8001), call(430, b"tmpfs", 0), call(433, -100, b"/", 0), call(429, -1, b"", -100, b"/", 0), call(442, -100, b"/", 0, 0, 0), call(428, -100, b"/", 0))
+came = 0
+def on(*a): global came; came += 1
+signal.signal(signal.SIGALRM, on); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+for i in range(5): print(mount("none", at, "tmpfs"), umount(at), end=" ")
+signal.setitimer(signal.ITIMER_REAL, 0); print(came > 0, os.listdir("at") != [])
+`
+
+// TestIntegrationMountNewer: with the engine ns programs go back from the new mount API, but not
+// those in namespaces of their own, for whom it is the kernel's.
+func TestIntegrationMountNewer(t *testing.T) {
+	viewtest.Need(t, "/usr/bin/python3", "unshare")
+	w := viewtest.New(t)
+	for _, user := range []bool{false, true} {
+		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
+			dir := scriptTree(t, w, user)
+			python := []string{"/usr/bin/python3", "-c", newerScript, dir}
+			mounted := "ok ok ok ok ok ok ok ok ok ok True True\n"
+			for _, tc := range []struct {
+				in   []string
+				want string
+			}{
+				{nil, "ENOSYS ENOSYS ENOSYS ENOSYS ENOSYS ok\n" + mounted},
+				{[]string{"unshare", "-Urm", "--propagation", "private"}, "ok ok ok ENOENT EINVAL ok\n" + mounted},
+			} {
+				args := append([]string{"-n", "none", "--no-proc", "--fs-engine", "ns", "--"}, append(tc.in, python...)...)
+				if r := umrunAs(t, w, user, args...).Result(); r.Stdout != tc.want || r.Stderr != "" {
+					t.Errorf("%v: want %q, got %v", tc.in, tc.want, r)
+				}
+			}
+		})
+	}
+	w.NoStrays(t)
+}
