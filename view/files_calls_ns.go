@@ -87,7 +87,7 @@ func (p *programImage) open(file *os.File) error {
 func (p *programImage) Done(err error) error {
 	if err == nil {
 		p.started()
-		p.v.kernel.keep(p.images)
+		p.v.kernel.keepUntil(p.gone(), p.images)
 		return nil
 	}
 	e := p.Close() // the child has its answers

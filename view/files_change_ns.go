@@ -35,6 +35,23 @@ func (k *kernelMounts) keep(c io.Closer) {
 	k.left = append(k.left, c)
 }
 
+// keepUntil keeps something until gone is closed, or the view ends.
+func (k *kernelMounts) keepUntil(gone <-chan struct{}, c io.Closer) {
+	k.keep(c)
+	go func() { // ends with the mount
+		<-gone
+		k.mu.Lock()
+		i := slices.Index(k.left, c)
+		if i >= 0 {
+			k.left = slices.Delete(k.left, i, i+1)
+		}
+		k.mu.Unlock()
+		if i >= 0 {
+			_ = c.Close() // it was only read
+		}
+	}()
+}
+
 // A kernelMount is one with what is to be closed when it is gone.
 type kernelMount struct {
 	fsmod.Mount

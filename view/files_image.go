@@ -143,6 +143,13 @@ func (m *images) serve(n int, dev *os.File) (*os.File, error) {
 	return nil, nil
 }
 
+// gone is closed when the first mount that is served has gone.
+func (m *images) gone() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.servers[0].Done()
+}
+
 // child is the child's end of the link; nil: there is none.
 func (m *images) child() *os.File {
 	if m == nil {

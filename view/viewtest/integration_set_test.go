@@ -303,7 +303,7 @@ func TestIntegrationSetEnds(t *testing.T) {
 
 // mountCallScript mounts as a program does that knows nothing of umrun.
 const mountCallScript = `
-import ctypes, errno, os, subprocess, sys
+import ctypes, errno, fcntl, os, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 d = sys.argv[1]
 def mount(source, target, fstype=None, flags=0, data=None):
@@ -318,6 +318,13 @@ dst = d + "/dst"
 print(mount(d + "/src", dst, None, 4096), os.listdir(dst + "/sub"), umount(dst), umount(dst))
 print(mount("none", dst, "tmpfs", 0, "mode=755"), os.listdir(dst)); open(dst + "/x", "w").write("x"); print(os.listdir(dst), umount(dst, 2))
 print(mount(d + "/image.tar", dst, "umrun.image", 1), open(dst + "/in").read(), umount(dst))
+def free(path): # that nobody reads it as an image any more
+    f = open(path)
+    for i in range(500):
+        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); return True
+        except BlockingIOError: time.sleep(0.01)
+    return False
+print(free(d + "/image.tar"))
 print(mount(d + "/image.tar", dst, "ext4", 1), mount(d + "/image.tar", dst, "umrun.image"), mount(d + "/src/a", dst, "squashfs"))
 print(sh("/sbin/mkfs.ext4 -q -F -d src /dev/ram0 2>/dev/null"))
 print(mount("/dev/ram0", dst, "ext4"), mount("/dev/ram0", dst, "ext4", 1), sh("cat dst/a dst/sub/deep; rm dst/a; grep -c ' " + dst + " ' /proc/mounts"), umount(dst))
@@ -347,6 +354,7 @@ ok []
 ['x'] ok
 ok in the image
  ok
+True
 EINVAL EROFS EINVAL
 (0, '')
 EROFS ok (0, "source a\ndeep\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok
