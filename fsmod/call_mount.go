@@ -158,7 +158,7 @@ func (m *Module) remount(a *mounting) (func() error, error) {
 	switch {
 	case !old.made:
 		return nil, unix.EPERM
-	case !ro && (old.sealed || old.Kind == Image):
+	case !ro && old.sealed:
 		if old.Kind == Image {
 			return nil, unix.EROFS
 		}
@@ -260,7 +260,7 @@ func (m *Module) addMade(mt Mounted, err error) error {
 		return err
 	}
 	r := rowAt(mt)
-	r.made = true
+	r.made, r.sealed = true, mt.Kind == Image && mt.ReadOnly
 	if err := m.addRows([]*mount{r}); err != nil {
 		closeTree(mt)
 		return err

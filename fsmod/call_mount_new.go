@@ -21,7 +21,8 @@ const (
 	typeImage = "umrun.image"
 )
 
-// imageTypes are the types of images, and whether the kernel writes to such.
+// imageTypes are the types of images, and whether the kernel writes to such. Here only a ramdisk
+// is written to.
 var imageTypes = map[string]bool{
 	typeImage: true, "squashfs": false, "iso9660": false, "ext2": true, "ext3": true, "ext4": true, "vfat": true, "msdos": true,
 }
@@ -72,18 +73,16 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 	if m.image == nil {
 		return nil, unix.EPERM
 	}
-	if imageTypes[a.fstype] && !mt.ReadOnly {
+	disk, _ := m.device(c, unix.AT_FDCWD, a.source).(*Disk)
+	if imageTypes[a.fstype] && !mt.ReadOnly && disk == nil {
 		return nil, unix.EROFS // mount(8) tries again with ro
 	}
 	if a.data != "" {
 		return nil, unix.EINVAL
 	}
-	var fd int
-	if disk, ok := m.device(c, unix.AT_FDCWD, a.source).(*Disk); ok {
-		var err error
-		if fd, err = disk.Open(unix.O_RDONLY); err != nil {
-			return nil, err
-		}
+	file, done := "", func() {}
+	if disk != nil {
+		file = disk.Path()
 	} else {
 		o, err := m.resolvePath(c, unix.AT_FDCWD, a.source, true, 0)
 		if err != nil {
@@ -96,14 +95,20 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 		case o.m == nil || m.secret(&o):
 			return nil, unix.EACCES
 		}
-		if fd, err = o.reopen(0); err != nil {
+		fd, err := o.reopen(0)
+		if err != nil {
 			return nil, err
 		}
+		file, done = procFD(fd), func() { unix.Close(fd) }
 	}
-	mt.Kind, mt.ReadOnly, mt.Source = Image, true, a.source
+	mt.Kind, mt.Source = Image, a.source
+	mt.ReadOnly = mt.ReadOnly || !imageTypes[a.fstype]
 	return func() error {
-		defer unix.Close(fd)
-		mounted, format, err := m.image(procFD(fd), mt)
+		defer done()
+		mounted, format, err := m.image(file, mt)
+		if err == nil && disk != nil {
+			disk.Claim(&mounted)
+		}
 		if err == nil && !IsFormatOf(a.fstype, format) {
 			closeTree(mounted)
 			return unix.EINVAL

@@ -39,6 +39,7 @@ func (m *Module) stat(c *intercept.Call, dir int, path, to intercept.Addr, flags
 		return fail(err)
 	}
 	o.close()
+	m.asBlock(&o.st)
 	if c.Arch == intercept.I386 {
 		b := stat64(&o.st)
 		return result(c.WriteMem(to, b[:]))
@@ -91,6 +92,9 @@ func (m *Module) doStatx(c *intercept.Call) intercept.Action {
 	var stx unix.Statx_t
 	if err := unix.Statx(o.fd, "", unix.AT_EMPTY_PATH|flags&sync, int(uint32(c.Args[3])), &stx); err != nil {
 		return fail(err)
+	}
+	if m.asBlock(&o.st) {
+		asBlockX(&stx, &o.st)
 	}
 	return result(c.WriteMem(intercept.Addr(c.Args[4]), unsafe.Slice((*byte)(unsafe.Pointer(&stx)), unsafe.Sizeof(stx))))
 }

@@ -25,12 +25,10 @@ type Device interface {
 
 // deviceRules are those of the ramdisks.
 func (m *Module) deviceRules() (all intercept.Rules) {
-	for _, d := range m.devices {
-		if r, ok := d.(*Disk); ok {
-			all = append(all, r.Rules()...)
-		}
+	for _, d := range m.blocks {
+		all = append(all, d.Rules()...)
 	}
-	return all
+	return append(all, m.diskRules()...)
 }
 
 // device finds the device that a path of the calling thread names, or nil. As with

@@ -19,7 +19,8 @@
 // # Devices and sealed directories
 //
 // A [Device] is asked for a descriptor when its path is opened; a [Disk] also has the
-// ioctls of block devices. Below a sealed directory nothing is opened for writing (EROFS).
+// ioctls of block devices, and is one for stat(2) (block.go), for which fstat(2) traps in views
+// with one; mount(2) takes it as a source. Below a sealed directory nothing is opened for writing (EROFS).
 // The first are found by the path as it is written; with either, opens that only write
 // trap too.
 //
@@ -81,7 +82,8 @@
 // # The file systems
 //
 // Plain ones (binds, tmpfs, files, what is hidden) are here. Package cow has copy on write
-// and unions. Package image reads images and archives, and has two ways to show one:
+// and unions, over any of the others and over themselves: such a tree takes over the directories
+// of those that it covers ([Layered]), which are not closed before it ([Mounted].Over). Package image reads images and archives, and has two ways to show one:
 // imagetree as an [FS], imagemount as a FUSE mount. Package fusemount has what an
 // unmodified FUSE file system serves. Package nsmount has none of this: there the kernel makes
 // the mounts, and calls no more trap for them.

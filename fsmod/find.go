@@ -41,6 +41,9 @@ func (m *Module) findPath(c *intercept.Call, dir int, path string, flags int) (o
 	if path == "" && flags&unix.AT_EMPTY_PATH != 0 {
 		return m.findFD(c, dir)
 	}
+	if o, ok := m.findDisk(c, dir, path); ok {
+		return o, nil
+	}
 	return m.resolvePath(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0, 0)
 }
 

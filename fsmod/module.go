@@ -60,7 +60,8 @@ type Config struct {
 	// Mountable has path calls trap even if there is no mount yet, see [Module.Mount].
 	Mountable bool
 	// Image opens the image in a file for a mount by the target, and says of what format it
-	// is. It may be nil: then the target mounts none.
+	// is. To be written to it gets ramdisks alone, whose path is good as long as they are. It
+	// may be nil: then the target mounts none.
 	Image func(file string, m Mount) (_ Mounted, format string, err error)
 	// Tasks returns the processes of the target, among which users of a mount are looked
 	// for. It may be nil: then none are found.
@@ -81,6 +82,7 @@ type Module struct {
 type state struct {
 	trees   map[string]Tree
 	devices map[string]Device
+	blocks  []*Disk // those among devices
 	seals   []string
 	log     *slog.Logger
 	tasks   func() []int
@@ -110,6 +112,7 @@ type state struct {
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
 	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, image: conf.Image, pid: os.Getpid()}}
+	m.blocks = m.disks()
 	m.now.Store(m)
 	if len(conf.Mounts) == 0 && !conf.Mountable {
 		return m, nil

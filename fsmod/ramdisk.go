@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,8 @@ type Disk struct {
 	file *os.File
 	id   inode
 	once sync.Once
+
+	mounts atomic.Int32 // of it, see Claim
 }
 
 // NewDisk makes one of size bytes, a multiple of 512, which is all zero. Close ends
@@ -65,8 +68,28 @@ func (r *Disk) Close() (err error) {
 	return err
 }
 
+// Claim notes that the disk is mounted until mt is gone: who asks for it alone (O_EXCL), as
+// what makes file systems does, gets EBUSY until then.
+func (r *Disk) Claim(mt *Mounted) {
+	r.mounts.Add(1)
+	gone := mt.Gone
+	mt.Gone = func() (err error) {
+		if gone != nil {
+			err = gone()
+		}
+		r.mounts.Add(-1)
+		return err
+	}
+}
+
+// Path is a name of the disk for this process, until it is closed.
+func (r *Disk) Path() string { return procFD(int(r.file.Fd())) }
+
 // Open opens the disk. O_TRUNC and O_CREAT mean nothing to a device.
 func (r *Disk) Open(flags int) (int, error) {
+	if flags&unix.O_EXCL != 0 && r.mounts.Load() > 0 {
+		return -1, unix.EBUSY
+	}
 	const kept = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK | unix.O_SYNC | unix.O_DSYNC
 	return unix.Open(procFD(int(r.file.Fd())), flags&kept|unix.O_CLOEXEC, 0)
 }

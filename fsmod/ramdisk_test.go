@@ -20,6 +20,9 @@ func TestRamdisk(t *testing.T) {
 		{"fixed", "head -c 9000000 /dev/zero | dd of=" + disk + " bs=1M status=none 2>/dev/null || echo refused; blockdev --getsize64 " + disk, "refused\n8388608\n"},
 		{"content", "echo hello >" + disk + "; head -c 6 " + disk + "; : >" + disk + "; head -c 6 " + disk, "hello\nhello\n"},
 		{"discard", "echo hello >" + disk + "; /usr/bin/python3 -c 'import fcntl, struct; fcntl.ioctl(open(\"" + disk + "\", \"r+b\"), 0x1277, struct.pack(\"QQ\", 0, 4096))'; head -c 6 " + disk + " | od -An -c | tr -s ' '", " \\0 \\0 \\0 \\0 \\0 \\0\n"},
+		{"fstat", "/usr/bin/python3 -c 'import os, stat; s = os.fstat(os.open(\"" + disk + "\", 0)); print(stat.S_ISBLK(s.st_mode), os.major(s.st_rdev), s.st_size); print(stat.S_ISBLK(os.fstat(os.open(\"/etc/passwd\", 0)).st_mode))'", "True 60 0\nFalse\n"},
+		{"stat of what is open", "stat -L -c '%F %t %a %s' - <" + disk + "; stat -c %F - <.", "block special file 3c 660 0\ndirectory\n"},
+		{"no -F", "mkfs.ext4 -q " + disk + " 2>/dev/null && mkfs.vfat " + disk + " >/dev/null && wipefs " + disk + " | grep -o vfat | head -1", "vfat\n"},
 		{"of the host", "blockdev --getsize64 /dev/null 2>&1", "blockdev: ioctl error on BLKGETSIZE64: Inappropriate ioctl for device\n"},
 		{"mkfs", "mkfs.ext4 -q -F " + disk + " 2>/dev/null && echo kept >f && debugfs -w -R 'write f g' " + disk + " >/dev/null 2>&1; e2fsck -fn " + disk + " >/dev/null 2>&1; echo $?; debugfs -R 'cat g' " + disk + " 2>/dev/null", "0\nkept\n"},
 	} {

@@ -57,6 +57,7 @@ func (p *Plan) planDevices(all []fsmod.Mount) error {
 // devices are the files that make descriptors of their own.
 func (v *View) devices() (map[string]fsmod.Device, error) {
 	far := v.plan.conf.far
+	v.disks = make(map[string]*fsmod.Disk)
 	all := make(map[string]fsmod.Device)
 	var paths []string // of TUNs
 	for _, m := range v.plan.Devices {
@@ -69,7 +70,7 @@ func (v *View) devices() (map[string]fsmod.Device, error) {
 			return nil, fmt.Errorf("-m %v: %w", fsmod.Mount(m), err)
 		}
 		v.kept = append(v.kept, disk)
-		all[m.Target] = disk
+		v.disks[m.Target], all[m.Target] = disk, disk
 	}
 	if far != nil {
 		paths = []string{tunPath}

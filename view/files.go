@@ -211,65 +211,78 @@ func chooseEngine(c *Config, mounts []fsmod.Mount, o *others) (FSEngine, string,
 // place is there. earlier are those that are made before it: what lies in one of them
 // cannot be judged yet, and counts as there.
 func checkMount(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
-	missing := func(path string, err error, try ...string) error {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
-		}
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %s: %v", m, path, err), Try: try, Err: err}
+	if err := checkSource(m); err != nil {
+		return false, err
 	}
-	var source fs.FileInfo
+	return checkPlace(m, earlier)
+}
+
+// missing is what is wrong with a path of a mount.
+func missing(m fsmod.Mount, path string, err error, try ...string) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %s: %v", m, path, err), Try: try, Err: err}
+}
+
+// checkSource tells what is wrong with the file of the host that a mount shows.
+func checkSource(m fsmod.Mount) error {
 	switch m.Kind {
 	case fsmod.Bind, fsmod.Merge, fsmod.File, fsmod.Image:
-		if source, err = os.Stat(m.Source); err != nil {
-			if m.Kind == fsmod.Bind && errors.Is(err, fs.ErrNotExist) {
-				return false, missing(m.Source, err, "mkdir -p "+m.Source)
-			}
-			return false, missing(m.Source, err)
-		}
-		switch {
-		case m.Kind == fsmod.Merge && !source.IsDir():
-			return false, missing(m.Source, unix.ENOTDIR)
-		case m.Kind == fsmod.Image && source.IsDir():
-			return false, missing(m.Source, unix.EISDIR)
-		case m.Kind == fsmod.File && !source.Mode().IsRegular():
-			return false, missing(m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
-		case m.Kind == fsmod.Image && !m.ReadOnly:
-			if err := checkWritable(m); err != nil {
-				return false, err
-			}
-		}
+	default:
+		return nil
 	}
+	source, err := os.Stat(m.Source)
+	switch {
+	case m.Kind == fsmod.Bind && errors.Is(err, fs.ErrNotExist):
+		return missing(m, m.Source, err, "mkdir -p "+m.Source)
+	case err != nil:
+		return missing(m, m.Source, err)
+	case m.Kind == fsmod.Merge && !source.IsDir():
+		return missing(m, m.Source, unix.ENOTDIR)
+	case m.Kind == fsmod.Image && source.IsDir():
+		return missing(m, m.Source, unix.EISDIR)
+	case m.Kind == fsmod.File && !source.Mode().IsRegular():
+		return missing(m, m.Source, errors.New("it is no regular file"), fmt.Sprintf("-m bind:%s:%s", m.Source, m.Target))
+	case m.Kind == fsmod.Image && !m.ReadOnly:
+		return checkWritable(m, m.Source)
+	}
+	return nil
+}
+
+// checkPlace is checkMount of the target alone.
+func checkPlace(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
 	if slices.ContainsFunc(earlier, func(e fsmod.Mount) bool { return covers(e.Target, m.Target) }) {
 		return true, nil
 	}
 	target, err := os.Stat(m.Target)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, missing(m.Target, err)
+		return false, missing(m, m.Target, err)
 	}
 	if err != nil {
 		switch m.Kind {
 		case fsmod.Cow, fsmod.Merge:
-			return false, missing(m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
+			return false, missing(m, m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
 		case fsmod.Hide:
-			return false, missing(m.Target, err, "leave it out: there is nothing to hide")
+			return false, missing(m, m.Target, err, "leave it out: there is nothing to hide")
 		}
 		return false, nil
 	}
 	dir := target.IsDir()
 	switch m.Kind {
 	case fsmod.Bind:
-		if dir != source.IsDir() {
-			return false, missing(m.Target, errors.New("only one of it and "+m.Source+" is a directory"))
+		if source, err := os.Stat(m.Source); err == nil && dir != source.IsDir() {
+			return false, missing(m, m.Target, errors.New("only one of it and "+m.Source+" is a directory"))
 		}
 	case fsmod.File, fsmod.Dev:
 		if dir {
-			return false, missing(m.Target, unix.EISDIR)
+			return false, missing(m, m.Target, unix.EISDIR)
 		}
 	case fsmod.Hide:
 	default:
 		if !dir {
-			return false, missing(m.Target, unix.ENOTDIR)
+			return false, missing(m, m.Target, unix.ENOTDIR)
 		}
 	}
 	return true, nil

@@ -56,21 +56,7 @@ func (v *View) Mount(m fsmod.Mount) error {
 	case !trapSupports(m):
 		return NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
 	}
-	there := v.Mounts()
-	if _, err := checkMount(m, there); err != nil {
-		return err
-	}
-	var mt fsmod.Mounted
-	open := func(earlier []fsmod.Mounted) (err error) {
-		mt, err = v.plan.trapMount(v.life, m, earlier)
-		return err
-	}
-	var err error
-	if m.Kind == fsmod.Cow || m.Kind == fsmod.Merge {
-		err = v.files.Now(open)
-	} else {
-		err = open(nil)
-	}
+	mt, err := v.open(m)
 	if err != nil {
 		return err
 	}
@@ -82,6 +68,34 @@ func (v *View) Mount(m fsmod.Mount) error {
 		return &Problem{Code: ExitFailed, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 	}
 	return nil
+}
+
+// open opens the tree of a mount that is to be added.
+func (v *View) open(m fsmod.Mount) (mt fsmod.Mounted, err error) {
+	check := checkMount
+	disk := v.disks[m.Source]
+	if disk != nil && m.Kind == fsmod.Image { // which has no place on the host
+		check = checkPlace
+	}
+	if _, err := check(m, v.Mounts()); err != nil {
+		return mt, err
+	}
+	switch m.Kind {
+	case fsmod.Cow, fsmod.Merge:
+		err = v.files.Now(func(earlier []fsmod.Mounted) (err error) {
+			mt, err = v.plan.trapMount(v.life, m, earlier)
+			return err
+		})
+		return mt, err
+	case fsmod.Image:
+		if disk != nil {
+			if mt, _, err = v.plan.imageOf(v.life, disk.Path(), m); err == nil {
+				disk.Claim(&mt)
+			}
+			return mt, err
+		}
+	}
+	return v.plan.trapMount(v.life, m, nil)
 }
 
 // Unmount removes the topmost mount at a path. Without lazy it is refused if it is in use.

@@ -123,7 +123,7 @@ func (v *View) hold(m fsmod.Mount) (held io.Closer, server *images, err error) {
 			return nil, nil, err
 		}
 	case m.Served():
-		s, err := v.plan.startFuse(v.life, m)
+		s, err := v.plan.startFuse(v.life, m, m.Source)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -23,6 +23,7 @@ import (
 type fuseServer struct {
 	*fusemount.Server
 	mount   fsmod.Mount
+	file    string // the image, if it is one
 	plan    *Plan
 	speech  *speech
 	closing chan struct{}
@@ -31,12 +32,12 @@ type fuseServer struct {
 	err     error
 }
 
-// startFuse runs the command of m, whose kind [fsmod.Mount.Served] knows, and waits until it
-// has mounted something, for as long as Config.Wait allows. What is mounted is nobody's to see
+// startFuse runs the command of m, whose kind [fsmod.Mount.Served] knows and whose image is in
+// file, and waits until it has mounted something, for as long as Config.Wait allows. What is mounted is nobody's to see
 // yet: who mounts it takes Server.Root, for the trap engine, or Server.Tree, for a namespace.
 // The server is to be closed when the program can reach the mount no more: with the view,
 // before that at any time, from any goroutine. The error is a [*Problem], and leaves nothing.
-func (p *Plan) startFuse(ctx context.Context, m fsmod.Mount) (*fuseServer, error) {
+func (p *Plan) startFuse(ctx context.Context, m fsmod.Mount, file string) (*fuseServer, error) {
 	if patience := p.conf.Wait; patience > 0 {
 		c, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
@@ -53,10 +54,10 @@ func (p *Plan) startFuse(ctx context.Context, m fsmod.Mount) (*fuseServer, error
 	if err != nil {
 		return nil, err
 	}
-	s := &fuseServer{mount: m, plan: p, speech: speech, closing: make(chan struct{})}
+	s := &fuseServer{mount: m, file: file, plan: p, speech: speech, closing: make(chan struct{})}
 	c := fusemount.Config{Command: fusemount.Shell(m.Source)}
 	if m.Kind == fsmod.Image {
-		c, err = serveWritable(m)
+		c, err = serveWritable(m, file)
 	}
 	if err != nil {
 		in.Close()
@@ -137,7 +138,7 @@ func (s *fuseServer) Close() error {
 			s.err = fmt.Errorf("-m %v: the command %w: not all that was written may be there%s", s.mount, err, s.speech.last())
 		case errors.Is(err, fusemount.ErrKilled):
 			s.err = fmt.Errorf("-m %v: the command %w: what it had not written back is lost", s.mount, err)
-		case err == nil && s.mount.Kind == fsmod.Image && !unmounted(s.mount.Source):
+		case err == nil && s.mount.Kind == fsmod.Image && !unmounted(s.file):
 			s.err = fmt.Errorf("-m %v: it was not unmounted: not all that was written may be there (e2fsck -p %s)%s", s.mount, s.mount.Source, s.speech.last())
 		default:
 			s.err = err

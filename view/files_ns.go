@@ -41,7 +41,7 @@ func (p *Plan) mountFiles(ctx context.Context, v *View, conf *intercept.Config) 
 		if !m.Served() {
 			continue
 		}
-		s, err := p.startFuse(ctx, m)
+		s, err := p.startFuse(ctx, m, m.Source)
 		if err != nil {
 			return err
 		}

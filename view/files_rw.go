@@ -49,22 +49,22 @@ func extField(f *os.File, at int64) uint16 {
 	return binary.LittleEndian.Uint16(b[:])
 }
 
-// checkWritable tells why the image of m cannot be written to.
-func checkWritable(m fsmod.Mount) error {
+// checkWritable tells why the image of m, which is in file, cannot be written to.
+func checkWritable(m fsmod.Mount, file string) error {
 	ro := m
 	ro.ReadOnly = true
 	cow := fmt.Sprintf("-m %v -m cow:UPPER:%s (what is written is kept in the directory UPPER)", ro, m.Target)
 	bad := func(err error) error {
 		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Try: []string{cow}, Err: err}
 	}
-	f, err := os.OpenFile(m.Source, os.O_RDWR, 0)
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return bad(err)
 	}
 	defer f.Close()
 	if extField(f, extMagic) != 0xef53 {
 		what := errors.New("it is no image that umrun knows")
-		if fs, err := image.Open(m.Source); err == nil {
+		if fs, err := image.Open(file); err == nil {
 			what = fmt.Errorf("it is %s, and only ext2, ext3 and ext4, not compressed, can be written to", fs.Format())
 			fs.Close()
 		}
@@ -92,10 +92,10 @@ func haveTool(name string) bool {
 	return false
 }
 
-// serveWritable is what serves the image of m to be written to. It holds the image until the
-// command has ended.
-func serveWritable(m fsmod.Mount) (c fusemount.Config, err error) {
-	f, err := os.OpenFile(m.Source, os.O_RDWR, 0)
+// serveWritable is what serves the image of m, which is in file, to be written to. It holds the
+// image until the command has ended.
+func serveWritable(m fsmod.Mount, file string) (c fusemount.Config, err error) {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return c, &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %v", m, err), Err: err}
 	}
@@ -109,8 +109,11 @@ func serveWritable(m fsmod.Mount) (c fusemount.Config, err error) {
 		// All is shown as the user's own: what is another's nobody could write to.
 		options = "fakeroot,uid=" + strconv.Itoa(os.Geteuid()) + ",gid=" + strconv.Itoa(os.Getegid())
 	}
+	if file != m.Source {
+		file = fusemount.Held // it is ours alone
+	}
 	c.Command = func(point string) []string {
-		return []string{shell, "-c", "PATH=$PATH:" + rwTools + "; " + extScript, "sh", m.Source, point, options}
+		return []string{shell, "-c", "PATH=$PATH:" + rwTools + "; " + extScript, "sh", file, point, options}
 	}
 	return c, nil
 }
@@ -119,11 +122,11 @@ func serveWritable(m fsmod.Mount) (c fusemount.Config, err error) {
 // write.
 func holdImage(f *os.File, m fsmod.Mount, how int) error {
 	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		who := "another view writes to it"
+		what := "it is mounted already, to be written to"
 		if how == unix.LOCK_EX {
-			who = "another view has it"
+			what = "it is mounted already"
 		}
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %s", m, who), Try: []string{"a copy of the image"}, Err: unix.EBUSY}
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("-m %v: %s", m, what), Try: []string{"a copy of the image"}, Err: unix.EBUSY}
 	}
 	return nil // a file system without locks
 }

@@ -68,7 +68,7 @@ func (p *Plan) trapMount(ctx context.Context, m fsmod.Mount, earlier []fsmod.Mou
 	mt.Mount = m
 	switch {
 	case m.Served():
-		err = p.trapServed(ctx, &mt)
+		err = p.trapServed(ctx, &mt, m.Source)
 	case m.Kind == fsmod.Image:
 		mt.FS, err = p.trapImage(m)
 	case m.Kind == fsmod.Cow, m.Kind == fsmod.Merge:
@@ -82,9 +82,10 @@ func (p *Plan) trapMount(ctx context.Context, m fsmod.Mount, earlier []fsmod.Mou
 	return mt, err
 }
 
-// trapServed runs the command that serves a mount, and opens what it has mounted.
-func (p *Plan) trapServed(ctx context.Context, mt *fsmod.Mounted) error {
-	s, err := p.startFuse(ctx, mt.Mount)
+// trapServed runs the command that serves a mount, whose image is in file, and opens what it has
+// mounted.
+func (p *Plan) trapServed(ctx context.Context, mt *fsmod.Mounted, file string) error {
+	s, err := p.startFuse(ctx, mt.Mount, file)
 	if err != nil {
 		return err
 	}
@@ -177,8 +178,25 @@ func (p *Plan) treeOf(o openedImage) (fsmod.FS, error) {
 	return t, nil
 }
 
+// targetImage is imageOf for mount(2) by the program. What cannot be written to is EROFS, after
+// which mount(8) asks for it to be read.
+func (p *Plan) targetImage(ctx context.Context, file string, m fsmod.Mount) (mt fsmod.Mounted, format string, err error) {
+	mt, format, err = p.imageOf(ctx, file, m)
+	if err != nil && m.Served() && !errors.Is(err, unix.EBUSY) {
+		err = fmt.Errorf("%w: %w", unix.EROFS, err)
+	}
+	return mt, format, err
+}
+
 // imageOf opens the tree of an image that is in file, whatever it is called in the view.
-func (p *Plan) imageOf(file string, m fsmod.Mount) (mt fsmod.Mounted, format string, err error) {
+func (p *Plan) imageOf(ctx context.Context, file string, m fsmod.Mount) (mt fsmod.Mounted, format string, err error) {
+	if m.Served() {
+		mt.Mount = m
+		if err := checkWritable(m, file); err != nil {
+			return mt, "", err
+		}
+		return mt, "ext4", p.trapServed(ctx, &mt, file)
+	}
 	at := m
 	at.Source = file
 	o, err := openImage(at, p.conf.Log)

@@ -65,6 +65,7 @@ type View struct {
 	ns     func() (*nsmount.Namespace, error)
 	since  time.Time                 // of its start
 	known  chan struct{}             // closed when sup is, or will never be
+	disks  map[string]*fsmod.Disk    // by their paths; among kept
 	life   context.Context           // ends when the view is to be closed
 	end    context.CancelFunc        // of life
 	ports  closers                   // that are published
@@ -164,7 +165,7 @@ func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 			return err
 		}
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
-		conf.Tasks, conf.Image = v.processes, p.imageOf
+		conf.Tasks, conf.Image = v.processes, func(file string, m fsmod.Mount) (fsmod.Mounted, string, error) { return p.targetImage(v.life, file, m) }
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err

@@ -67,8 +67,12 @@ func (h *helper) run() int {
 	}
 	stop := make(chan os.Signal, 1) // a second one says nothing new
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	files := []uintptr{0, 1, 2}
+	if h.Held {
+		files = append(files, holdFD)
+	}
 	pid, err := syscall.ForkExec(h.Argv[0], h.Argv, &syscall.ProcAttr{
-		Dir: h.Dir, Env: h.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: h.Dir, Env: h.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return h.fail(fmt.Errorf("%s: %w", h.Argv[0], err))

@@ -29,6 +29,7 @@ type spec struct {
 	Shared    bool // no namespaces: see Config.Shared
 	User      bool // there is a user namespace, whose maps are to be written
 	UID, GID  int  // of the caller
+	Held      bool // there is a holdFD
 	Trial     bool // mount something of our own, and end
 }
 

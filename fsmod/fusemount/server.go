@@ -34,7 +34,7 @@ type Config struct {
 	Output *os.File
 
 	// Hold, if set, stays open as long as there may be something of the command, also when the
-	// caller is dead: a lock, say. It stays the caller's.
+	// caller is dead: a lock, say. The command has it as [Held]. It stays the caller's.
 	Hold *os.File
 
 	// Shared does without namespaces: see the package's doc.
@@ -92,7 +92,7 @@ var ErrKilled = errors.New("it did not end, and was killed")
 // [ChildMain]. On error nothing is left behind; that may be an [*EndedError], [ErrNotMounted]
 // or [ErrAllowOther].
 func Start(ctx context.Context, c Config) (*Server, error) {
-	s, err := start(&spec{Env: c.Env, Dir: c.Dir, Shared: c.Shared}, &c)
+	s, err := start(&spec{Env: c.Env, Dir: c.Dir, Shared: c.Shared, Held: c.Hold != nil}, &c)
 	if err != nil {
 		return nil, err
 	}

@@ -56,11 +56,11 @@ func TestIntegrationImageWritten(t *testing.T) {
 		clean(t, w, dir)
 		first := start(t, onImage(t, w, engine, dir, "echo ready; exec sleep 50"))
 		awaitOutput(t, first, "ready\n")
-		if r := onImage(t, w, engine, dir, "true").Result(); r.Status != 122 || !strings.Contains(r.Stderr, "another view has it\n") {
+		if r := onImage(t, w, engine, dir, "true").Result(); r.Status != 122 || !strings.Contains(r.Stderr, "it is mounted already\n") {
 			t.Errorf("%s, two who write: %v", engine, r)
 		}
 		read := []string{"-q", "-n", "none", "--fs-engine", engine, "-m", "image:" + dir + "/img:" + dir + "/dst", "--", "cat", dir + "/dst/d/b"}
-		if r := umrunAs(t, w, true, read...).Result(); r.Status != 122 || !strings.Contains(r.Stderr, "another view writes to it\n") {
+		if r := umrunAs(t, w, true, read...).Result(); r.Status != 122 || !strings.Contains(r.Stderr, "it is mounted already, to be written to\n") {
 			t.Errorf("%s, one who reads: %v", engine, r)
 		}
 		first.Process.Signal(syscall.SIGTERM)

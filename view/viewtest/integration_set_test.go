@@ -327,7 +327,8 @@ def free(path): # that nobody reads it as an image any more
 print(free(d + "/image.tar"))
 print(mount(d + "/image.tar", dst, "ext4", 1), mount(d + "/image.tar", dst, "umrun.image"), mount(d + "/src/a", dst, "squashfs"))
 print(sh("/sbin/mkfs.ext4 -q -F -d src /dev/ram0 2>/dev/null"))
-print(mount("/dev/ram0", dst, "ext4"), mount("/dev/ram0", dst, "ext4", 1), sh("cat dst/a dst/sub/deep; rm dst/a; grep -c ' " + dst + " ' /proc/mounts"), umount(dst))
+print(mount("/dev/ram0", dst, "ext4"), mount("/dev/ram0", d + "/bin", "ext4"), sh("cat dst/a; if test -d dst/lost+found; then echo written >dst/n; fi"), umount(dst))
+print(mount("/dev/ram0", dst, "ext4", 1), sh("cat dst/a dst/sub/deep; ls dst | grep -c '^n$'; rm dst/a; grep -c ' " + dst + " ' /proc/mounts"), umount(dst))
 print(umount(d + "/path"), umount(d + "/path", 2), mount(d, d + "/bin", None, 4096), mount(d, d + "/bin", None, 4096 | 16384), os.stat(d + "/bin/path").st_mode & 0o777, umount(d + "/bin", 2))
 print(sh("mount --bind src dst; cat dst/a; umount dst; ls dst"))
 print(sh("mount -t ext4 /dev/ram0 dst 2>/dev/null; cat dst/a; umount dst; ls dst"))
@@ -338,7 +339,7 @@ if os.geteuid() == 0:
 // TestIntegrationMountCalls: mount(2) and umount2(2) by a program. What they do is held
 // against the kernel in package fsmod.
 func TestIntegrationMountCalls(t *testing.T) {
-	viewtest.Need(t, "/usr/bin/python3", "/sbin/mkfs.ext4", "busybox")
+	viewtest.Need(t, "/usr/bin/python3", "/sbin/mkfs.ext4", "fuse2fs", "busybox")
 	w := viewtest.New(t)
 	openFUSE(t, w)
 	for n := range 4 {
@@ -357,9 +358,16 @@ ok in the image
 True
 EINVAL EROFS EINVAL
 (0, '')
-EROFS ok (0, "source a\ndeep\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok
+DISK
 EPERM EPERM EINVAL ok 0 ok
 `
+			disk := `ok EBUSY (0, 'source a\n') ok
+ok (0, "source a\ndeep\n1\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok`
+			if engine == "ns" { // which writes to none
+				disk = `EROFS EROFS (0, 'target a\n') EINVAL
+ok (0, "source a\ndeep\n0\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok`
+			}
+			want = strings.Replace(want, "DISK", disk, 1)
 			want += "(0, 'source a\\na\\nb\\n')\n(0, 'source a\\na\\nb\\n')\n"
 			if !user { // busybox looks itself who is asking
 				want += "(0, 'n\\na\\nb\\n')\n"
@@ -369,6 +377,40 @@ EPERM EPERM EINVAL ok 0 ok
 			}
 			if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
 				t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
+			}
+		})
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationRamdiskMount: a disk in memory that has a file system is mounted by mount(8) and
+// by umrun set, to be written to where that can be had.
+func TestIntegrationRamdiskMount(t *testing.T) {
+	viewtest.Need(t, "/sbin/mkfs.ext4", "fuse2fs")
+	w := viewtest.New(t)
+	openFUSE(t, w)
+	for _, user := range []bool{false, true} {
+		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
+			v := startChanged(t, w, user, "-q", "--fs-engine", "trap", "-m", "dev:ramdisk:/dev/ram0,size=16M")
+			v.says("stat -c '%F %t:%T' /dev/ram0; ls -l /dev/ram0 | cut -c1; /sbin/mkfs.ext4 -q /dev/ram0 2>/dev/null && mount /dev/ram0 DIR/dst && echo x >DIR/dst/f && umount DIR/dst && mount /dev/ram0 DIR/dst && cat DIR/dst/f; ls DIR/dst",
+				"block special file 3c:0\nb\nx\nf\nlost+found\n")
+			v.says("/sbin/mkfs.ext4 -q /dev/ram0 2>&1 | grep -c 'in use'; mount -o remount,ro DIR/dst; { echo y >DIR/dst/f; } 2>/dev/null || echo ro; mount -o remount,rw DIR/dst; echo y >DIR/dst/f; umount DIR/dst; ls DIR/dst",
+				"1\nro\na\nb\n")
+			v.set(0, "", "set", "lab", "mount", "image:/dev/ram0:DIR/path:rw")
+			v.says("cat DIR/path/f; echo z >>DIR/path/f", "y\n")
+			v.set(122, "it is mounted", "set", "lab", "mount", "image:/dev/ram0:DIR/dst")
+			v.set(0, "", "set", "lab", "umount", "DIR/path")
+			v.set(0, "", "set", "lab", "mount", "image:/dev/ram0:DIR/dst")
+			v.says("cat DIR/dst/f; { echo z >DIR/dst/f; } 2>/dev/null || echo ro; umount DIR/dst 2>/dev/null || echo kept", "y\nz\nro\nkept\n")
+			v.set(0, "", "set", "lab", "umount", "DIR/dst")
+			v.says("/sbin/e2fsck -fn /dev/ram0 >/dev/null 2>&1; echo $?", "0\n")
+			v.end()
+			u := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", "trap", "-m", "dev:ramdisk:/dev/ram0,size=16M", "--", "/bin/sh", "-c",
+				"/sbin/mkfs.ext4 -q /dev/ram0 && /bin/mount /dev/ram0 "+v.dir+"/dst; /bin/ls "+v.dir+"/dst; echo x >"+v.dir+"/dst/f || echo ro")
+			u.Env = append(u.Env, "PATH=/nowhere", "LC_ALL=C")
+			r := u.Result()
+			if r.Stdout != "lost+found\nro\n" || !strings.Contains(r.Stderr, "fuse2fs, which is not installed") || !strings.Contains(r.Stderr, "mounted read-only") {
+				t.Errorf("without fuse2fs: %v", r)
 			}
 		})
 	}
