@@ -17,17 +17,19 @@ import (
 const privatePrefix = "umrun-files-"
 
 // makePrivate makes a directory, in memory if the machine has a place, and locks it: the
-// lock tells that its umrun lives. Those that a killed one has left go.
-func makePrivate() (dir string, lock *os.File, err error) {
-	base := "/dev/shm"
+// lock tells [Sweep] that its umrun lives.
+func makePrivate() (dir string, lock *os.File, err error) { return makePrivateIn(privateBase()) }
+
+// privateBase is where such directories are.
+func privateBase() string {
+	const base = "/dev/shm"
 	if unix.Access(base, unix.W_OK|unix.X_OK) != nil {
-		base = os.TempDir()
+		return os.TempDir()
 	}
-	return makePrivateIn(base)
+	return base
 }
 
 func makePrivateIn(base string) (dir string, lock *os.File, err error) {
-	sweep(base)
 	if dir, err = os.MkdirTemp(base, privatePrefix); err != nil {
 		return "", nil, err
 	}
@@ -46,7 +48,9 @@ func makePrivateIn(base string) (dir string, lock *os.File, err error) {
 // unlocked is how long a place may be there before it is locked.
 const unlocked = time.Minute
 
-// sweep removes this user's places whose umrun is gone.
+// Sweep removes this user's places whose umrun was killed: what is in them takes memory.
+func Sweep() { sweep(privateBase()) }
+
 func sweep(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, privatePrefix+"*"))
 	for _, dir := range dirs {

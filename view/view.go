@@ -134,6 +134,8 @@ func (p *Plan) Start(ctx context.Context) (_ *View, err error) {
 			return nil, err
 		}
 	}
+	fsmod.Sweep() // what others have left
+	fusemount.Sweep()
 	if err := p.openFiles(ctx, v); err != nil {
 		return nil, err
 	}

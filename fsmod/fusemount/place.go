@@ -31,20 +31,24 @@ const (
 // plain is a path that a shell takes as it is.
 var plain = regexp.MustCompile(`^[A-Za-z0-9/._-]+$`)
 
-// newPlace makes one, and removes those that nobody has any more.
-func newPlace() (*place, error) {
+// placeBase is where places are, as mountinfo will name it.
+func placeBase() (string, error) {
 	base := "/dev/shm"
 	if unix.Access(base, unix.W_OK|unix.X_OK) != nil {
 		base = os.TempDir()
 	}
-	base, err := filepath.EvalSymlinks(base) // as mountinfo will name it
+	return filepath.EvalSymlinks(base)
+}
+
+// newPlace makes one.
+func newPlace() (*place, error) {
+	base, err := placeBase()
 	if err != nil {
 		return nil, err
 	}
 	if !plain.MatchString(base) {
 		return nil, fmt.Errorf("TMPDIR is %q: a command could not be told of it: %w", base, unix.EINVAL)
 	}
-	sweep(base)
 	dir, err := os.MkdirTemp(base, placePrefix)
 	if err != nil {
 		return nil, err
@@ -80,7 +84,13 @@ func (p *place) remove() error {
 	return err
 }
 
-// sweep removes this user's places whose umrun and helper are gone.
+// Sweep removes this user's places whose umrun and helper were both killed.
+func Sweep() {
+	if base, err := placeBase(); err == nil {
+		sweep(base)
+	}
+}
+
 func sweep(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, placePrefix+"*"))
 	for _, dir := range dirs {

@@ -335,6 +335,34 @@ func TestIntegrationMountsKilled(t *testing.T) {
 	}
 }
 
+// TestIntegrationMountsSwept: what a killed umrun leaves where the engine is trap, and one that
+// was killed with the helper of a FUSE file system, is removed by the next view of the user, of
+// whatever kind.
+func TestIntegrationMountsSwept(t *testing.T) {
+	w := viewtest.New(t)
+	ownMemory(t, w)
+	for _, user := range []bool{false, true} {
+		dir := mountTree(t, w, user)
+		u := start(t, umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", "trap", "-m", "tmpfs:"+dir+"/dst",
+			"--", "sh", "-c", "echo x >"+dir+"/dst/x; echo ready; exec sleep 50"))
+		awaitOutput(t, u, "ready\n")
+		syscall.Kill(u.Process.Pid, syscall.SIGKILL)
+		u.Wait()
+		gone(t, w, 10*time.Second)
+		age := w.HostCmd(context.Background(), "sh", "-ec", "mkdir -p /dev/shm/umrun-fuse-1/mnt; touch -d '2 minutes ago' /dev/shm/umrun-*; ls /dev/shm")
+		if user {
+			age = age.AsUser(w.Home())
+		}
+		if got := ok(t, age); !strings.Contains(got, "umrun-files-") {
+			t.Errorf("left are %q: there is nothing to sweep", got)
+		}
+		if r := umrunAs(t, w, user, "-q", "-n", "none", "--", "ls", "/dev/shm").Result(); r.Status != 0 || r.Stdout != "" {
+			t.Error(r)
+		}
+	}
+	w.NoStrays(t)
+}
+
 // TestIntegrationCowAcross: the engines keep what was written in the same form.
 func TestIntegrationCowAcross(t *testing.T) {
 	w := viewtest.New(t)
