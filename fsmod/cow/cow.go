@@ -92,7 +92,7 @@ func (f *FS) cover(conf Config, p part) error {
 	case !p.dir:
 		f.file(p)
 		return nil
-	case p.pseudo:
+	case p.pseudo && p.name != "": // the root was asked for
 		f.pass(p, false)
 		return nil
 	}

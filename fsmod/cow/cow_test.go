@@ -377,3 +377,46 @@ func TestSubmounts(t *testing.T) {
 		t.Errorf("it is called %q, %v", name, ok)
 	}
 }
+
+// TestOverPassed: what a tree passes through is covered where it is asked for itself.
+func TestOverPassed(t *testing.T) {
+	lower, upper := lowerWith(t, map[string]string{"f": "x"})
+	passed, err := newThrough(lower)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed.pseudo = true
+	below := &FS{root: passed, owner: current()}
+	t.Cleanup(func() { _ = below.Close() })
+	fs, err := New(Config{Lower: []Source{{FS: below}}, Upper: upper})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fs.Close() })
+	write(t, fs, "f", "y", 0)
+	if got := contentOf(t, below, "f"); got != "x" {
+		t.Errorf("below is %q", got)
+	}
+}
+
+// TestPartsHidden: an UPPER that is not shown in a tree is not shown over it either, nor in
+// what is a part of it.
+func TestPartsHidden(t *testing.T) {
+	lower, _ := lowerWith(t, map[string]string{"d/f": "x"})
+	first := open(t, lower, lower+"/d/UPPER")
+	for _, at := range []string{"", "d"} {
+		fs, err := New(Config{Lower: []Source{{FS: first, Name: at}}, Upper: t.TempDir() + "/up", Volatile: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = fs.Close() })
+		dir := strings.TrimPrefix("d", at)
+		got, err := listAll(fs, dir)
+		if err != nil || strings.Contains(strings.Join(got, " "), "UPPER") || !strings.Contains(strings.Join(got, " "), "f") {
+			t.Errorf("over %q: %v %v", at, got, err)
+		}
+		if _, err := fs.Open(strings.Trim(dir+"/UPPER", "/"), unix.O_PATH, 0); err != unix.ENOENT {
+			t.Errorf("over %q: UPPER is there: %v", at, err)
+		}
+	}
+}
