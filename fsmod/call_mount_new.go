@@ -92,7 +92,7 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 		switch {
 		case o.typ() != unix.S_IFREG:
 			return nil, unix.ENOTBLK
-		case o.m == nil || m.secret(&o):
+		case o.m == nil || m.secret(c, &o):
 			return nil, unix.EACCES
 		}
 		fd, err := o.reopen(0)

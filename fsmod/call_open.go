@@ -227,7 +227,7 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	if o.m == nil {
 		return m.openNameless(c, o, flags), false
 	}
-	if m.secret(o) {
+	if m.secret(c, o) {
 		return intercept.Fail(unix.EACCES), false
 	}
 	special := o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR
@@ -350,7 +350,7 @@ func (m *Module) openPath(c *intercept.Call, o *object, flags int) intercept.Act
 	if a, ok := m.givePath(c, o.fd, flags&unix.O_CLOEXEC != 0); ok {
 		return a
 	}
-	if o.typ() != unix.S_IFDIR && o.typ() != unix.S_IFREG || o.m != nil && m.secret(o) {
+	if o.typ() != unix.S_IFDIR && o.typ() != unix.S_IFREG || o.m != nil && m.secret(c, o) {
 		return intercept.Fail(unix.EOPNOTSUPP)
 	}
 	fd, err := o.reopen(unix.O_NONBLOCK)
@@ -360,42 +360,60 @@ func (m *Module) openPath(c *intercept.Call, o *object, flags int) intercept.Act
 	return m.install(c, fd, o.m, flags)
 }
 
-// secret reports whether o is a file of the supervisor's in procfs that only its own user
-// could read were it dumpable, which it is to itself. It goes by the host's name of the
-// file: a mount may show procfs as well.
-func (m *Module) secret(o *object) bool {
+// secret reports whether o is a file in procfs that the caller may not have: of the
+// supervisor one that only its own user could read were it dumpable, which it is to itself;
+// of a process outside of the view one that is only for who may trace it, since then the
+// kernel asks about us, and we are in no domain. It goes by the host's name of the file: a
+// mount may show procfs as well.
+func (m *Module) secret(c *intercept.Call, o *object) bool {
 	if o.st.Mode&unix.S_IFMT == unix.S_IFDIR && o.st.Mode&0o077 != 0 {
 		return false
 	}
-	tasks, last := procTasks(o)
-	if !slices.ContainsFunc(tasks, m.ours) {
+	tasks, names := procTasks(o)
+	if len(tasks) == 0 {
 		return false
 	}
-	switch last {
+	switch last := names[len(names)-1]; last {
 	case "stat", "status", "statm", "cmdline", "comm", "cgroup", "limits", "oom_score", "oom_score_adj", "sched":
 		return false
+	default:
+		return slices.ContainsFunc(tasks, m.ours) || !slices.Contains(unguarded, last) && !slices.Contains(names, "net") && !slices.Contains(names, "attr") &&
+			slices.ContainsFunc(tasks, func(tid int) bool { return m.outside(c, tid) })
 	}
-	return true
 }
 
-// procTasks are the numbers of tasks in the name of a file of procfs, and its last name.
-func procTasks(o *object) (tasks []int, last string) {
+// unguarded are further files of a task that the kernel does not keep for who may trace it
+// (fs/proc/base.c); "fd" is the directory, which is its user's.
+var unguarded = []string{
+	"autogroup", "children", "clear_refs", "coredump_filter", "cpu_resctrl_groups", "cpuset", "fd", "gid_map", "latency", "loginuid", "mountinfo", "mounts",
+	"mountstats", "oom_adj", "projid_map", "schedstat", "sessionid", "setgroups", "timens_offsets", "timerslack_ns", "uid_map", "wchan",
+}
+
+// procTasks are the numbers of tasks in the name of a file of procfs, and the parts of the name.
+func procTasks(o *object) (tasks []int, names []string) {
 	if unix.Major(o.st.Dev) != 0 || !isProc(o.fd) {
-		return nil, ""
+		return nil, nil
 	}
 	host, err := readlink(procFD(o.fd))
 	if err != nil {
-		return nil, ""
+		return nil, nil
 	}
 	parts := strings.Split(host, "/")
 	for i, p := range parts {
-		if i > 0 && numeric(p) && !numeric(parts[i-1]) && parts[i-1] != "fd" {
+		if i > 0 && numeric(p) && (parts[i-1] == "task" || isProcRoot(strings.Join(parts[:i], "/"))) {
 			if n, err := strconv.Atoi(p); err == nil {
 				tasks = append(tasks, n)
 			}
 		}
 	}
-	return tasks, parts[len(parts)-1]
+	return tasks, parts
+}
+
+// isProcRoot reports whether a path on procfs is its root, as far as can be told.
+func isProcRoot(path string) bool {
+	const ino = 1 // PROC_ROOT_INO, linux/proc_ns.h
+	var st unix.Stat_t
+	return path == "/proc" || unix.Stat(path, &st) != nil || st.Ino == ino
 }
 
 // guardedFile is guarded for a file of procfs, of any other f alone.

@@ -125,7 +125,7 @@ func (m *Module) access(c *intercept.Call, dir int, path intercept.Addr, mode ui
 	}
 	defer o.close()
 	if mode != unix.F_OK {
-		if m.secret(&o) {
+		if m.secret(c, &o) {
 			return intercept.Fail(unix.EACCES)
 		}
 		if err := faccess(o.fd, mode); err != nil {
@@ -212,7 +212,7 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 			switch {
 			case text != "":
 				return text, nil
-			case err == errOurs || err != nil && !errors.Is(err, unix.EACCES):
+			case err == errOurs || err == errOutside || err != nil && !errors.Is(err, unix.EACCES):
 				return "", err
 			case err != nil && !errors.As(err, &replaced):
 				replaced = &unnamed{}

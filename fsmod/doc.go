@@ -92,7 +92,8 @@
 //
 // No file that a mount covers is opened, changed or looked at by a path, a descriptor or
 // a link of procfs, by whatever race (escape_test.go); what may stand above a mount cannot
-// be moved; the supervisor's own /proc is closed. Two tasks that go into one directory by
+// be moved; the supervisor's own /proc is closed, and so is, of processes that are not the target's,
+// what the kernel shows in it to who may trace them. Two tasks that go into one directory by
 // a bind and by its own name are told apart by the last one that did, which decides the
 // name of the working directory and whether it is read-only there; both names are theirs.
 // A bind shows what the host has at its source, also what another mount covers. The

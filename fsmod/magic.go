@@ -21,8 +21,12 @@ func isProc(fd int) bool {
 	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
 }
 
-// errOurs says that a link is one of the supervisor's, which is not dumpable.
-var errOurs = fmt.Errorf("a file of the supervisor: %w", unix.EACCES)
+// Links that nobody follows: those of the supervisor, which is not dumpable, and those of
+// processes that are not of the target, from which its domain keeps it (package intercept).
+var (
+	errOurs    = fmt.Errorf("a file of the supervisor: %w", unix.EACCES)
+	errOutside = fmt.Errorf("a file of a process outside of the view: %w", unix.EACCES)
+)
 
 // magic resolves a symbolic link of procfs, by its name and the directory that it is in.
 // It gives a text where the link has one that is the program's own, or the object that it
@@ -46,6 +50,10 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 	}
 	if w.m.ours(tid) {
 		return "", nil, errOurs
+	}
+	magic := in == "fd" || in == "ns" || in == "map_files" || name == "cwd" || name == "root" || name == "exe"
+	if magic && w.m.outside(w.c, tid) {
+		return "", nil, errOutside
 	}
 	switch {
 	case in == "fd":
@@ -163,6 +171,11 @@ func (m *Module) fdOf(c *intercept.Call, tid, n int) (int, error) {
 // ours reports whether a task number is of this process.
 func (m *Module) ours(tid int) bool {
 	return tid == m.pid || unix.Access("/proc/self/task/"+strconv.Itoa(tid), unix.F_OK) == nil
+}
+
+// outside reports whether a task is not of the target of the caller.
+func (m *Module) outside(c *intercept.Call, tid int) bool {
+	return m.member != nil && tid != c.TID && tid != c.Task.TGID() && !m.member(tid)
 }
 
 // viewOf names an open file. ok is false unless the file that has the name in the view is

@@ -66,7 +66,10 @@ type Config struct {
 	// Tasks returns the processes of the target, among which users of a mount are looked
 	// for. It may be nil: then none are found.
 	Tasks func() []int
-	Log   *slog.Logger
+	// Member reports whether a task is of the target: of others procfs shows what it shows
+	// to one who may not trace them. It may be nil: then all tasks are.
+	Member func(tid int) bool
+	Log    *slog.Logger
 }
 
 // A Module serves the path calls of one target. It is what the target has at one moment:
@@ -86,6 +89,7 @@ type state struct {
 	seals   []string
 	log     *slog.Logger
 	tasks   func() []int
+	member  func(tid int) bool
 	image   func(file string, m Mount) (Mounted, string, error)
 	listing bool // getdents64(2) traps
 
@@ -111,7 +115,7 @@ type state struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, image: conf.Image, pid: os.Getpid()}}
+	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, member: conf.Member, image: conf.Image, pid: os.Getpid()}}
 	m.blocks = m.disks()
 	m.now.Store(m)
 	if len(conf.Mounts) == 0 && !conf.Mountable {

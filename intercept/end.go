@@ -6,7 +6,7 @@ package intercept
 
 import (
 	"context"
-	"maps"
+	"os"
 	"strconv"
 	"time"
 
@@ -61,20 +61,53 @@ func (s *Supervisor) wait(ctx context.Context, d time.Duration) bool {
 // Processes returns the numbers of the target's processes.
 func (s *Supervisor) Processes() []int { return s.f.descendants() }
 
+// Has reports whether a thread or process is of the target.
+func (s *Supervisor) Has(tid int) bool { return s.f.has(tid) }
+
+// has goes from a task up to us, as descendants goes down.
+func (f *family) has(tid int) bool {
+	const patience = 10 // a parent may end while it is looked at, and then it is another one
+	for range patience {
+		if top, err := eldest(tid); err == nil {
+			return f.begins(top)
+		}
+	}
+	return false
+}
+
+// eldest returns the child of ours that a task descends from, or is; 0: none.
+func eldest(tid int) (pid int, err error) {
+	pid, err = threadGroup(tid)
+	for err == nil && pid != 0 {
+		var parent int
+		parent, err = statusField(pid, "PPid")
+		if err == nil && parent == os.Getpid() {
+			return pid, nil
+		}
+		pid = parent
+	}
+	return 0, err
+}
+
+// begins reports whether a child of ours is one that a part of the target descends from.
+func (f *family) begins(child int) bool {
+	firstborn.Lock()
+	others := firstborn.pids[child] && child != f.pid
+	firstborn.Unlock()
+	if child == 0 || others {
+		return false
+	}
+	n, err := statusField(child, "Seccomp_filters")
+	return err == nil && n > f.filters
+}
+
 // descendants returns the processes of the target: our children that have more
 // filters than we, and everything below them. The first processes of other targets are
 // none of them; whose an orphan was cannot be told.
 func (f *family) descendants() []int {
-	firstborn.Lock()
-	others := maps.Clone(firstborn.pids)
-	firstborn.Unlock()
-	delete(others, f.pid)
 	var all []int
 	for _, pid := range children() {
-		if others[pid] {
-			continue
-		}
-		if n, err := statusField(pid, "Seccomp_filters"); err == nil && n > f.filters {
+		if f.begins(pid) {
 			all = append(all, pid)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +85,47 @@ func TestEndAllGrace(t *testing.T) {
 	if n, err := s.EndAll(context.Background(), 10*time.Second); n != 0 || err != nil {
 		t.Errorf("EndAll signalled %d, %v", n, err)
 	}
+}
+
+// TestHas: of the target are the program, what it started, and daemons; nobody else.
+func TestHas(t *testing.T) {
+	script := func(s string) *run {
+		return start(t, Config{Path: "/bin/sh", Argv: []string{"sh", "-c", s}})
+	}
+	r := script("sleep 100 & echo $!; (setsid sleep 100 & echo $!); echo done; wait")
+	other := script("echo done; exec sleep 100")
+	r.out.await(t, "done")
+	other.out.await(t, "done")
+	helper := exec.Command("sleep", "100")
+	if err := helper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = helper.Process.Kill()
+		_ = helper.Wait()
+	})
+	members := []int{r.PID()}
+	for _, word := range strings.Fields(r.out.String())[:2] {
+		members = append(members, atoi(word))
+	}
+	for _, pid := range members {
+		if !r.Has(pid) {
+			t.Errorf("%d of %v is none", pid, members)
+		}
+	}
+	for name, pid := range map[string]int{"the supervisor": os.Getpid(), "init": 1, "a helper": helper.Process.Pid, "another target": other.PID(), "nobody": 1 << 22, "no number": 0} {
+		if r.Has(pid) {
+			t.Errorf("%s, %d, is one", name, pid)
+		}
+	}
+	for _, pid := range members {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	r.wait(t)
+	if err := other.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	other.wait(t)
 }

@@ -48,6 +48,16 @@ func (v *View) processes() []int {
 	return v.sup.Processes()
 }
 
+// has reports whether a task is of the program. Before the program begins none is.
+func (v *View) has(tid int) bool {
+	select {
+	case <-v.known:
+		return v.sup != nil && v.sup.Has(tid)
+	default: // its own execve may be what asks
+		return false
+	}
+}
+
 // answer does what was asked for. It may be asked before the program begins.
 func (v *View) answer(r control.Request) (a control.Answer) {
 	if r.Op == control.Info {

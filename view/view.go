@@ -167,7 +167,7 @@ func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 			return err
 		}
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
-		conf.Tasks, conf.Image = v.processes, func(file string, m fsmod.Mount) (fsmod.Mounted, string, error) { return p.targetImage(v.life, file, m) }
+		conf.Tasks, conf.Member, conf.Image = v.processes, v.has, func(file string, m fsmod.Mount) (fsmod.Mounted, string, error) { return p.targetImage(v.life, file, m) }
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err
