@@ -122,6 +122,31 @@ func TestSteal(t *testing.T) {
 	}
 }
 
+// TestStealAsRoot is TestSteal where the program may do everything but what its domain
+// forbids, and tells what the program of another Start could take: nothing either.
+func TestStealAsRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("TestSteal is about ordinary users")
+	}
+	if !HasDomains() {
+		t.Skip("Landlock has no LANDLOCK_ACCESS_NET_BIND_TCP here (Linux 6.7)")
+	}
+	_, out := start(t, Config{Rules: onCall(add1000)}, "steal").wait(t)
+	if !strings.Contains(out, "taken: 0\ngetfd: EPERM\nmem: EACCES\nuid: 0\ncall: 1001\n") {
+		t.Errorf("output\n%s", out)
+	}
+	other := start(t, Config{Rules: onCall(add1000)}, "wait")
+	other.out.await(t, "ready")
+	_, out = start(t, Config{Rules: onCall(add1000)}, "steal", itoa(other.PID())).wait(t)
+	if !strings.Contains(out, "taken: 0\ngetfd: EPERM\nmem: EACCES\n") {
+		t.Errorf("of another target:\n%s", out)
+	}
+	if err := other.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	other.wait(t)
+}
+
 // TestExecuteOnly runs a program that its user may not read: what needs its memory
 // fails, and is told about.
 func TestExecuteOnly(t *testing.T) {

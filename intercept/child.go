@@ -85,15 +85,19 @@ func runChild(control *os.File, steps []Step) {
 		_ = sendReport(control, report{Step: stepNamespaces}, nil)
 		return
 	}
-	installed := make(chan int)    // the listener
+	installed := make(chan filtered)
 	goAhead := make(chan struct{}) // the supervisor's loop runs
 	failed := make(chan childError)
 	go func() { failed <- become(&sp, installed, goAhead) }() // ends with the process
 
 	for {
 		select {
-		case listener := <-installed:
-			if sendReport(control, report{Step: stepListener}, unix.UnixRights(append([]int{listener}, handed...)...)) != nil {
+		case f := <-installed:
+			r := report{Step: stepListener}
+			if f.domain != nil {
+				r.Errno = uint32(Errno(f.domain))
+			}
+			if sendReport(control, r, unix.UnixRights(append([]int{f.listener}, handed...)...)) != nil {
 				return
 			}
 			for _, fd := range handed {
@@ -101,7 +105,7 @@ func runChild(control *os.File, steps []Step) {
 			}
 			// The supervisor must hold the only one: while another is open
 			// its death would leave calls waiting.
-			unix.Close(listener)
+			unix.Close(f.listener)
 			// From here on the supervisor may look at us, as execve may be
 			// intercepted.
 			if unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) != nil {
@@ -133,8 +137,14 @@ func tell(control *os.File, e childError) {
 	}
 }
 
+// filtered is what a thread has that is about to become the program.
+type filtered struct {
+	listener int
+	domain   error // why it is in no domain of its own
+}
+
 // become turns the calling thread into the program.
-func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError {
+func become(sp *spec, installed chan<- filtered, goAhead <-chan struct{}) childError {
 	runtime.LockOSThread() // never unlocked: it carries the filter
 	if sp.Dir != "" {
 		if err := unix.Chdir(sp.Dir); err != nil {
@@ -166,11 +176,15 @@ func become(sp *spec, installed chan<- int, goAhead <-chan struct{}) childError 
 			return childError{step: stepSetup, err: err}
 		}
 	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return childError{step: stepSetup, err: err}
+	}
+	domain := enterDomain() // before the filter, which may refuse it
 	listener, err := installFilter(sp.Filter, sp.Interruptible)
 	if err != nil {
 		return childError{step: stepFilter, err: err}
 	}
-	installed <- listener
+	installed <- filtered{listener, domain}
 	<-goAhead
 	// Exec also gives back the limit of descriptors (RLIMIT_NOFILE) that the
 	// runtime has raised at its start.

@@ -84,7 +84,18 @@
 // and the rules of base.go keep the target from installing a listener of its own
 // then. The first process dies with the supervisor. The supervisor is not dumpable,
 // so that a target of the same, ordinary user cannot take the listener out of it.
-// None of this holds against root, nor against other processes of the same user.
+//
+// A target cannot use processes that are not its own: not by ptrace(2), process_vm_writev(2),
+// pidfd_getfd(2), nor by /proc/PID/{mem,fd,cwd,root,ns}. It is in a Landlock domain of its
+// own (domain.go), where the kernel has that (Linux 6.7); it is only for this, and its
+// price is bind(2) of TCP sockets, which a handler must do for the target ([HasDomains]).
+// Targets of two Starts are strangers to each other. Rules about numbers of processes in the
+// place of the domain would leave /proc/PID open; a domain over signals (LANDLOCK_SCOPE_SIGNAL,
+// Linux 6.12) would have kill(2), process groups and SIGIO be ours to imitate.
+// Where there are no domains the log says so.
+//
+// Root can have the kernel do what it may not do itself (core_pattern, modules); and other
+// processes of the same user can look into the target as into any other.
 //
 // # Processes
 //

@@ -199,8 +199,8 @@ type spec struct {
 	Trial         bool // tell how the step went, and end
 }
 
-// report is what the child says: the listener (with SCM_RIGHTS), or which step
-// failed, and a text follows. End of file instead says that execve has succeeded.
+// report is what the child says: the listener (with SCM_RIGHTS, and why there is no
+// domain), or which step failed, and a text follows. End of file instead says that execve has succeeded.
 type report struct {
 	Step  step
 	Errno uint32
@@ -291,6 +291,9 @@ func (s *Supervisor) receiveListener(c *net.UnixConn, cfg *Config) (int, error) 
 	r := parseReport(buf)
 	if r.Step != stepListener {
 		return -1, r.failure(cfg, c)
+	}
+	if r.Errno != 0 {
+		cfg.Log.Info("the program is not kept from other processes of its user: there is no Landlock domain", "errno", unix.Errno(r.Errno))
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err == nil && len(msgs) == 1 {

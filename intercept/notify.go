@@ -75,14 +75,12 @@ func checkNotifySizes() error {
 	return nil
 }
 
-// installFilter puts the filter on the calling thread alone, whose goroutine is
-// locked to it, and returns the listener (close-on-exec). Where the kernel can, a
+// installFilter puts the filter on the calling thread alone, which has
+// PR_SET_NO_NEW_PRIVS and whose goroutine is locked to it, and returns the listener
+// (close-on-exec). Where the kernel can, a
 // thread whose call was received is interrupted by fatal signals only
 // (WAIT_KILLABLE_RECV, 5.19), unless interruptible asks for the older behaviour.
 func installFilter(prog []unix.SockFilter, interruptible bool) (listener int, err error) {
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return -1, fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
-	}
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	install := func(flags uintptr) (int, error) {
 		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fprog)))

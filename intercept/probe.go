@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,6 +97,8 @@ func Probe(ctx context.Context) *Report {
 			Without: "intercepted calls are slower"},
 		{Name: "PIDFD_THREAD", Kernel: "6.9", Err: probePidfdThread(),
 			Without: "threads with a descriptor table of their own have no network"},
+		{Name: "Landlock domains (LANDLOCK_ACCESS_NET_BIND_TCP)", Kernel: "6.7", Err: probeDomain(),
+			Without: "a hostile program can use other processes of its user (ptrace, pidfd_getfd), unless Yama forbids it"},
 	}
 	return r
 }
@@ -117,6 +120,20 @@ func probePidfdThread() error {
 		unix.Close(fd)
 	}
 	return err
+}
+
+// probeDomain puts a thread that is thrown away into a domain.
+func probeDomain() error {
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if err == nil {
+			err = enterDomain()
+		}
+		failed <- err
+	}()
+	return <-failed
 }
 
 // kernelRelease is what uname -r prints.

@@ -105,8 +105,9 @@
 // Of a [stacks.KernelStack] the program gets real sockets, and this package is out of
 // the way (kernel.go): socket(2) traps and installs one, and where the stack's
 // namespace is the program's own not even that. What else traps is there for the
-// doors (connect(2), since the family of an address stands in memory) and for AF_UNIX
-// sockets, which are asked about interfaces and belong to the program's namespace.
+// doors (connect(2), since the family of an address stands in memory), for AF_UNIX
+// sockets, which are asked about interfaces and belong to the program's namespace, and
+// for bind(2), which the kernel does for the program no more (kernelbind.go).
 // The rest of this page is about other stacks.
 //
 // # AF_UNIX in a view with files of its own

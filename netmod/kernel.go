@@ -43,6 +43,9 @@ func (m *Module) kernelRules() intercept.Rules {
 			on(unix.SYS_CONNECT, m.handleKernelConnect),
 			compat(i386Connect, m.handleKernelConnect))
 	}
+	if m.paths == nil {
+		rules = append(rules, m.kernelBindRules()...)
+	}
 	rules = append(rules, compat(i386Socketcall, m.handleKernelSocketcall))
 	if m.kernel.Namespace().Inode == m.netns {
 		return append(rules, familyRules()...)
@@ -203,7 +206,7 @@ func (m *Module) handleKernelSocketcall(c *intercept.Call) intercept.Action {
 	case call == callSocket:
 	case m.paths != nil:
 		return m.compatUnixCall(c)
-	case call == callConnect && m.conf.Doors != nil:
+	case call == callConnect && m.conf.Doors != nil, call == callBind && m.bars:
 	default:
 		return intercept.Continue()
 	}
@@ -213,6 +216,8 @@ func (m *Module) handleKernelSocketcall(c *intercept.Call) intercept.Action {
 	}
 	a0, a1, a2 := native.Uint32(b[0:]), native.Uint32(b[4:]), native.Uint32(b[8:])
 	switch {
+	case uint32(c.Args[0]) == callBind:
+		return m.kernelBind(c, int(int32(a0)), intercept.Addr(a1), int32(a2))
 	case uint32(c.Args[0]) == callConnect:
 		return m.kernelConnect(c, int(int32(a0)), intercept.Addr(a1), int32(a2))
 	case int32(a0) == unix.AF_UNIX:

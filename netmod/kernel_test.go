@@ -6,6 +6,7 @@ package netmod_test
 
 import (
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -74,7 +75,7 @@ func newKernelWorld(t *testing.T, st stacks.KernelStack) *world {
 }
 
 // TestKernelStack runs targets natively and on sockets of a kernel stack: there is no
-// difference, and only socket(2) and connect(2) trap.
+// difference, and only socket(2), connect(2) and, in a domain, bind(2) trap.
 func TestKernelStack(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
@@ -90,6 +91,9 @@ func TestKernelStack(t *testing.T) {
 		{"made", aNamespace{ns: stacks.Namespace{Inode: 1, Private: true}}, "connect connect/AF_UNIX socket"},
 		{"here", aNamespace{ns: stacks.Namespace{Inode: here}}, "connect connect/AF_UNIX"},
 	} {
+		if intercept.HasDomains() {
+			tc.traps = "bind " + tc.traps
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			want := natively(t, "kernel-calls")
 			w := newKernelWorld(t, tc.stack)
@@ -179,6 +183,8 @@ func kernelCalls(w *transcript) {
 	w.say("unsent %d", sent)
 	w.result("ioctl", err)
 
+	kernelBinds(w)
+
 	_, err = unix.Socket(unix.AF_INET, unix.SOCK_SEQPACKET, 0)
 	w.result("seqpacket", err)
 	_, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 200)
@@ -203,4 +209,48 @@ func kernelCalls(w *transcript) {
 	w.must("socket", err)
 	w.result("nscd", unix.Connect(x, &unix.SockaddrUnix{Name: "/run/nscd/socket"}))
 	w.result("elsewhere", unix.Connect(x, &unix.SockaddrUnix{Name: "/run/nobody/is/here"}))
+}
+
+// kernelBinds binds in the ways that succeed and fail, by root and then by one who has laid
+// down CAP_NET_BIND_SERVICE.
+func kernelBinds(w *transcript) {
+	loopback := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	for _, typ := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+		s, err := unix.Socket(unix.AF_INET, typ, 0)
+		w.must("socket", err)
+		w.result("bind elsewhere", unix.Bind(s, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 77}}))
+		w.result("bind to the other family", unix.Bind(s, &unix.SockaddrInet6{}))
+		w.result("bind", unix.Bind(s, loopback))
+		w.result("bind again", unix.Bind(s, loopback))
+		_, _, e := unix.Syscall(unix.SYS_BIND, uintptr(s), 8, 16)
+		w.result("bind bad address", asError(e))
+		_, _, e = unix.Syscall(unix.SYS_BIND, uintptr(s), 8, 500)
+		w.result("bind bad length", asError(e))
+		name, err := unix.Getsockname(s)
+		w.must("getsockname", err)
+		other, err := unix.Socket(unix.AF_INET, typ, 0)
+		w.must("socket", err)
+		w.result("bind taken", unix.Bind(other, name))
+		unix.Close(s)
+		unix.Close(other)
+	}
+	_, _, e := unix.Syscall(unix.SYS_BIND, 999, 8, 16)
+	w.result("bind bad descriptor", asError(e))
+	_, _, e = unix.Syscall(unix.SYS_BIND, 1, 8, 16)
+	w.result("bind no socket", asError(e))
+
+	low := func(what string) {
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		w.must("socket", err)
+		defer unix.Close(s)
+		w.result(what, unix.Bind(s, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 77}))
+	}
+	low("bind low")
+	runtime.LockOSThread() // never unlocked: it has less rights from here on
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	w.must("capget", unix.Capget(&hdr, &caps[0]))
+	caps[0].Effective &^= 1 << unix.CAP_NET_BIND_SERVICE
+	w.must("capset", unix.Capset(&hdr, &caps[0]))
+	low("bind low without the right")
 }

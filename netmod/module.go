@@ -68,6 +68,7 @@ type Module struct {
 	paths     Paths // nil: the kernel's; set before Rules
 	stack     stacks.Stack
 	kernel    stacks.KernelStack // the same, if the program gets its sockets; else nil
+	bars      bool               // the kernel keeps the program from binding those of TCP
 	chooser   stacks.Chooser     // the same, if it matters to it who makes a socket; else nil
 	log       *slog.Logger
 	netns     uint64 // inode of the network namespace that the supervisor is in
@@ -124,6 +125,7 @@ func New(conf Config) (*Module, error) {
 	}
 	m.netns = st.Ino
 	m.kernel, _ = conf.Stack.(stacks.KernelStack)
+	m.bars = m.kernel != nil && intercept.HasDomains()
 	m.chooser, _ = conf.Stack.(stacks.Chooser)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error

@@ -43,6 +43,13 @@
 // the control socket of a view that has a name, and a directory of fsmod's; if umrun was
 // killed, the next view of that name replaces the one, and the next view removes the other.
 //
+// # What the program cannot use
+//
+// The program and what it starts are in a Landlock domain (intercept), and look into nobody
+// else: not into umrun, nor its helpers, the client of a provider and the commands that
+// serve mounts, of which none is in it. With mounts of the trap engine umrun opens files
+// for the program, and fsmod keeps it from the same ones ([View.has]).
+//
 // # Networks that tell
 //
 // Where a SPEC says dhcp, slaac or the like, a client of package netconf stands between

@@ -30,13 +30,14 @@ func Doctor(ctx context.Context) []Finding {
 
 // features gives the names that are stable, of those that Probe gives.
 var features = map[string]string{
-	"seccomp user notification":                "seccomp-notify",
-	"memory of the program (process_vm_readv)": "process-memory",
-	"descriptors of the program (pidfd_getfd)": "pidfd-getfd",
-	"SECCOMP_ADDFD_FLAG_SEND":                  "addfd-send",
-	"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV":   "wait-killable",
-	"SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP":       "sync-wake-up",
-	"PIDFD_THREAD":                             "pidfd-thread",
+	"seccomp user notification":                       "seccomp-notify",
+	"memory of the program (process_vm_readv)":        "process-memory",
+	"descriptors of the program (pidfd_getfd)":        "pidfd-getfd",
+	"SECCOMP_ADDFD_FLAG_SEND":                         "addfd-send",
+	"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV":          "wait-killable",
+	"SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP":              "sync-wake-up",
+	"PIDFD_THREAD":                                    "pidfd-thread",
+	"Landlock domains (LANDLOCK_ACCESS_NET_BIND_TCP)": "landlock-domain",
 }
 
 // checkKernel words what the trials have shown.
@@ -69,6 +70,8 @@ func mend(r *intercept.Report, x intercept.Feature) string {
 		return "sysctl kernel.yama.ptrace_scope=1"
 	case errors.Is(x.Err, unix.EPERM) || errors.Is(x.Err, unix.EACCES):
 		return "in a container: docker run --security-opt seccomp=unconfined, or a profile that allows seccomp(2), process_vm_readv(2) and pidfd_getfd(2)"
+	case features[x.Name] == "landlock-domain" && errors.Is(x.Err, unix.EOPNOTSUPP):
+		return "add landlock to lsm= on the kernel's command line, before what /sys/kernel/security/lsm has"
 	case errors.Is(x.Err, unix.EBUSY):
 		return "run it outside of the other view or sandbox: a process can have one seccomp listener"
 	case x.Kernel != "":

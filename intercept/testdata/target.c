@@ -379,15 +379,16 @@ int main(int argc, char **argv)
 		say("call", syscall(CALL, 1));
 		say("listener", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &prog));
 		say("call", syscall(CALL, 1));
-	} else if (!strcmp(what, "steal")) {         // take a descriptor of the supervisor
-		int p = syscall(SYS_pidfd_open, getppid(), 0);
+	} else if (!strcmp(what, "steal")) {         // take a descriptor of the supervisor, or of ARG
+		pid_t of = argc > 2 ? atoi(argv[2]) : getppid();
+		int p = syscall(SYS_pidfd_open, of, 0);
 		int n = 0;
 		for (int fd = 0; fd < 64; fd++)
 			n += syscall(SYS_pidfd_getfd, p, fd, 0) >= 0;
 		say("taken", n);
 		say("getfd", syscall(SYS_pidfd_getfd, p, 0, 0));
 		char mem[64];
-		sprintf(mem, "/proc/%d/mem", getppid());
+		sprintf(mem, "/proc/%d/mem", of);
 		say("mem", open(mem, O_RDWR));
 		say("uid", getuid());
 		say("call", syscall(CALL, 1));

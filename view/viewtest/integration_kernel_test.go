@@ -58,7 +58,8 @@ func TestIntegrationKernelNames(t *testing.T) {
 	w.NoStrays(t)
 }
 
-// TestIntegrationKernelTraps: of a download only socket and connect trap.
+// TestIntegrationKernelTraps: of a download only socket and connect trap, and a bind of
+// glibc's to netlink.
 func TestIntegrationKernelTraps(t *testing.T) {
 	viewtest.Need(t, "curl")
 	w, _, me := lab(t)
@@ -73,7 +74,7 @@ func TestIntegrationKernelTraps(t *testing.T) {
 	}
 	for l := range strings.Lines(string(b)) {
 		switch call, _, _ := strings.Cut(l, "\t"); call {
-		case "call", "socket", "connect":
+		case "call", "socket", "connect", "bind":
 		default:
 			t.Errorf("traps, too: %s", l)
 		}

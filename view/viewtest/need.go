@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"runtime"
 	"testing"
+
+	"umrun/intercept"
 )
 
 // Need skips the test, with a sentence that names the missing feature, unless
-// the machine has all of them. A feature is "root", "tun", "amd64", or else a
-// program of the PATH.
+// the machine has all of them. A feature is "root", "tun", "amd64", "domains"
+// (of Landlock), or else a program of the PATH.
 //
 // Where the environment says that everything was installed (UMRUN_TEST_FULL=1,
 // set by make test when it runs as root) a lack is a failure instead: a skip
@@ -57,6 +59,10 @@ func lacks(feature string) error {
 	case "amd64":
 		if runtime.GOARCH != "amd64" {
 			return fmt.Errorf("this machine is %s", runtime.GOARCH)
+		}
+	case "domains":
+		if !intercept.HasDomains() {
+			return fmt.Errorf("there is no LANDLOCK_ACCESS_NET_BIND_TCP (Linux 6.7, with Landlock)")
 		}
 	default:
 		_, err := exec.LookPath(feature)
