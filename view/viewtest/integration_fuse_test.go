@@ -138,6 +138,7 @@ func (tc fuseCase) run(t *testing.T, w *viewtest.World, user bool, engine string
 func TestIntegrationFuseFails(t *testing.T) {
 	viewtest.Need(t, "bindfs")
 	w := viewtest.New(t)
+	setFUSE(t, w, 0o600)
 	refused := umrunAs(t, w, true, "-n", "none", "-m", "fuse:true:/mnt", "--", "true").Result()
 	if refused.Status != 123 || !strings.Contains(refused.Stderr, "open /dev/fuse: permission denied\n  try: chmod 666 /dev/fuse, as root    or: umrun doctor\n") {
 		t.Errorf("without /dev/fuse: %v", refused)

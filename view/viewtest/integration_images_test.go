@@ -7,7 +7,7 @@ package viewtest_test
 
 import (
 	"errors"
-	"os"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -21,16 +21,22 @@ import (
 // openFUSE gives everybody on the host /dev/fuse, as most machines do. Twice is fine.
 func openFUSE(t *testing.T, w *viewtest.World) {
 	t.Helper()
-	node := filepath.Join(w.Dir(), "fuse")
+	setFUSE(t, w, 0o666)
+}
+
+// setFUSE gives /dev/fuse a mode there.
+func setFUSE(t *testing.T, w *viewtest.World, mode uint32) {
+	t.Helper()
+	node := filepath.Join(w.Dir(), fmt.Sprintf("fuse-%o", mode))
 	var err error
 	w.Host.Do(func() {
-		if err = unix.Mknod(node, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 229))); err != nil {
+		if err = unix.Mknod(node, unix.S_IFCHR|mode, int(unix.Mkdev(10, 229))); err != nil {
 			if errors.Is(err, unix.EEXIST) {
 				err = nil
 			}
 			return
 		}
-		if err = os.Chmod(node, 0o666); err == nil {
+		if err = unix.Chmod(node, mode); err == nil {
 			err = unix.Mount(node, "/dev/fuse", "", unix.MS_BIND, "")
 		}
 	})
