@@ -88,7 +88,7 @@ func (m *Module) sendmmsg(c *intercept.Call, d intercept.FD, l *layout, a [6]uin
 		if err != nil {
 			return counted(sent(0, err))
 		}
-		bytes, err := s.once(d.N)
+		bytes, err := s.once(d)
 		switch {
 		case s.waits(d, err) && (i == 0 || bytes > 0):
 			return m.mayWait(c, d, s.files, func(fd int) (int64, error) { return sent(s.whole(fd)) })
@@ -110,7 +110,7 @@ func (m *Module) sendCopy(c *intercept.Call, d intercept.FD, x *transfer) interc
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	if _, err = s.once(d.N); s.waits(d, err) {
+	if _, err = s.once(d); s.waits(d, err) {
 		return m.mayWait(c, d, s.files, s.whole)
 	}
 	closeFiles(s.files)
@@ -129,6 +129,7 @@ type sending struct {
 	own     bool        // it says the program's process
 	stream  bool
 	netlink bool
+	atOnce  bool // the kernel is to have all of it in one call
 	sent    int64
 }
 
@@ -140,6 +141,7 @@ func (m *Module) newSending(c *intercept.Call, d intercept.FD, x *transfer) (s *
 		return nil, err
 	}
 	s.stream = typ == unix.SOCK_STREAM
+	s.atOnce = x.flags&(unix.MSG_FASTOPEN|unix.MSG_ZEROCOPY) != 0 // it connects, or is counted
 	switch domainOf(d) {
 	case unix.AF_UNIX:
 		c.About(aboutUnix)
@@ -183,9 +185,12 @@ func (s *sending) waits(d intercept.FD, err error) bool {
 	return err == unix.EAGAIN && s.x.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N)
 }
 
-// once sends what can be sent at once.
-func (s *sending) once(fd int) (int64, error) {
-	err := s.send(fd, unix.MSG_DONTWAIT)
+// once sends what can be sent without waiting.
+func (s *sending) once(d intercept.FD) (int64, error) {
+	if s.atOnce && s.waits(d, unix.EAGAIN) {
+		return 0, unix.EAGAIN
+	}
+	err := s.send(d.N, unix.MSG_DONTWAIT)
 	return s.sent, err
 }
 
@@ -203,14 +208,14 @@ func (s *sending) ended(err error) (int64, error) {
 	return 0, err
 }
 
-// pieceMax is the most of a stream that is copied at once.
+// pieceMax is the most of a stream that is copied in one piece.
 const pieceMax = 1 << 20
 
 // send sends what is left, a datagram in one piece.
 func (s *sending) send(fd, flags int) error {
 	for first := s.sent == 0; first || s.x.left() > 0; first = false {
 		size := s.x.left()
-		if s.stream {
+		if s.stream && !s.atOnce {
 			size = min(size, pieceMax)
 		}
 		data, free, err := s.room(size)

@@ -265,6 +265,29 @@ func TestIntegrationPeerCredentials(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationSends holds sends that wait, on sockets of the kernel's, against those that
+// nobody makes for the program.
+func TestIntegrationSends(t *testing.T) {
+	viewtest.Need(t, "/usr/bin/python3")
+	w := viewtest.New(t)
+	script := w.File(t, "sends.py", readFile(t, "testdata/sockets/sends.py"))
+	want := w.HostCmd(context.Background(), "/usr/bin/python3", script).Result()
+	if want.Status != 0 || strings.Count(want.Stdout, "\n") < 17 {
+		t.Fatal(want)
+	}
+	for _, user := range []bool{false, true} {
+		for _, network := range []string{"host", "none,stack=kernel"} {
+			t.Run(fmt.Sprintf("user=%v/%s", user, network), func(t *testing.T) {
+				got := umrunAs(t, w, user, "-q", "-n", network, "--fs-engine", "trap", "-m", "hide:/mnt", "--", "/usr/bin/python3", script).Result()
+				if diff := cmp.Diff(want.Stdout, got.Stdout); diff != "" || got.Status != 0 {
+					t.Errorf("natively -, in the view +:\n%s%v", diff, got)
+				}
+			})
+		}
+	}
+	w.NoStrays(t)
+}
+
 // TestIntegrationHiddenMessages: a message that is not the first does not reach a hidden socket
 // by its address. Natively it does.
 func TestIntegrationHiddenMessages(t *testing.T) {
