@@ -30,7 +30,8 @@
 // found is let through, for the kernel to give its own errno.
 //
 // The call is then continued, not made on behalf of the program: credentials,
-// security labels and the peer's view of both stay the program's own.
+// security labels and the peer's view of both stay the program's own. In a view
+// with files of umrun's own it is made there, to the file that was judged ([Rules.JudgeFile]).
 //
 // # What this does not do
 //
