@@ -86,7 +86,7 @@ func visit(t testing.TB, fsys FS) (files int) {
 			files++
 			b := make([]byte, 5000)
 			for _, off := range []int64{0, a.Size / 2, a.Size - 100, a.Size} {
-				if off < 0 {
+				if off < 0 || off > maxRead && off < a.Size {
 					continue
 				}
 				n, err := f.ReadAt(b, off)
@@ -117,6 +117,10 @@ func visit(t testing.TB, fsys FS) (files int) {
 	walk(fsys.Root(), 0)
 	return files
 }
+
+// maxRead is how far into a file visit reads, bytes: holes of some terabytes are nothing to a
+// tar archive, whose files are read from their beginnings.
+const maxRead = 256 << 20
 
 // FuzzOpen opens whatever there is.
 func FuzzOpen(f *testing.F) {

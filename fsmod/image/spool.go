@@ -30,6 +30,7 @@ type spool struct {
 	src    io.ReadCloser // guarded by mu, as are the rest
 	have   int64
 	memory []byte
+	chunk  []byte   // the last that was read
 	file   *os.File // nil: in memory
 	err    error
 }
@@ -96,8 +97,10 @@ var zeros [spoolChunk]byte
 
 // more takes a chunk from the stream.
 func (s *spool) more() error {
-	var chunk [spoolChunk]byte
-	b := chunk[:min(spoolChunk, s.size-s.have)]
+	if s.chunk == nil {
+		s.chunk = make([]byte, max(1, min(spoolChunk, s.size)))
+	}
+	b := s.chunk[:min(spoolChunk, s.size-s.have)]
 	if n, err := io.ReadFull(s.src, b); err != nil {
 		return corrupt("content ends after %d of %d bytes: %v", s.have+int64(n), s.size, err)
 	}
@@ -109,7 +112,7 @@ func (s *spool) more() error {
 		}
 	}
 	if s.have += int64(len(b)); s.have == s.size { // the check sum, if there is one
-		if n, err := s.src.Read(chunk[:1]); n != 0 || err != nil && !errors.Is(err, io.EOF) {
+		if n, err := s.src.Read(s.chunk[:1]); n != 0 || err != nil && !errors.Is(err, io.EOF) {
 			s.have = 0
 			return corrupt("content: %v, %d bytes more than said", err, n)
 		}
