@@ -57,13 +57,13 @@ func (m *Module) enter(c *intercept.Call, o *object, dir int, run func(do func(i
 	if o.m != nil {
 		m.table.went(inodeOf(&o.st), o.m)
 	}
-	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
+	return m.moves(c, func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
 		result, err := run(do, fd)
 		if err != nil {
 			return 0, err
 		}
 		return result, giveBack(c, do, append(lent, fd)...)
-	}})
+	})
 }
 
 // doFchdir leaves it to the kernel to go there, and notes by which mount.
@@ -78,6 +78,7 @@ func (m *Module) doFchdir(c *intercept.Call) intercept.Action {
 	} else {
 		m.table.went(inodeOf(&o.st), m.table.host)
 	}
+	m.where.begin(c)
 	return intercept.Continue()
 }
 

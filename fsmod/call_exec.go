@@ -146,7 +146,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 		}
 		return result, err
 	}
-	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (result int64, err error) {
+	return m.moves(c, func(tid int, do func(intercept.Injected) (int64, error)) (result int64, err error) {
 		if prefix == nil {
 			result, err = call(do, tid, empty, argv)
 		} else {
@@ -166,7 +166,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 			return 0, err
 		}
 		return result, giveBack(c, do, given...) // it failed: its descriptors are to be as before
-	}})
+	})
 }
 
 // loadImage finds what is executed for o, which it takes.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"os"
 	"strings"
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +33,9 @@ func (m *Module) doFstatat(c *intercept.Call) intercept.Action {
 }
 
 func (m *Module) stat(c *intercept.Call, dir int, path, to intercept.Addr, flags int) intercept.Action {
-	o, err := m.lookAt(c, dir, path, flags, false)
+	l := looks.Get().(*look)
+	defer looks.Put(l)
+	o, err := m.lookAt(c, l, dir, path, flags, false)
 	if err != nil {
 		return fail(err)
 	}
@@ -44,14 +45,9 @@ func (m *Module) stat(c *intercept.Call, dir int, path, to intercept.Addr, flags
 		b := stat64(&o.st)
 		return result(c.WriteMem(to, b[:]))
 	}
-	st := stats.Get().(*unix.Stat_t)
-	defer stats.Put(st)
-	*st = o.st
-	return result(c.WriteMem(to, unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st))))
+	l.st = o.st
+	return result(c.WriteMem(to, unsafe.Slice((*byte)(unsafe.Pointer(&l.st)), unsafe.Sizeof(l.st))))
 }
-
-// stats are answers to stat(2) on their way, of *unix.Stat_t.
-var stats = sync.Pool{New: func() any { return new(unix.Stat_t) }}
 
 // stat64 is struct stat64 of the i386 entry, arch/x86/include/uapi/asm/stat.h.
 func stat64(st *unix.Stat_t) (b [96]byte) {
@@ -84,19 +80,21 @@ func (m *Module) doStatx(c *intercept.Call) intercept.Action {
 	if c.Args[3]&reserved != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	o, err := m.lookAt(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags, true)
+	l := looks.Get().(*look)
+	defer looks.Put(l)
+	o, err := m.lookAt(c, l, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), flags, true)
 	if err != nil {
 		return fail(err)
 	}
 	defer o.close()
-	var stx unix.Statx_t
-	if err := unix.Statx(o.fd, "", unix.AT_EMPTY_PATH|flags&sync, int(uint32(c.Args[3])), &stx); err != nil {
+	l.stx = unix.Statx_t{}
+	if err := unix.Statx(o.fd, "", unix.AT_EMPTY_PATH|flags&sync, int(uint32(c.Args[3])), &l.stx); err != nil {
 		return fail(err)
 	}
 	if m.asBlock(&o.st) {
-		asBlockX(&stx, &o.st)
+		asBlockX(&l.stx, &o.st)
 	}
-	return result(c.WriteMem(intercept.Addr(c.Args[4]), unsafe.Slice((*byte)(unsafe.Pointer(&stx)), unsafe.Sizeof(stx))))
+	return result(c.WriteMem(intercept.Addr(c.Args[4]), unsafe.Slice((*byte)(unsafe.Pointer(&l.stx)), unsafe.Sizeof(l.stx))))
 }
 
 func (m *Module) doAccess(c *intercept.Call) intercept.Action {
@@ -119,7 +117,9 @@ func (m *Module) access(c *intercept.Call, dir int, path intercept.Addr, mode ui
 	if mode&^7 != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	o, err := m.lookAt(c, dir, path, flags, true)
+	l := looks.Get().(*look)
+	defer looks.Put(l)
+	o, err := m.lookAt(c, l, dir, path, flags, mode != unix.F_OK)
 	if err != nil {
 		return fail(err)
 	}
@@ -171,10 +171,15 @@ func (m *Module) readlink(c *intercept.Call, dir int, at, to intercept.Addr, siz
 	if at == 0 {
 		return intercept.Fail(unix.EFAULT)
 	}
-	path, err := c.ReadString(at, pathMax)
-	if err != nil {
+	l := looks.Get().(*look)
+	defer looks.Put(l)
+	if err := l.read(c, at); err != nil {
 		return fail(err)
 	}
+	if errno := m.noLink(c, l, dir); errno != 0 {
+		return intercept.Fail(errno)
+	}
+	path := string(l.path)
 	o, err := m.findPath(c, dir, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return fail(err)

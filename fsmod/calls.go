@@ -123,6 +123,7 @@ var notedCalls = []pathCall{
 	{native: unix.SYS_CAPSET, i386: 185, do: (*Module).noteCredentials},
 	{native: unix.SYS_UNSHARE, i386: 310, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
 	{native: unix.SYS_SETNS, i386: 346, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgMasked(1, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER)}},
+	{native: unix.SYS_UNSHARE, i386: 310, do: (*Module).noteNamespace, args: []intercept.Arg{intercept.ArgMasked(0, unix.CLONE_NEWNS, unix.CLONE_NEWNS)}},
 	// With the next execve(2) of root's.
 	{native: unix.SYS_PRCTL, i386: 172, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgEqual32(0, unix.PR_CAPBSET_DROP)}},
 	{native: unix.SYS_PRCTL, i386: 172, do: (*Module).noteCredentials, args: []intercept.Arg{intercept.ArgEqual32(0, unix.PR_SET_SECUREBITS)}},

@@ -149,6 +149,7 @@ func (m *Module) replace(t *table) {
 	old := m.now.Swap(&Module{state: m.state, table: t})
 	old.using.Lock()
 	defer old.using.Unlock()
+	m.where.dropAll() // which may hold a tree that is about to go
 }
 
 // without is the table with rows removed: they keep their tags until a sweep finds them

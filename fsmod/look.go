@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Looks at files by relative paths, which are most of what programs ask for, in fewer
-// steps than a walk has.
+// Looks at files, which are most of what programs ask for, in fewer steps than a walk has.
 //
-// A walk finds the name of the directory where the path begins, and goes from the root of
-// a mount to the file. That is not needed where nothing is covered: in a directory that
-// came through a plain mount with no other mount below it, whatever a path without ".."
-// and links leads to is in the same mount. The directory itself is held while it is looked
-// into, so that it does not matter what happens to names meanwhile.
+// A walk has a name for all that it passes. Who only looks needs none where the path is made of
+// names alone: an absolute one is a place of the view, and the table says which mount it is
+// in; a relative one begins in a directory that is open, and if that came through a plain mount
+// with no other mount below it, whatever the path leads to is in the same mount, whatever
+// happens to names meanwhile. In both cases the kernel follows no link; where there is one it
+// says so, and a walk is made.
+//
+// The path may be that of a call that is over, see intercept.Call.PeekString.
 
 package fsmod
 
 import (
+	"bytes"
 	"strconv"
-	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,97 +24,221 @@ import (
 	"umrun/intercept"
 )
 
+// A look is a path with what it takes to look there.
+type look struct {
+	buf  [pathMax]byte // with a NUL behind the path
+	path []byte
+	how  unix.OpenHow
+	st   unix.Stat_t // the answer to stat(2)
+	stx  unix.Statx_t
+}
+
+var looks = sync.Pool{New: func() any { return new(look) }}
+
+// read reads the path.
+func (l *look) read(c *intercept.Call, at intercept.Addr) error {
+	n, err := c.PeekString(at, l.buf[:])
+	l.path = l.buf[:n]
+	return err
+}
+
+// A base is a directory that a look begins at. Who has got one leaves it.
+type base struct {
+	dir  int
+	in   *mount // that all of it is in
+	held *stand // whose dir is; nil: its own if owned, else the mount's
+	own  bool
+}
+
+func (b *base) leave() {
+	switch {
+	case b.held != nil:
+		b.held.leave()
+	case b.own:
+		unix.Close(b.dir) // a file, which the program took for a directory, may be flushed
+	}
+}
+
 // lookAt is find for who only looks: the object need not have a name, and not even a
 // descriptor unless opened says so.
-func (m *Module) lookAt(c *intercept.Call, dir int, at intercept.Addr, flags int, opened bool) (object, error) {
+func (m *Module) lookAt(c *intercept.Call, l *look, dir int, at intercept.Addr, flags int, opened bool) (object, error) {
 	if at == 0 && flags&unix.AT_EMPTY_PATH != 0 {
 		return m.findFD(c, dir)
 	}
-	path, err := c.ReadString(at, pathMax)
-	if err != nil {
+	if err := l.read(c, at); err != nil {
 		return object{fd: -1}, err
 	}
-	if o, err, ok := m.lookFrom(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0, opened); ok {
+	if from, name, ok := m.lookFrom(c, l.path, dir); ok {
+		o, err := l.look(&from, name, opened)
+		from.leave()
+		switch {
+		case err == unix.ENOENT:
+			return o, err
+		case err != nil: // the walk knows why
+		case o.typ() != unix.S_IFLNK || flags&unix.AT_SYMLINK_NOFOLLOW != 0:
+			return o, nil
+		}
+		o.close()
+	}
+	return m.findPath(c, dir, string(l.path), flags)
+}
+
+// lookFrom is where a look at a path begins, and what is left of it, with the NUL behind it. ok
+// is false where it takes a walk.
+func (m *Module) lookFrom(c *intercept.Call, path []byte, dir int) (from base, name []byte, ok bool) {
+	t := m.table
+	if !plain(path) {
+		return from, nil, false
+	}
+	if path[0] != '/' {
+		from, ok = m.openBase(c, dir)
+		return from, path, ok
+	}
+	if t.chrooted.Load() {
+		return from, nil, false
+	}
+	in, rest := t.lookup(unsafe.String(&path[0], len(path)))
+	if in.dir == nil || in.dir.file || rest == "" {
+		return from, nil, false
+	}
+	return base{dir: in.dir.root, in: in}, path[len(path)-len(rest):], true
+}
+
+// look looks at a name below from. The object has a descriptor if it is to be opened.
+func (l *look) look(from *base, name []byte, opened bool) (o object, err error) {
+	o = object{m: from.in, fd: -1}
+	if !opened && bytes.IndexByte(name, '/') < 0 {
+		// It may wait for a disk, or a server.
+		_, _, errno := unix.Syscall6(sysFstatat, uintptr(from.dir), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&o.st)), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, 0)
+		if errno != 0 {
+			return o, errno
+		}
+		return o, nil
+	}
+	if o.fd, err = l.open(from.dir, name, unix.O_PATH); err != nil {
 		return o, err
 	}
-	return m.findPath(c, dir, path, flags)
-}
-
-// lookFrom looks from the directory itself. ok is false where it takes a walk.
-func (m *Module) lookFrom(c *intercept.Call, dir int, path string, follow, opened bool) (o object, err error, ok bool) {
-	if !plain(path) {
-		return o, nil, false
-	}
-	base, mt := m.openBase(c, dir)
-	if base < 0 {
-		return o, nil, false
-	}
-	o = object{m: mt, fd: -1}
-	if opened || strings.Contains(path, "/") {
-		from := dirFS{root: base}
-		if o.fd, err = from.raw(path); err == nil {
-			err = unix.Fstat(o.fd, &o.st)
-		}
-	} else {
-		err = unix.Fstatat(base, path, &o.st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
-	}
-	unix.Close(base) // a file, which the program took for a directory, may be flushed
-	if err == unix.ENOENT {
-		return o, err, true
-	}
-	if err != nil || follow && o.typ() == unix.S_IFLNK {
+	if err = unix.Fstat(o.fd, &o.st); err != nil {
 		o.close()
-		return o, nil, false
 	}
-	return o, nil, true
+	return o, err
 }
 
-// plain reports whether a path is relative and made of names alone. Some that are it does
-// not know.
-func plain(path string) bool {
-	return path != "" && path[0] != '/' && path[len(path)-1] != '/' && path[len(path)-1] != '.' &&
-		!strings.Contains(path, "./") && !strings.Contains(path, "//")
+// open opens a plain path below dir, through no link. First it asks for what the kernel has at
+// hand, without a word to the runtime, as that waits for nothing.
+func (l *look) open(dir int, name []byte, flags uint64) (int, error) {
+	fd, errno := l.cached(dir, name, flags)
+	if errno == unix.EAGAIN || errno == unix.EINVAL { // before 5.12
+		l.how.Resolve = unix.RESOLVE_NO_SYMLINKS
+		for errno = unix.EINTR; errno == unix.EINTR; {
+			var n uintptr
+			n, _, errno = unix.Syscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&l.how)), unsafe.Sizeof(l.how), 0, 0)
+			fd = int(n)
+		}
+	}
+	if errno != 0 {
+		return -1, errno
+	}
+	return fd, nil
 }
 
-// openBase opens the directory where a relative path begins, if it came through a mount
-// in which no place is covered; else -1.
-func (m *Module) openBase(c *intercept.Call, dir int) (int, *mount) {
+// cached is open of what the kernel has at hand, EAGAIN of all else.
+func (l *look) cached(dir int, name []byte, flags uint64) (int, unix.Errno) {
+	l.how = unix.OpenHow{Flags: flags | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | resolveCached}
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&l.how)), unsafe.Sizeof(l.how), 0, 0)
+	return int(fd), errno
+}
+
+// noLink reports whether the path leads to a directory (EINVAL) or to nothing (ENOENT), as
+// readlink(2) says of most paths of programs that resolve them by themselves; 0: it takes a
+// walk to know. A directory is never opened to be written to, which the kernel says before
+// anything else (EISDIR), and with O_DIRECTORY nothing but a directory is (fs/namei.c: do_open).
+func (m *Module) noLink(c *intercept.Call, l *look, dir int) unix.Errno {
+	from, name, ok := m.lookFrom(c, l.path, dir)
+	if !ok {
+		return 0
+	}
+	fd, errno := l.cached(from.dir, name, unix.O_WRONLY|unix.O_DIRECTORY)
+	from.leave()
+	switch errno {
+	case 0:
+		unix.Close(fd)
+	case unix.EISDIR:
+		return unix.EINVAL
+	case unix.ENOENT:
+		return unix.ENOENT
+	}
+	return 0
+}
+
+// plain reports whether a path is made of names alone, with a slash in front if it is
+// absolute.
+func plain(path []byte) bool {
+	begin := 0
+	if len(path) > 0 && path[0] == '/' {
+		begin = 1
+	}
+	for i := begin; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		switch n := i - begin; {
+		case n == 0, n == 1 && path[begin] == '.', n == 2 && path[begin] == '.' && path[begin+1] == '.':
+			return false
+		}
+		begin = i + 1
+	}
+	return true
+}
+
+// openBase opens the directory where a relative path begins. ok is false unless it came
+// through a mount in which no place is covered.
+func (m *Module) openBase(c *intercept.Call, dir int) (from base, ok bool) {
 	t := m.table
 	if dir != unix.AT_FDCWD {
 		fd, err := c.Dup(dir)
 		if err != nil {
-			return -1, nil
+			return from, false
 		}
-		return t.uncovered(fd, t.tagOf(fd))
+		from = base{dir: fd, in: t.tagOf(fd), own: true}
+		return from, t.uncovered(&from)
+	}
+	if s := m.where.of(c, t); s != nil {
+		return base{s.dir, s.in, s, false}, true
 	}
 	if !t.within.Load() {
-		return -1, nil
+		return from, false
 	}
+	moves := m.where.moves.Load()
 	fd := openCwd(c)
 	if fd < 0 {
-		return -1, nil
+		return from, false
 	}
 	var st unix.Stat_t
-	var mt *mount
+	from = base{dir: fd, own: true}
 	if unix.Fstat(fd, &st) == nil {
-		mt = t.lastSeen(inodeOf(&st))
+		from.in = t.lastSeen(inodeOf(&st))
 	}
-	if mt == nil {
+	if from.in == nil {
 		t.within.Store(false) // cwdOf sets it again
 	}
-	return t.uncovered(fd, mt)
+	if !t.uncovered(&from) {
+		return from, false
+	}
+	m.where.keep(c, t, &from, moves)
+	return from, true
 }
 
-// uncovered returns what it is given if the mount is a plain directory with all of it to be
-// seen; else it closes fd and returns -1.
-func (t *table) uncovered(fd int, m *mount) (int, *mount) {
-	if m != nil && m.dir != nil && !m.dir.file && !t.above(m.at) {
+// uncovered reports whether the mount is a plain directory with all of it to be seen; if not,
+// from is left.
+func (t *table) uncovered(from *base) bool {
+	if m := from.in; m != nil && m.dir != nil && !m.dir.file && !t.above(m.at) {
 		if in, _ := t.lookup(m.at); in == m {
-			return fd, m
+			return true
 		}
 	}
-	unix.Close(fd)
-	return -1, nil
+	from.leave()
+	return false
 }
 
 // openCwd opens the working directory of the calling thread with O_PATH; -1: it cannot be

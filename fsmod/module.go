@@ -104,6 +104,7 @@ type state struct {
 	waits   sync.WaitGroup // opens that wait, and what is prepared
 	apart   sync.Map       // calls (*intercept.Call) that goroutines of their own answer
 	kept    keptPages      // by the parents of scripts
+	where   stands         // working directories
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set
 
@@ -189,6 +190,7 @@ const closesAfter = time.Second
 // Close removes what the module made, once the supervisor is closed. Twice is fine.
 func (m *Module) Close() error {
 	m.waits.Wait()
+	m.where.end()
 	// A change waits for calls that a file system may never answer; both end with the process.
 	for end := time.Now().Add(closesAfter); ; time.Sleep(time.Millisecond) {
 		if m.changing.TryLock() {

@@ -14,12 +14,16 @@ import "golang.org/x/sys/unix"
 // unix.Errno, possibly wrapped, or [ErrGone].
 type Backend interface {
 	// ReadMem and WriteMem move all of p (never empty), or give EFAULT, EPERM or
-	// ErrGone.
+	// ErrGone. ReadMem may read another process's memory if the call is over: had the
+	// thread died, its number could belong to that. Valid then says so.
 	ReadMem(c *Call, a Addr, p []byte) error
 	WriteMem(c *Call, a Addr, p []byte) error
 
 	// DupFD duplicates descriptor fd (not negative) of the calling thread.
 	DupFD(c *Call, fd int) (int, error)
+
+	// Identify makes c.Task the one Task of the calling thread, see [Call.Identify].
+	Identify(c *Call) bool
 
 	// NetNS tells the inode number of the calling thread's network namespace.
 	NetNS(c *Call) (uint64, error)

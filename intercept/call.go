@@ -119,7 +119,13 @@ func (c *Call) ReadMem(a Addr, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	return c.b.ReadMem(c, a, p)
+	if err := c.b.ReadMem(c, a, p); err != nil {
+		return err
+	}
+	if !c.Valid() {
+		return ErrGone
+	}
+	return nil
 }
 
 // WriteMem writes p to the target's memory, with the protections that hold there
@@ -146,24 +152,39 @@ var stringBuffers = sync.Pool{New: func() any { return new([usualString]byte) }}
 // ENAMETOOLONG says that there is no NUL within max bytes; other errors are those
 // of ReadMem. Nothing behind the page of the NUL is touched.
 func (c *Call) ReadString(a Addr, max int) (string, error) {
-	buf := stringBuffers.Get().(*[usualString]byte)
-	defer stringBuffers.Put(buf)
-	var s []byte // what is read of a longer one
-	for done := 0; done < max; {
-		chunk := buf[:min(pageSize-int(uint64(a)%pageSize), max-done, usualString)]
-		if err := c.ReadMem(a, chunk); err != nil {
-			return "", err
+	pooled := stringBuffers.Get().(*[usualString]byte)
+	defer stringBuffers.Put(pooled)
+	buf := pooled[:min(max, usualString)]
+	n, err := c.PeekString(a, buf)
+	if err == unix.ENAMETOOLONG && max > len(buf) {
+		buf = make([]byte, max)
+		n, err = c.PeekString(a, buf)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !c.Valid() {
+		return "", ErrGone
+	}
+	return string(buf[:n]), nil
+}
+
+// PeekString is ReadString into buf, of which n bytes are the string and the next is the
+// NUL, for who only looks at what the string names and then answers, or writes with
+// [Call.WriteMem]. If the call is over the string may be another process's: nothing must be
+// changed for it, and what was seen by it is told to nobody.
+func (c *Call) PeekString(a Addr, buf []byte) (n int, err error) {
+	for n < len(buf) {
+		chunk := buf[n:min(len(buf), n+usualString, n+pageSize-int(uint64(a)%pageSize))]
+		if err := c.b.ReadMem(c, a, chunk); err != nil {
+			return 0, err
 		}
 		if i := bytes.IndexByte(chunk, 0); i >= 0 {
-			if s == nil {
-				return string(chunk[:i]), nil
-			}
-			return string(append(s, chunk[:i]...)), nil
+			return n + i, nil
 		}
-		s = append(s, chunk...)
-		a, done = a+Addr(len(chunk)), done+len(chunk)
+		a, n = a+Addr(len(chunk)), n+len(chunk)
 	}
-	return "", unix.ENAMETOOLONG
+	return 0, unix.ENAMETOOLONG
 }
 
 // DupFD duplicates descriptor fd of the thread's own table (which need not be that
@@ -223,6 +244,13 @@ func identify(n int) (FD, error) {
 	}
 	return FD{}, fmt.Errorf("SO_COOKIE of a duplicate: %w", errno)
 }
+
+// Identify reports whether Task is the calling thread's, as far as that still waits, and the
+// same one at each of its calls: two calls with one Task that was identified at both are of
+// one thread. Of a thread group that became another program (execve(2)) it is the leader's,
+// whichever thread that was before. False: the kernel has no pidfds of threads (6.9), or
+// none to give.
+func (c *Call) Identify() bool { return c.b.Identify(c) }
 
 // UID is the effective user id of the thread; root's if the thread may not be looked
 // into (prctl(2), PR_SET_DUMPABLE).

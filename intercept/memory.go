@@ -11,20 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadMem implements [Backend]. The id is checked afterwards: had the thread died,
-// its number could belong to another process by the time of reading.
+// ReadMem implements [Backend].
 func (n *notifier) ReadMem(c *Call, a Addr, p []byte) error {
 	local := []unix.Iovec{{Base: &p[0]}}
 	local[0].SetLen(len(p))
 	remote := []unix.RemoteIovec{{Base: uintptr(a), Len: len(p)}}
 	got, err := unix.ProcessVMReadv(c.TID, local, remote, 0)
-	if err := n.transferred(c, "process_vm_readv", got, len(p), err); err != nil {
-		return err
-	}
-	if !n.Valid(c) {
-		return ErrGone
-	}
-	return nil
+	return n.transferred(c, "process_vm_readv", got, len(p), err)
 }
 
 // WriteMem implements [Backend]. The id is checked before, so that nothing is

@@ -77,7 +77,7 @@ func (t *Task) OpenDir(what string) (*os.File, error) {
 	if errors.Is(err, unix.ENOENT) && what != "root" && what != "cwd" {
 		err = unix.EBADF
 	}
-	if err == nil && t.dead() {
+	if err == nil && t.Ended() {
 		unix.Close(fd)
 		err = unix.ESRCH
 	}
@@ -95,9 +95,9 @@ func procError(err error) error {
 	return err
 }
 
-// dead reports whether the thread is known to have ended, so that its number may
+// Ended reports whether the thread is known to have ended, so that its number may
 // be another's by now.
-func (t *Task) dead() bool {
+func (t *Task) Ended() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pidfd < 0 {
@@ -272,6 +272,42 @@ func (n *notifier) NetNS(c *Call) (uint64, error) {
 		}
 	}
 	return procNetNS(c)
+}
+
+// Identify implements [Backend].
+func (n *notifier) Identify(c *Call) bool {
+	err := c.Task.alive()
+	if err == nil {
+		return true
+	}
+	if !n.stranger(c, err) {
+		return false
+	}
+	_, done, err := n.pidfd(c)
+	if err != nil {
+		return false
+	}
+	done()
+	return c.Task.alive() == nil // it has none of its own before 6.9
+}
+
+// alive asks the pidfd that is in the cache for the thread: nil if it has not ended, or
+// not been waited for, so that its number is nobody else's. It does not tell the runtime
+// of the call, which waits for nothing.
+func (t *Task) alive() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone {
+		return unix.ESRCH
+	}
+	if t.pidfd < 0 {
+		return errNoPidfd
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(t.pidfd), 0, 0, 0, 0, 0)
+	if errno != 0 && errno != unix.EPERM { // it is there, and not ours to signal
+		return errno
+	}
+	return nil
 }
 
 // stranger tells whether err, which the task of c gave, says that no pidfd of the

@@ -42,6 +42,9 @@ func (b *backend) DupFD(c *intercept.Call, fd int) (int, error) {
 	return unix.FcntlInt(uintptr(host), unix.F_DUPFD_CLOEXEC, 0)
 }
 
+// Identify implements intercept.Backend: the tasks of the fake last.
+func (b *backend) Identify(c *intercept.Call) bool { return b.Valid(c) }
+
 // NetNS implements intercept.Backend: the process is in the namespace of the test.
 func (b *backend) NetNS(c *intercept.Call) (uint64, error) {
 	if !b.Valid(c) {
