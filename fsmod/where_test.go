@@ -101,7 +101,7 @@ def caught(f):
         os.dup2(w, 1); f(); os._exit(1)
     os.close(w); os.waitpid(pid, 0)
     with os.fdopen(r) as got: return got.read().split()
-fgo("a"); case("execve of a thread", caught(execs), look())
+fgo("a"); look(); case("execve of a thread", caught(execs), look())
 
 # A number that was another's: of a child of one who stands in a, then of one who stands in b.
 def parent(n):
