@@ -92,6 +92,11 @@ print(mount("tmpfs", at, "tmpfs")); os.makedirs("at/a/b"); open("at/a/b/f", "w")
 print(mount("at/a", d + "/there", None, BIND), umount(at), read("there/b/f"), read("at/a/b/f"), do(os.mkdir, "there/n"), sorted(os.listdir("there")))
 os.chdir("there/b"); print(os.getcwd() == d + "/there/b", read("../../other")); os.chdir(d); print(umount("there"), os.listdir("there"))
 `},
+	{"where one stands", `
+there = lambda: [os.path.lexists(p) for p in ("sub/x", "sub", "file") for _ in range(4)]
+print(mount(src, at, None, BIND)); os.chdir(at); print(there(), mount("tmpfs", at + "/sub", "tmpfs"), there(), umount(at + "/sub"), there())
+print(umount(at), umount(at, DETACH), there(), os.path.lexists(at + "/sub/x")); os.chdir(d); print(os.path.lexists("at/file"))
+`},
 	{"links", `
 os.symlink("at", "toat"); print(mount("src", "toat", None, BIND), read("at/file"), umount("toat", NOFOLLOW), umount("toat"), read("at/file"))
 os.symlink("src", "tosrc"); print(mount("tosrc/sub", "toat/sub", None, BIND), read("at/sub/x"), umount("toat/sub", NOFOLLOW))
