@@ -44,8 +44,12 @@
 // (openat2(2), RESOLVE_NO_SYMLINKS), so that a place that was judged stays the one that
 // is opened, whatever other threads do to links, directories or the string. Most
 // paths have no link in them and take one open. ELOOP says that there is one: then the
-// path is walked name by name up to the first link, and begun anew from there. Who only
-// looks, by a relative path, is answered from the directory itself where it can be (look.go).
+// path is walked name by name up to the first link, and begun anew from there.
+//
+// Who only looks needs no name for what it finds, and most calls are looks. Where the path has
+// no "." and no "..", they go from the root of the mount, or from the directory where the path
+// begins, to the file at once (look.go). Where a thread stands is kept until somebody goes
+// elsewhere (where.go).
 //
 // A mount's place need not be there: what is missing is made up (absent.go). Mounts and
 // mountinfo of /proc have the view's behind the kernel's (mountinfo.go). No process leaves a
@@ -105,10 +109,11 @@
 // Handlers run on intercept's receiver, and injections on its tracer. A handler may wait for a
 // file system that does not answer (intercept.Call.MayWait): then others run beside it; the goroutines of
 // this package are those of opens that wait, of taking them back, and of what is prepared,
-// which Close awaits; those of a tree's [Errands] end with the tree.
+// which Close awaits; those of a tree's [Errands] end with the tree. What is kept of where threads
+// stand is dropped by a timer, which runs while something is kept.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
-// where, and what runs), listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
+// where, and what runs), stands.mu, listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
 // held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

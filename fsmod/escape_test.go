@@ -37,6 +37,7 @@ func targetMain() {
 // secretLab is a directory with something to cover, and ways that lead there:
 //
 //	deep/secret/f  "hidden"     open/f "open"     ln -> deep/secret
+//	deep/secret/l  -> hidden
 func secretLab(t *testing.T) (dir string, mounts []fsmod.Mount) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -51,8 +52,10 @@ func secretLab(t *testing.T) (dir string, mounts []fsmod.Mount) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("deep/secret", dir+"/ln"); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"ln": "deep/secret", "deep/secret/l": "hidden"} {
+		if err := os.Symlink(text, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir, []fsmod.Mount{
 		{Kind: fsmod.Hide, Target: dir + "/deep/secret"},
@@ -125,6 +128,9 @@ attempt("fchdir", lambda: (os.fchdir(covered), rd("f"))[1])
 attempt("fchdir and up", lambda: (os.fchdir(covered), rd("../secret/f"))[1])
 os.chdir("/")
 attempt("stat", lambda: os.stat(s + "/f").st_size)
+attempt("readlink", lambda: os.readlink(s + "/l"))
+attempt("readlink by a link", lambda: os.readlink(d + "/ln/l"))
+attempt("readlink below", lambda: os.readlink("secret/l", dir_fd=os.open(d + "/deep", os.O_RDONLY)))
 attempt("truncate", lambda: os.truncate(s + "/f", 0))
 attempt("hard link", lambda: (os.link(s + "/f", d + "/hard"), rd(d + "/hard"))[1])
 attempt("move it", lambda: (os.rename(s, d + "/moved"), rd(d + "/moved/f"))[1])
@@ -276,6 +282,18 @@ func hammer(dir string) {
 	})
 	loop(func() { open(dir + "/way/secret/f") })
 	loop(func() { open(dir + "/open/../way2/secret/f") })
+	// A look alone tells what is there.
+	loop(func() {
+		for _, way := range []string{"/flip", "/way/secret", "/way2/secret"} {
+			var st unix.Stat_t
+			if unix.Lstat(dir+way+"/f", &st) == nil && st.Size == int64(len("hidden\n")) {
+				escaped.Add(1)
+			}
+			if _, err := os.Readlink(dir + way + "/l"); err == nil {
+				escaped.Add(1)
+			}
+		}
+	})
 	// What is above moves.
 	loop(func() {
 		_ = os.Rename(dir+"/deep", dir+"/gone")
