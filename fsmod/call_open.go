@@ -77,10 +77,15 @@ func (m *Module) doOpenat2(c *intercept.Call) intercept.Action {
 
 // mountedOpen is open(2) in a view with mounts.
 func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flags, mode, resolve uint64) intercept.Action {
-	path, err := c.ReadString(at, pathMax)
-	if err != nil {
+	l := looks.Get().(*look)
+	defer looks.Put(l)
+	if err := l.read(c, at); err != nil {
 		return fail(err)
 	}
+	if !c.Valid() { // the path may be a stranger's
+		return fail(intercept.ErrGone)
+	}
+	path := string(l.path)
 	if path == "" {
 		return intercept.Fail(unix.ENOENT)
 	}
@@ -95,12 +100,44 @@ func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flag
 		}
 	}
 	o := &opening{dir: dir, path: path, flags: int(uint32(flags)), mode: uint32(mode), resolve: resolve}
-	return m.openObject(c, o)
+	found, err := m.lookToOpen(c, l, o)
+	if err != nil {
+		return fail(err)
+	}
+	return m.openObject(c, o, found)
 }
 
-// openObject finds what an open is about and opens it, which is done anew when somebody
-// makes or removes the file meanwhile.
-func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
+// lookToOpen looks for what is to be opened, if it need not be made. Without a walk it can be
+// known that there is nothing (ENOENT), and what there is by an absolute path; else the object
+// has no descriptor.
+func (m *Module) lookToOpen(c *intercept.Call, l *look, op *opening) (object, error) {
+	none := object{fd: -1}
+	if op.flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 || op.resolve != 0 {
+		return none, nil
+	}
+	from, name, ok := m.lookFrom(c, l.path, op.dir)
+	if !ok {
+		return none, nil
+	}
+	o, err := l.look(&from, name, true)
+	from.leave()
+	switch {
+	case err == unix.ENOENT:
+		return none, err
+	case err != nil:
+		return none, nil
+	case o.typ() == unix.S_IFLNK, op.path[0] != '/':
+		o.close()
+		return none, nil
+	}
+	o.view, o.name = op.path, op.path[len(op.path)-len(name):]
+	return o, nil
+}
+
+// openObject finds what an open is about, unless that was found, and opens it, which is done
+// anew when somebody makes or removes the file meanwhile.
+func (m *Module) openObject(c *intercept.Call, op *opening, found object) intercept.Action {
+	defer found.close()
 	if op.flags&unix.O_PATH != 0 {
 		op.flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	}
@@ -114,7 +151,10 @@ func (m *Module) openObject(c *intercept.Call, op *opening) intercept.Action {
 	exclusive := creates && op.flags&unix.O_EXCL != 0
 	follow := op.flags&unix.O_NOFOLLOW == 0 && !exclusive
 	for range maxLinks {
-		o, err := m.resolvePath(c, op.dir, op.path, follow, op.resolve)
+		o, err := found, error(nil)
+		if found.fd = -1; o.fd < 0 {
+			o, err = m.resolvePath(c, op.dir, op.path, follow, op.resolve)
+		}
 		switch {
 		case err == nil && exclusive:
 			o.close()
@@ -243,7 +283,7 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	}
 	if l := m.prepare(c, o.m, o.name, UseOpen, flags); l != nil {
 		again := *op
-		return m.orLater(c, l, func(m *Module) intercept.Action { return m.openObject(c, &again) }), false
+		return m.orLater(c, l, func(m *Module) intercept.Action { return m.openObject(c, &again, object{fd: -1}) }), false
 	}
 	var fd int
 	var err error
@@ -252,7 +292,7 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 		fd, err = m.openInNamespace(c, o, flags&^unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	case o.m.dir != nil && flags&unix.O_TMPFILE != unix.O_TMPFILE:
 		m.guardedFile(c, o, func() {
-			fd, err = unix.Open(procFD(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+			fd, err = unix.Openat(m.fds, strconv.Itoa(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		})
 	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
 		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
@@ -276,9 +316,8 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 		return fail(err), false
 	}
 	if flags&unix.O_NONBLOCK == 0 && flags&unix.O_TMPFILE != unix.O_TMPFILE {
-		if now, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil {
-			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, now&^unix.O_NONBLOCK)
-		}
+		const settable = unix.O_APPEND | unix.O_DIRECT | unix.O_NOATIME | unix.O_ASYNC // fcntl(2)
+		_, _, _ = unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETFL, uintptr(flags&settable))
 	}
 	return m.install(c, fd, o.m, flags), false
 }

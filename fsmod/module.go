@@ -97,6 +97,7 @@ type state struct {
 	changing sync.Mutex             // held while they change
 
 	pid     int            // our own
+	fds     int            // /proc/self/fd, with O_PATH, by which what is open is opened anew; 0: no mounts
 	creds   credentials    // our own
 	mixed   atomic.Bool    // some task may have other credentials
 	umasked atomic.Bool    // some task may have another umask
@@ -126,7 +127,11 @@ func New(conf Config) (*Module, error) {
 	if m.creds, err = taskCredentials("self"); err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
+	if m.fds, err = unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open /proc/self/fd: %w", err)
+	}
 	if m.table, err = newTable(conf.Mounts); err != nil {
+		unix.Close(m.fds)
 		return nil, err
 	}
 	m.listing = conf.Mountable || len(m.table.absent) > 0 || slices.ContainsFunc(m.table.rows, func(mt *mount) bool { return mt.dir == nil })
@@ -205,7 +210,7 @@ func (m *Module) Close() error {
 	defer m.mu.Unlock()
 	var errs []error
 	if t := m.now.Load().table; t != nil && !m.closed {
-		errs = append(errs, t.close())
+		errs = append(errs, t.close(), unix.Close(m.fds))
 	}
 	m.closed = true
 	if m.private != "" {
