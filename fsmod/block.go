@@ -6,8 +6,10 @@
 package fsmod
 
 import (
+	"bytes"
 	"maps"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +51,20 @@ func asBlockX(stx *unix.Statx_t, st *unix.Stat_t) {
 	stx.Mode = uint16(st.Mode)
 	stx.Rdev_major, stx.Rdev_minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	stx.Size, stx.Blocks = 0, 0
+}
+
+// mayBeDisk reports whether a path has the last name of a ramdisk's.
+func (m *Module) mayBeDisk(path []byte) bool {
+	if len(m.blocks) == 0 {
+		return false
+	}
+	last := path[bytes.LastIndexByte(path, '/')+1:]
+	for at := range m.devices {
+		if string(last) == at[strings.LastIndexByte(at, '/')+1:] {
+			return true
+		}
+	}
+	return false
 }
 
 // findDisk is the object of a path that names a ramdisk.

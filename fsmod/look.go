@@ -87,7 +87,7 @@ func (m *Module) lookAt(c *intercept.Call, l *look, dir int, at intercept.Addr, 
 // is false where it takes a walk.
 func (m *Module) lookFrom(c *intercept.Call, path []byte, dir int) (from base, name []byte, ok bool) {
 	t := m.table
-	if !plain(path) {
+	if !plain(path) || m.mayBeDisk(path) {
 		return from, nil, false
 	}
 	if path[0] != '/' {
