@@ -12,7 +12,9 @@
 package nsmount
 
 import (
+	"errors"
 	"os"
+	"path"
 	"runtime"
 	"slices"
 	"strconv"
@@ -245,16 +247,50 @@ func (c *caller) bind(at int, dir, top bool) error {
 	if !whole && c.others(in) {
 		return unix.EINVAL // what that covers would be seen
 	}
-	tree, err := cloneTree(src, "", whole)
+	// A copy without what is mounted in it might be one of where another thread has moved
+	// something meanwhile that is covered.
+	tree, err := cloneTree(src, "", true)
 	if err != nil {
 		return err
 	}
 	own := c.own(from)
 	made := Made{Mount: fsmod.Mount{Kind: fsmod.Bind, Source: name}, Sealed: of.readOnly && (own == nil || own.Sealed)}
-	if err := c.put(tree, at, made); err != nil || !whole {
+	if err := c.put(tree, at, made); err != nil {
 		return err
 	}
-	return c.inherit(from, name, in, tree)
+	if err := c.inherit(from, name, in, tree); err != nil || whole {
+		return err
+	}
+	return c.bare(tree)
+}
+
+// bare takes out of a copy what is mounted in it, which is to be the program's own; else the
+// copy goes.
+func (c *caller) bare(tree int) error {
+	id, err := mountID(tree, "")
+	if err == nil {
+		c.rows, err = readTable(c.fds)
+	}
+	if err != nil {
+		return err
+	}
+	in := below(c.rows, id, "/")
+	if c.others(in) {
+		return errors.Join(unix.EINVAL, detachWhole(tree))
+	}
+	for _, r := range slices.Backward(in) {
+		dir, err := c.placeOf(r.id)
+		if err == nil {
+			err = unix.Fchdir(dir)
+		}
+		if err == nil {
+			err = unix.Unmount(path.Base(r.point), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if err != nil {
+			return errors.Join(err, detachWhole(tree))
+		}
+	}
+	return nil
 }
 
 // inherit notes what is mounted in a copy: the program's is what is its own in the original, the
