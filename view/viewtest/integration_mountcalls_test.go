@@ -212,8 +212,9 @@ print(call(428, -100, b"/", 0x8001), call(430, b"tmpfs", 0), call(433, -100, b"/
 came = 0
 def on(*a): global came; came += 1
 signal.signal(signal.SIGALRM, on); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
-for i in range(5): print(mount("none", at, "tmpfs"), umount(at), end=" ")
-signal.setitimer(signal.ITIMER_REAL, 0); print(came > 0, os.listdir("at") != [])
+said = set()
+while came < 5: said |= {mount("none", at, "tmpfs"), umount(at)}
+signal.setitimer(signal.ITIMER_REAL, 0); print(said, os.listdir("at") != [])
 `
 
 // TestIntegrationMountNewer: with the engine ns programs go back from the new mount API, but not
@@ -225,7 +226,7 @@ func TestIntegrationMountNewer(t *testing.T) {
 		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
 			dir := scriptTree(t, w, user)
 			python := []string{"/usr/bin/python3", "-c", newerScript, dir}
-			mounted := "ok ok ok ok ok ok ok ok ok ok True True\n"
+			mounted := "{'ok'} True\n"
 			for _, tc := range []struct {
 				in   []string
 				want string
