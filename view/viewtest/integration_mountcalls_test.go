@@ -119,7 +119,7 @@ def look(where):
         if read(p + "/f") == "hidden": print("found:", where, p)
 def clean():
     os.chdir(d)
-    for p in (free, free2, d + "/deep", free + "/secret"):
+    for p in (free, free2, d + "/deep", free + "/secret", secret, d + "/there/secret", d + "/flip/secret"):
         while umount(p, DETACH) == "ok": pass
 # Descriptors and links in place of names.
 for source in (d + "/deep", "/proc/self/cwd/deep", "/proc/thread-self/root" + d + "/deep", "/dev/fd/%d" % os.open(d + "/deep", os.O_PATH)):
