@@ -23,6 +23,7 @@ type builder struct {
 	plan  *Plan
 	link  *os.File // to who serves images, or has who does; nil: there are none
 	fds   int      // O_PATH of /proc/self/fd, where we are: see byFD
+	base  int      // see newBase
 	pool  int      // the tmpfs of what is in memory; -1: none yet
 	files int      // in the pool
 	glue  []int    // tmpfs mounts that are read-only in the end
@@ -129,7 +130,7 @@ func (b *builder) mount(m fsmod.Mount, s source) error {
 		if m.Target == "/" {
 			return b.newRoot(s.tree)
 		}
-		return attach(s.tree, m.Target)
+		return b.put(s.tree, m.Target)
 	case fsmod.Tmpfs:
 		return b.tmpfs(m.Target)
 	case fsmod.Hide:
@@ -149,6 +150,17 @@ func (b *builder) mount(m fsmod.Mount, s source) error {
 		return b.merge(m.Target, s.path)
 	}
 	return fmt.Errorf("%w", Supports(m))
+}
+
+// put puts a detached mount on target, and pins what is above.
+func (b *builder) put(tree int, target string) error {
+	at, err := openPath(unix.AT_FDCWD, target)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	p := pinner{base: b.base, fds: b.fds, user: b.plan.User}
+	return p.put(tree, at)
 }
 
 // served makes the mount of an image, which the supervisor serves, or has one that a command
@@ -182,7 +194,7 @@ func (b *builder) tmpfs(target string) error {
 		return err
 	}
 	like(fd, &st)
-	if err := attach(fd, target); err != nil {
+	if err := b.put(fd, target); err != nil {
 		return err
 	}
 	return b.own(fd)
@@ -199,7 +211,7 @@ func (b *builder) hide(target string) error {
 	if err != nil {
 		return err
 	}
-	return attach(tree, target)
+	return b.put(tree, target)
 }
 
 // hidden makes what is laid over something hidden.
@@ -228,7 +240,7 @@ func (b *builder) file(content io.Reader, mode os.FileMode, target string) error
 	if err != nil {
 		return err
 	}
-	return attach(tree, target)
+	return b.put(tree, target)
 }
 
 // generate lays a generated file.
@@ -250,7 +262,7 @@ func (b *builder) generate(g Generated) error {
 	if err != nil {
 		return err
 	}
-	return attach(tree, g.Target)
+	return b.put(tree, g.Target)
 }
 
 // openPool makes the pool.

@@ -332,11 +332,13 @@ func (c *caller) name(fd int) (string, error) {
 
 // put puts a detached tree on the file at, as one that the program has made.
 func (c *caller) put(tree, at int, m Made) error {
-	if err := attachTo(tree, at); err != nil {
+	if err := c.pinner().put(tree, at); err != nil {
 		return err
 	}
 	return c.note(tree, m)
 }
+
+func (c *caller) pinner() *pinner { return &pinner{base: enterBase, fds: c.fds, user: c.user} }
 
 // note remembers a mount, whose root is at, as the program's.
 func (c *caller) note(at int, m Made) error {

@@ -18,7 +18,7 @@ import (
 // mountNew makes a mount of one of our types.
 func (c *caller) mountNew(at int, dir bool) error {
 	image, _ := fsmod.IsImageType(c.Type)
-	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds}
+	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds, base: enterBase}
 	switch {
 	case c.Type == "tmpfs" && dir:
 		tree, err := newTmpfs(options(c.Data)...)
@@ -124,6 +124,7 @@ func (c *caller) mountOther(at int) error {
 	for _, r := range rows {
 		if r.point == point && find(c.rows, r.id) == nil {
 			c.made = append(c.made, Made{ID: r.id, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
+			err = errors.Join(err, c.pinner().pin(at, r.id))
 		}
 	}
 	return err

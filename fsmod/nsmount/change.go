@@ -26,12 +26,12 @@ type Change struct {
 
 // Do makes a change. link is as in [intercept.Config]; it may be nil.
 func (n *Namespace) Do(ch Change, link *os.File) error {
-	if len(n.files) <= 2 {
+	if len(n.files) <= 3 {
 		return unix.ENOTSUP // host's mounts were not kept
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.do(order{Change: &ch}, link, n.files[2])
+	return n.do(order{Change: &ch}, link, n.files[3])
 }
 
 // make makes the change, in the view's namespaces.
@@ -39,7 +39,7 @@ func (ch *Change) make(fds int, user bool, link *os.File) error {
 	if ch.Mount.Kind == "" {
 		return ch.unmount(fds)
 	}
-	b := &builder{plan: &Plan{Mounts: []fsmod.Mount{ch.Mount}, Places: ch.Places, User: user}, pool: -1, link: link}
+	b := &builder{plan: &Plan{Mounts: []fsmod.Mount{ch.Mount}, Places: ch.Places, User: user}, pool: -1, link: link, base: enterBase}
 	src, err := b.openOnHost(ch.Mount)
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func (b *builder) cow(target string, upper int) error {
 	root := -1
 	err = c.lay(layer{was: was, base: c.upper}, func(tree int) error {
 		root = tree
-		return attach(tree, target)
+		return c.b.put(tree, target)
 	})
 	if err != nil || target != "/" {
 		return err
@@ -386,7 +386,7 @@ func (b *builder) merge(target string, over int) error {
 		err = fmt.Errorf("%s holds other mounts, which the kernel does not merge for an ordinary user: %w", target, err)
 	}
 	if err == nil {
-		err = attach(tree, target)
+		err = b.put(tree, target)
 	}
 	if err != nil {
 		return err

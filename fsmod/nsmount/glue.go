@@ -74,7 +74,7 @@ func (b *builder) cover(path string) error {
 		return err
 	}
 	if path != "/" {
-		if err := attach(glue, path); err != nil {
+		if err := b.put(glue, path); err != nil {
 			return err
 		}
 		return b.bindEntries(was, glue)

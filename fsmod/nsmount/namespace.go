@@ -57,7 +57,7 @@ import (
 // A Namespace is that of a view, by what its Step has handed over. Methods are safe for
 // concurrent use: one change is made at a time.
 type Namespace struct {
-	files []*os.File // view's mounts, its user namespace, and host's mounts if they were kept
+	files []*os.File // view's mounts, its user namespace, the base (pin.go), and host's mounts if they were kept
 
 	mu   sync.Mutex // held while a child makes a change; no other lock is taken meanwhile
 	made []Made     // by programs of the view; guarded by mu
@@ -103,7 +103,7 @@ func onThread(f func()) {
 
 // NewNamespace is the namespace that was handed over; the files stay the caller's.
 func NewNamespace(handed []*os.File) (*Namespace, error) {
-	if len(handed) < 2 {
+	if len(handed) < 3 {
 		return nil, fmt.Errorf("%d descriptors of namespaces: %w", len(handed), unix.EINVAL)
 	}
 	return &Namespace{files: handed}, nil
@@ -155,9 +155,10 @@ const (
 	enterUser    = 4
 	enterControl = 5
 	enterLink    = 6
-	enterHost    = 7 // of a Change
-	enterRoot    = 7 // of a Call: O_PATH of the caller's root and working directory
-	enterCwd     = 8
+	enterBase    = 7
+	enterHost    = 8 // of a Change
+	enterRoot    = 8 // of a Call: O_PATH of the caller's root and working directory
+	enterCwd     = 9
 
 	// changePatience is how long a change may take.
 	changePatience = 30 * time.Second
@@ -187,7 +188,7 @@ func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("UMRUN_ENTER_USER=%d", enterUser))
 	}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = append([]*os.File{n.files[0], n.files[1], theirs, link}, rest...)
+	cmd.ExtraFiles = append([]*os.File{n.files[0], n.files[1], theirs, link, n.files[2]}, rest...)
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
@@ -258,8 +259,10 @@ func (o *order) follow(fds int) ([]Made, error) {
 		err = o.Change.make(fds, o.User, link)
 	}
 	// A number is given anew when a mount has gone.
-	if now, e := readTable(fds); e == nil {
-		return stillMade(made, now), err
+	now, e := readTable(fds)
+	if e != nil {
+		return nil, err
 	}
-	return nil, err
+	p := pinner{base: enterBase, fds: fds, user: o.User}
+	return stillMade(made, now), errors.Join(err, p.dropGone(now))
 }

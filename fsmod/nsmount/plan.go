@@ -9,6 +9,7 @@ import (
 	"encoding/gob"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +107,12 @@ func run(data []byte, link *os.File) (kept []int, err error) {
 		if kept, err = keep(p.Keep); err != nil {
 			return nil, fmt.Errorf("keep the namespace: %w", err)
 		}
+	}
+	if b.base, err = newBase(); err != nil {
+		return nil, fmt.Errorf("put the root directory on a base: %w", err)
+	}
+	if !p.Trial {
+		kept = slices.Insert(kept, 2, b.base)
 	}
 	return kept, b.build()
 }
