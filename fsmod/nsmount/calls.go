@@ -45,13 +45,35 @@ var newer = []int{
 	unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR, sysOpenTreeAttr,
 }
 
+// parts are the calls by which a mount namespace is made that holds a part of its maker's, or nothing:
+// there the directories above a mount could be moved, see pin.go, and the mount's place, too. A
+// kernel that does not know them answers the same; clone3(2), whose flags are in memory, it does
+// not have then, and programs go back to clone(2).
+var parts = []struct {
+	nr, i386 int
+	arg      int // that of the flags
+	flag     uint64
+	errno    unix.Errno
+}{
+	{unix.SYS_OPEN_TREE, unix.SYS_OPEN_TREE, 2, openTreeNamespace, unix.EINVAL},
+	{unix.SYS_FSMOUNT, unix.SYS_FSMOUNT, 1, fsmountNamespace, unix.EINVAL},
+	{unix.SYS_UNSHARE, i386Unshare, 0, unshareEmptyMounts, unix.EINVAL},
+	{unix.SYS_CLONE3, unix.SYS_CLONE3, 0, 0, unix.ENOSYS},
+}
+
 const (
+	// linux/mount.h and linux/sched.h, v7.1
+	openTreeNamespace  = 1 << 1
+	fsmountNamespace   = 1 << 1
+	unshareEmptyMounts = 1 << 20
+
 	sysOpenTreeAttr = 467
 
 	// Of the i386 entry; the newer calls have the same numbers at both.
 	i386Mount   = 21
 	i386Umount  = 22
 	i386Umount2 = 52
+	i386Unshare = 310
 )
 
 // Rules are the rules of these calls.
@@ -74,6 +96,11 @@ func (k *Calls) Rules() intercept.Rules {
 		for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {
 			add(arch, nr, args, func(*Namespace, *intercept.Call) error { return unix.ENOSYS })
 		}
+	}
+	for _, p := range parts {
+		args := []intercept.Arg{intercept.ArgMasked(p.arg, p.flag, p.flag)}
+		rules = append(rules, intercept.Rule{NR: p.nr, Args: args, Do: intercept.Deny(p.errno)},
+			intercept.Rule{Arch: intercept.I386, NR: p.i386, Args: args, Do: intercept.Deny(p.errno)})
 	}
 	return rules
 }

@@ -19,6 +19,18 @@
 // Nothing of it has a name on the host. All mounts go with the namespace, that is with
 // its last process, however that ends.
 //
+// # Pins
+//
+// A directory above a mount could be moved into one that is bound elsewhere, where nothing covers
+// the mount's place: the kernel has it so for all mounts, and a program can do it in a user
+// namespace of its own. So these directories are pinned (pin.go). Which depends on who may move
+// them: of an ordinary user's view those whose parents others own, who do not let it write there,
+// stay out. The base that pins are in is handed to the supervisor with the namespaces. Pins are made
+// before their mount, and go after it, when the next order is done (namespace.go).
+//
+// A namespace that holds a part of the view's mounts would be without pins: programs make none
+// (calls.go, parts).
+//
 // # The pool and new roots
 //
 // What has to be in memory (copies of files, what a cow that is thrown away holds) is in
@@ -49,10 +61,6 @@
 // descriptors, and mounts these. Which mounts are the program's own a Namespace remembers
 // (table.go); all others are locked to it. What goes lazily goes as a whole (detach.go), or who
 // is in it would see what was covered there.
-//
-// What this does not keep: a directory above a covered place can be moved into one that was
-// bound elsewhere, where nothing covers the place. The kernel has it so for all mounts, and a
-// program can do it in a user namespace of its own.
 //
 // # Copy on write
 //

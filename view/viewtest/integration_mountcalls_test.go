@@ -6,6 +6,7 @@ package viewtest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -182,22 +183,94 @@ ok EPERM EPERM
 	w.NoStrays(t)
 }
 
-// TestIntegrationMountMoved: what is covered is reached where a directory above it is moved into
-// one that is bound, as the kernel has it; the engine trap lets nobody move it.
+// movedScript moves what is above mounts, to have what they cover elsewhere: into a directory that is
+// bound a second time. It writes to all files that it finds.
+const movedScript = mounttest.Prelude + `
+def exchange(a, b): return name(libc.renameat2(-100, a.encode(), -100, b.encode(), 2))
+mount("open", "free", None, BIND)
+for dir in ("deep", "one", "one/two", "one/two/three", "one/cow", "sticky", "sticky/in", "files"):
+    print(dir, do(os.rename, dir, "open/moved"), do(os.rename, dir, dir + "2"), exchange(dir, "open"), exchange("free2", dir), do(os.rmdir, dir))
+print(do(os.rename, "beside", "beside2"), do(os.rename, "beside2", "beside"), do(os.rename, "one/f", "f"), do(os.rename, "f", "one/f"), do(os.link, "one/f", "linked"), do(os.unlink, "linked"), do(os.rename, "tmp/a", "tmp/c"), do(os.rmdir, "tmp/a"))
+for lower in ("deep", "one", "one/two", "one/cow", "sticky"):
+    libc.mount(b"overlay", (d + "/free2").encode(), b"overlay", 0, b"userxattr,lowerdir=" + lower.encode())
+for top, _, names in os.walk(d):
+    for n in names:
+        if read(top + "/" + n) == "secret": print("found:", top, n)
+        do(lambda: open(top + "/" + n, "w").write("changed"))
+def pinned(): return " ".join([do(os.rename, "late", "open/late") or "moved", do(os.rename, "open/late", "late") or "back"])
+print(pinned(), mount("none", "late/a/b", "umrun.hide" if sys.argv[2:] else "tmpfs"), pinned(), umount("late/a/b"), pinned())
+sys.stdout.flush()
+if sys.argv[2:]: os.execvp("unshare", ["unshare", sys.argv[3], sys.executable, "-c", sys.argv[2], d])
+`
+
+// TestIntegrationMountMoved: no directory above a mount is moved, and so nothing that is covered is
+// found elsewhere, by a program of the view or one in namespaces below it.
 func TestIntegrationMountMoved(t *testing.T) {
-	viewtest.Need(t, "unshare")
+	viewtest.Need(t, "/usr/bin/python3", "unshare")
 	w := viewtest.New(t)
-	for engine, want := range map[string]string{"ns": "hidden\nhidden\n", "trap": ""} {
+	files := map[string]string{
+		"deep/secret/f": "secret\n", "one/two/three/secret/f": "secret\n", "one/cow/proj/f": "as it was\n", "sticky/in/secret/f": "secret\n", "files/f": "secret\n",
+	}
+	var held strings.Builder
+	for _, dir := range []string{"deep", "one", "one/two", "one/two/three", "one/cow", "sticky", "sticky/in", "files"} {
+		held.WriteString(dir + " EBUSY EBUSY EBUSY EBUSY EBUSY\n")
+	}
+	held.WriteString("None None None None None None EBUSY EBUSY\n")
+	for _, engine := range setEngines {
 		t.Run(engine, func(t *testing.T) {
 			dir := scriptTree(t, w, true)
-			script := `mount --bind open free; mv deep open && cat free/deep/secret/f; mv open/deep .; umount free
-unshare -Urm sh -c 'mount --bind open free; mv deep open && cat free/deep/secret/f; mv open/deep .'`
-			u := umrunAs(t, w, true, "-q", "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "--", "sh", "-c", script)
-			u.Dir = dir
-			u.Env = append(u.Env, "PWD="+dir)
-			if r := u.Result(); r.Stdout != want {
-				t.Errorf("want %q, got %v", want, r)
+			writeFiles(t, dir, files)
+			writeFiles(t, dir, map[string]string{"one/f": "", "late/a/b/f": "", "beside/f": "", "tmp/f": ""})
+			give(t, dir)
+			if err := errors.Join(os.Chown(dir+"/sticky", 0, 0), os.Chmod(dir+"/sticky", 0o1777)); err != nil {
+				t.Fatal(err)
 			}
+			want := held.String() + "moved back ok EBUSY ENOENT ok moved back\n" + held.String()
+			below := "-Urm"
+			if engine == "ns" {
+				want += "moved back ok moved back ok moved back\n" // over its own mounts, there it may
+			} else { // nobody mounts in a namespace below
+				below, want = "-Ur", want+"moved back EPERM moved back EPERM moved back\n"
+			}
+			args := []string{"-q", "-n", "none", "--no-proc", "--fs-engine", engine}
+			for _, m := range []string{"hide:deep/secret", "tmpfs:one/two/three/secret", "cow::one/cow/proj", "hide:sticky/in/secret", "hide:files/f", "tmpfs:tmp", "tmpfs:tmp/a/b"} {
+				at := strings.LastIndex(m, ":") + 1
+				args = append(args, "-m", m[:at]+dir+"/"+m[at:])
+			}
+			u := umrunAs(t, w, true, append(args, "--", "/usr/bin/python3", "-c", movedScript, dir, movedScript, below)...)
+			r := u.Result()
+			if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
+				t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
+			}
+			for name, content := range files {
+				if b, err := os.ReadFile(filepath.Join(dir, name)); string(b) != content {
+					t.Errorf("%s: %q, %v", name, b, err)
+				}
+			}
+		})
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationMountMovedLater: so it is with mounts that are made, and until they are removed,
+// while a program runs.
+func TestIntegrationMountMovedLater(t *testing.T) {
+	w := viewtest.New(t)
+	for _, engine := range setEngines {
+		t.Run(engine, func(t *testing.T) {
+			v := startChanged(t, w, true, "--fs-engine", engine, "-m", "hide:DIR/src")
+			const moved = "mv DIR/p DIR/moved && mv DIR/moved/q DIR/moved/there && mv DIR/moved/there DIR/moved/q && mv DIR/moved DIR/p && echo moved || echo held"
+			const busy = "mv: cannot move 'DIR/p' to 'DIR/moved': Device or resource busy\nheld\n"
+			v.says("mkdir -p DIR/p/q/r DIR/p/s; echo x >DIR/p/q/r/f; "+moved, "moved\n")
+			v.set(0, "", "set", "lab", "mount", "hide:DIR/p/q/r/f")
+			v.says(moved, busy)
+			v.set(0, "", "set", "lab", "mount", "tmpfs:DIR/p/s")
+			v.set(0, "", "set", "lab", "umount", "DIR/p/q/r/f")
+			v.says(moved, busy)
+			v.says("mv DIR/p/q DIR/p/there && mv DIR/p/there DIR/p/q", "")
+			v.set(0, "", "set", "lab", "umount", "--lazy", "DIR/p/s")
+			v.says(moved, "moved\n")
+			v.end()
 		})
 	}
 	w.NoStrays(t)
@@ -209,6 +282,7 @@ import signal
 def call(nr, *a):
     r = libc.syscall(nr, *a); return errno.errorcode[ctypes.get_errno()] if r < 0 else "ok"
 print(call(428, -100, b"/", 0x8001), call(430, b"tmpfs", 0), call(433, -100, b"/", 0), call(429, -1, b"", -100, b"/", 0), call(442, -100, b"/", 0, 0, 0), call(428, -100, b"/", 0))
+print(call(428, -100, b"/", 2), call(432, -1, 2, 0), call(272, 0x00100000), call(435, 0, 0))
 came = 0
 def on(*a): global came; came += 1
 signal.signal(signal.SIGALRM, on); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
@@ -226,13 +300,14 @@ func TestIntegrationMountNewer(t *testing.T) {
 		t.Run(fmt.Sprintf("user=%v", user), func(t *testing.T) {
 			dir := scriptTree(t, w, user)
 			python := []string{"/usr/bin/python3", "-c", newerScript, dir}
+			const refused = "EINVAL EINVAL EINVAL ENOSYS\n"
 			mounted := "{'ok'} True\n"
 			for _, tc := range []struct {
 				in   []string
 				want string
 			}{
-				{nil, "ENOSYS ENOSYS ENOSYS ENOSYS ENOSYS ok\n" + mounted},
-				{[]string{"unshare", "-Urm", "--propagation", "private"}, "ok ok ok ENOENT EINVAL ok\n" + mounted},
+				{nil, "ENOSYS ENOSYS ENOSYS ENOSYS ENOSYS ok\n" + refused + mounted},
+				{[]string{"unshare", "-Urm", "--propagation", "private"}, "ok ok ok ENOENT EINVAL ok\n" + refused + mounted},
 			} {
 				args := append([]string{"-n", "none", "--no-proc", "--fs-engine", "ns", "--"}, append(tc.in, python...)...)
 				if r := umrunAs(t, w, user, args...).Result(); r.Stdout != tc.want || r.Stderr != "" {
