@@ -29,7 +29,7 @@ type builder struct {
 	glue  []int    // tmpfs mounts that are read-only in the end
 	ours  []uint64 // mounts in which a place may be made, by number
 
-	// stacked are the mounts on the root directory: the pool, and old roots.
+	// stacked are the mounts on the root directory: old roots.
 	stacked int
 }
 
@@ -274,11 +274,10 @@ func (b *builder) openPool() error {
 	if err != nil {
 		return err
 	}
-	if err := attach(fd, "/"); err != nil {
+	if err := mountInBase(b.base, "pool", fd); err != nil {
 		return err
 	}
 	b.pool = fd
-	b.stacked++
 	return nil
 }
 
@@ -334,6 +333,12 @@ func (b *builder) finish() error {
 	// Where the program goes is the caller's to say.
 	if err := unix.Chdir("/"); err != nil {
 		return err
+	}
+	if b.pool >= 0 {
+		p := pinner{base: b.base, fds: b.fds}
+		if err := errors.Join(p.drop("pool"), unix.Chdir("/")); err != nil {
+			return fmt.Errorf("detach what is in memory: %w", err)
+		}
 	}
 	for ; b.stacked > 0; b.stacked-- {
 		// Of umount2(2) it is the topmost one that "/" means.

@@ -43,7 +43,7 @@ func detachWhole(at int) error {
 	if err != nil {
 		return err
 	}
-	// On the root directory no path leads to it, see the package's doc.
+	// In the base no path leads to it, see pin.go.
 	pool, err := newTmpfs("mode=700")
 	if err != nil {
 		return err
@@ -67,12 +67,12 @@ func detachWhole(at int) error {
 		moved <- false
 		return err
 	}
-	err = attach(pool, "/")
+	err = mountInBase(enterBase, "gone", pool)
 	if err == nil {
 		err = unix.MoveMount(at, "", pool, "gone", unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
 	if moved <- err == nil; err == nil {
 		err = <-elsewhere
 	}
-	return errors.Join(err, detachHere(pool))
+	return errors.Join(err, detachHere(pool), unix.Unlinkat(enterBase, "gone", unix.AT_REMOVEDIR))
 }

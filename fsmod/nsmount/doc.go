@@ -34,10 +34,10 @@
 // # The pool and new roots
 //
 // What has to be in memory (copies of files, what a cow that is thrown away holds) is in
-// one tmpfs, the pool. It is mounted on the root directory, where no path leads, since a
-// path begins below what is mounted there: it is reached by its descriptor alone, as
+// one tmpfs, the pool. It is mounted in the base, where no path leads (pin.go): it is
+// reached by its descriptor alone, as
 // /proc/self/fd/N, where the builder's working directory is, since a new root may have no
-// /proc. A new root, for a mount on "/", is put there too, and pivot_root(2)
+// /proc. A new root, for a mount on "/", is put on the root directory, and pivot_root(2)
 // makes it the one where paths begin. The old one then lies on the new one in the same
 // way until all is done.
 //

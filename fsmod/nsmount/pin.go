@@ -46,6 +46,14 @@ func newBase() (base int, err error) {
 	return base, errors.Join(attachTo(root, base), unix.Fchdir(root), unix.Chroot("."), unix.Unlinkat(base, "was", unix.AT_REMOVEDIR))
 }
 
+// mountInBase puts a detached mount at a name of its own in the base.
+func mountInBase(base int, name string, tree int) error {
+	if err := unix.Mkdirat(base, name, 0o700); err != nil {
+		return err
+	}
+	return attachAt(tree, base, name)
+}
+
 // A pinner pins what is above mounts.
 type pinner struct {
 	base int
