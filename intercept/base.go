@@ -8,6 +8,7 @@ import "golang.org/x/sys/unix"
 
 // Numbers of the i386 entry, arch/x86/entry/syscalls/syscall_32.tbl.
 const (
+	i386Ioctl           = 54
 	i386Prctl           = 172
 	i386AddKey          = 286
 	i386RequestKey      = 287
@@ -45,6 +46,13 @@ func baseRules() Rules {
 		calls(unix.SYS_ADD_KEY, i386AddKey, Deny(unix.ENOSYS)),
 		calls(unix.SYS_REQUEST_KEY, i386RequestKey, Deny(unix.ENOSYS)),
 		calls(unix.SYS_KEYCTL, i386Keyctl, Deny(unix.ENOSYS)),
+
+		// What is typed for another goes to the shell on the same terminal when the
+		// program has ended. EIO is what the kernel says where it is not for all
+		// (dev.tty.legacy_tiocsti is 0). Of a virtual console TIOCLINUX pastes; other
+		// terminals do not know it, and programs do without.
+		calls(unix.SYS_IOCTL, i386Ioctl, Deny(unix.EIO), ArgEqual32(1, unix.TIOCSTI)),
+		calls(unix.SYS_IOCTL, i386Ioctl, Deny(unix.ENOTTY), ArgEqual32(1, unix.TIOCLINUX)),
 
 		// A program that is not dumpable cannot be read by an ordinary user's
 		// supervisor (ptrace(2), access mode checking). It is told that it is.

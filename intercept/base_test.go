@@ -40,6 +40,9 @@ io_uring_register: ENOSYS
 add_key: ENOSYS
 request_key: ENOSYS
 keyctl: ENOSYS
+TIOCSTI: EIO
+TIOCLINUX: ENOTTY
+typed: 0
 undumpable: 0
 dumpable: 1
 bad dumpable: EINVAL
@@ -48,6 +51,8 @@ bad dumpable: EINVAL
 i386 listener: EBUSY
 i386 io_uring_setup: ENOSYS
 i386 prctl: 0
+i386 TIOCSTI: EIO
+i386 TIOCLINUX: ENOTTY
 i386 call: 2003
 i386 socketcall: ENOSYS
 `

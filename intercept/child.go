@@ -179,7 +179,7 @@ func become(sp *spec, installed chan<- filtered, goAhead <-chan struct{}) childE
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return childError{step: stepSetup, err: err}
 	}
-	domain := enterDomain() // before the filter, which may refuse it
+	domain := EnterDomain() // before the filter, which may refuse it
 	listener, err := installFilter(sp.Filter, sp.Interruptible)
 	if err != nil {
 		return childError{step: stepFilter, err: err}

@@ -37,9 +37,9 @@ func HasDomains() bool {
 	return errno == 0 && abi >= domainABI
 }
 
-// enterDomain puts the calling thread, which can gain no privileges any more (PR_SET_NO_NEW_PRIVS),
-// into a new domain, with all that it becomes and starts.
-func enterDomain() error {
+// EnterDomain puts the calling thread, which can gain no privileges any more (PR_SET_NO_NEW_PRIVS)
+// or has CAP_SYS_ADMIN, into a new domain, with all that it becomes and starts.
+func EnterDomain() error {
 	attr := unix.LandlockRulesetAttr{Handled_access_net: unix.LANDLOCK_ACCESS_NET_BIND_TCP}
 	// Before 6.12 there are the first two words; before 6.7 the first alone (E2BIG).
 	const size = unsafe.Offsetof(attr.Scoped)

@@ -129,7 +129,7 @@ func probeDomain() error {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		if err == nil {
-			err = enterDomain()
+			err = EnterDomain()
 		}
 		failed <- err
 	}()

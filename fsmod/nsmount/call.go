@@ -68,7 +68,7 @@ func (c *caller) do() (err error) {
 	if c.rows, err = readTable(c.fds); err != nil {
 		return err
 	}
-	c.walk = walker{root: enterRoot, cwd: enterCwd, pid: c.PID, tid: c.TID}
+	c.walk = walker{root: enterRoot, cwd: enterCwd, pid: c.PID, tid: c.TID, fds: c.fds}
 	if c.Umount && c.Flags&^(unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != 0 {
 		return unix.EINVAL
 	}

@@ -7,12 +7,14 @@ package nsmount
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
 	"umrun/fsmod/imagemount"
+	"umrun/intercept"
 )
 
 // mountNew makes a mount of one of our types.
@@ -103,7 +105,7 @@ func (c *caller) mountOther(at int) error {
 	source := c.Source
 	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
 		var st unix.Stat_t
-		if err = unix.Fstat(src, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		if err = unix.Fstat(src, &st); err == nil && (st.Mode&unix.S_IFMT == unix.S_IFBLK || st.Mode&unix.S_IFMT == unix.S_IFREG) {
 			source, err = c.name(src)
 		}
 		if err != nil {
@@ -117,6 +119,11 @@ func (c *caller) mountOther(at int) error {
 	if err := unix.Fchdir(at); err != nil {
 		return err
 	}
+	// The kernel looks up itself what is no device, and what the options name. It is not to go by
+	// links of processes from which the program's own domain keeps it. Where there are no domains
+	// the program is in none.
+	runtime.LockOSThread() // never unlocked
+	_ = intercept.EnterDomain()
 	if err := unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.Data); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ const (
 type walker struct {
 	root, cwd int // O_PATH of the task's
 	pid, tid  int // in the PID namespace of the view's /proc
+	fds       int // see readTable
 }
 
 // find opens what a path names, with O_PATH. With follow a symbolic link at the end is followed.
@@ -88,6 +89,9 @@ func (w *walker) step(at int, name string, follow bool) (next int, target string
 	}
 	switch target {
 	case magic:
+		if !w.owns(at) {
+			return -1, "", unix.EACCES
+		}
 		next, err = openPath(at, name)
 		return next, "", err
 	case "":
@@ -135,6 +139,26 @@ func (w *walker) procLink(at int, name string, link int) (string, error) {
 		unix.Close(fd)
 	}
 	return "", nil
+}
+
+// owns reports whether a directory of procfs with links to objects is the task's own. From those of others its
+// Landlock domain keeps it (package intercept), and we are in none. It goes by the file, since the way
+// there may be by a bind, which has any name; of another procfs than the host's none is.
+func (w *walker) owns(dir int) bool {
+	var there unix.Stat_t
+	if unix.Fstat(dir, &there) != nil {
+		return false
+	}
+	for _, task := range []string{fmt.Sprint(w.pid), fmt.Sprintf("%d/task/%d", w.pid, w.tid)} {
+		for _, links := range []string{"", "/fd", "/ns", "/map_files"} {
+			var own unix.Stat_t
+			err := unix.Fstatat(w.fds, "../../"+task+links, &own, unix.AT_SYMLINK_NOFOLLOW)
+			if err == nil && own.Dev == there.Dev && own.Ino == there.Ino {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func onProc(fd int) bool {

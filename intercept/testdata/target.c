@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -354,6 +355,14 @@ int main(int argc, char **argv)
 		say("add_key", syscall(SYS_add_key, "user", "x", "y", 1, -3));
 		say("request_key", syscall(SYS_request_key, "dns_resolver", "x", "y", -3));
 		say("keyctl", syscall(SYS_keyctl, 0, -3, 0));
+		int terminal = posix_openpt(O_RDWR | O_NOCTTY), waiting = 0;
+		grantpt(terminal);
+		unlockpt(terminal);
+		int line = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+		say("TIOCSTI", syscall(SYS_ioctl, line, big | TIOCSTI, "\n"));
+		say("TIOCLINUX", syscall(SYS_ioctl, line, big | TIOCLINUX, "\x06"));
+		ioctl(line, FIONREAD, &waiting);
+		say("typed", waiting);
 		say("undumpable", prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 		say("dumpable", prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
 		say("bad dumpable", prctl(PR_SET_DUMPABLE, 7, 0, 0, 0));
@@ -364,6 +373,10 @@ int main(int argc, char **argv)
 		errno = -int80(425, 1, 0, 0);
 		say("i386 io_uring_setup", -1);
 		say("i386 prctl", int80(172, PR_SET_DUMPABLE, 0, 0));
+		errno = -int80(54, line, TIOCSTI, 0);
+		say("i386 TIOCSTI", -1);
+		errno = -int80(54, line, TIOCLINUX, 0);
+		say("i386 TIOCLINUX", -1);
 		say("i386 call", int80(132, 3, 0, 0));
 		errno = -int80(102, 1, 0, 0);
 		say("i386 socketcall", -1);

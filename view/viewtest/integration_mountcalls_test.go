@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -315,6 +316,67 @@ func TestIntegrationMountNewer(t *testing.T) {
 				}
 			}
 		})
+	}
+	w.NoStrays(t)
+}
+
+// linksScript mounts by links of /proc: those of the process whose number is its argument, those under a name that
+// is as the program's own, and those.
+const linksScript = mounttest.Prelude + `
+other, me = "/proc/" + sys.argv[2], "/proc/%d" % os.getpid()
+os.makedirs("names" + me + "/fd"); open("empty", "w").close()
+free, empty = d + "/free", d + "/empty"
+def tries(p):
+    print(mount(p + "/cwd/open", free, None, BIND), mount(p + "/root" + d, free, None, BIND), mount(p + "/fd/0", empty, None, BIND),
+        mount("none", p + "/cwd/free", "tmpfs"), mount(p + "/fd/0", free, "xfs"), mount(p + "/cwd/open/f", free, "xfs"), umount(p + "/cwd"))
+    for q in (free, empty):
+        while umount(q, DETACH) == "ok": pass
+tries(other)
+print(mount(other + "/fd", d + "/names" + me + "/fd", None, BIND), mount("names" + me + "/fd/0", empty, None, BIND))
+tries("/proc/self"); tries("/proc/thread-self"); tries(me)
+`
+
+// TestIntegrationMountLinks: root's program mounts by no link of a process outside of the view. Natively
+// it may: only another mount namespace is EINVAL, and that is what the program's own standard input is on, too.
+func TestIntegrationMountLinks(t *testing.T) {
+	viewtest.Need(t, "root", "/usr/bin/python3", "unshare", "domains")
+	w := viewtest.New(t)
+	dir := scriptTree(t, w, false)
+	in, err := os.Open(filepath.Join(dir, "open/f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	outside := w.HostCmd(context.Background(), "sleep", "60")
+	outside.Dir, outside.Stdin = dir, in
+	if err := outside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(outside.Stop)
+	own := strings.Repeat("ok ok EINVAL ok ENOTBLK ENOTBLK EINVAL\n", 3)
+	for _, tc := range []struct {
+		in   func(args ...string) *viewtest.Cmd
+		want string
+	}{
+		{func(args ...string) *viewtest.Cmd {
+			return w.HostCmd(context.Background(), append([]string{"unshare", "-m", "--propagation", "private"}, args...)...)
+		}, "EINVAL EINVAL EINVAL EINVAL ENOTBLK ENOTBLK EINVAL\nok EINVAL\n" + own},
+		{func(args ...string) *viewtest.Cmd {
+			return umrunAs(t, w, false, append([]string{"-n", "none", "--no-proc", "--fs-engine", "ns", "--"}, args...)...)
+		}, "EACCES EACCES EACCES EACCES EACCES EACCES EACCES\nok EACCES\n" + own},
+	} {
+		there := scriptTree(t, w, false)
+		c := tc.in("/usr/bin/python3", "-c", linksScript, there, strconv.Itoa(outside.Process.Pid))
+		own, err := os.Open(filepath.Join(there, "open/f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stdin = own
+		r := c.Result()
+		own.Close()
+		if diff := cmp.Diff(tc.want, r.Stdout); diff != "" || r.Stderr != "" {
+			t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
+		}
 	}
 	w.NoStrays(t)
 }
