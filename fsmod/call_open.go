@@ -428,7 +428,8 @@ var unguarded = []string{
 	"mountstats", "oom_adj", "projid_map", "schedstat", "sessionid", "setgroups", "timens_offsets", "timerslack_ns", "uid_map", "wchan",
 }
 
-// procTasks are the numbers of tasks in the name of a file of procfs, and the parts of the name.
+// procTasks are the numbers of tasks in the name of a file of procfs, and the parts of the name from
+// the first one on: what is above a procfs may have any name.
 func procTasks(o *object) (tasks []int, names []string) {
 	if unix.Major(o.st.Dev) != 0 || !isProc(o.fd) {
 		return nil, nil
@@ -441,11 +442,14 @@ func procTasks(o *object) (tasks []int, names []string) {
 	for i, p := range parts {
 		if i > 0 && numeric(p) && (parts[i-1] == "task" || isProcRoot(strings.Join(parts[:i], "/"))) {
 			if n, err := strconv.Atoi(p); err == nil {
+				if tasks == nil {
+					names = parts[i:]
+				}
 				tasks = append(tasks, n)
 			}
 		}
 	}
-	return tasks, parts
+	return tasks, names
 }
 
 // isProcRoot reports whether a path on procfs is its root, as far as can be told.

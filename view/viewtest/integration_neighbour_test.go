@@ -136,3 +136,30 @@ func TestIntegrationNeighbour(t *testing.T) {
 		}
 	}
 }
+
+// TestIntegrationNeighbourElsewhere: what is shut is so by whatever name procfs has.
+func TestIntegrationNeighbourElsewhere(t *testing.T) {
+	viewtest.Need(t, "root", "unshare", "domains")
+	w := viewtest.New(t)
+	dir := filepath.Join(w.Dir(), "net", "attr")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	outside := w.HostCmd(context.Background(), "sleep", "60")
+	if err := outside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(outside.Stop)
+	look := fmt.Sprintf("cd %s/%d && for f in environ maps net/dev; do head -c 1 $f >/dev/null 2>&1; echo $?; done", dir, outside.Process.Pid)
+	elsewhere := func(args ...string) string {
+		mounted := []string{"unshare", "-m", "--propagation", "private", "sh", "-c", `mount -t proc proc "$0" && exec "$@"`, dir}
+		return w.HostCmd(context.Background(), append(mounted, args...)...).Result().Stdout
+	}
+	if got, want := elsewhere("sh", "-c", look), "0\n0\n0\n"; got != want {
+		t.Fatalf("natively %q", got)
+	}
+	u := umrunAs(t, w, false, "-q", "-n", "none", "--fs-engine", "trap", "-m", "tmpfs:/opt/umrun-lab-neighbour", "--", "sh", "-c", look)
+	if got, want := elsewhere(u.Args...), "1\n1\n0\n"; got != want {
+		t.Errorf("in a view %q, want %q", got, want)
+	}
+}
