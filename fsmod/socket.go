@@ -12,7 +12,6 @@ package fsmod
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -196,23 +195,18 @@ func (b *binding) below(dir int, last string, at *unix.Stat_t) error {
 	if b.m.umasked.Load() {
 		umask = cr.umask
 	}
-	done := make(chan error, 1) // so that the thread ends, whatever happens here
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		f := func() { done <- b.onThread(dir, last, at, umask) }
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- err
+	intercept.OnThread(func() {
+		f := func() { err = b.onThread(dir, last, at, umask) }
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
 			return
 		}
 		if !b.m.mixed.Load() || cr.same(&b.m.creds) {
 			f()
-			return
+		} else if b.m.creds.during(&cr, f) != nil {
+			err = unix.EACCES
 		}
-		if b.m.creds.during(&cr, f) != nil {
-			done <- unix.EACCES
-		}
-	}()
-	return <-done
+	})
+	return err
 }
 
 // onThread is below on its thread.

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,16 +123,13 @@ func probePidfdThread() error {
 
 // probeDomain puts a thread that is thrown away into a domain.
 func probeDomain() error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		if err == nil {
+	var err error
+	OnThread(func() {
+		if err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err == nil {
 			err = EnterDomain()
 		}
-		failed <- err
-	}()
-	return <-failed
+	})
+	return err
 }
 
 // kernelRelease is what uname -r prints.

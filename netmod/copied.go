@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -275,25 +274,8 @@ func (s *sending) piece(fd int, data []byte, flags int) (n int, err error) {
 		return s.pieceBy(fd, data, flags, func() error { return nil })
 	}
 	s.c.MayWait()
-	onLostThread(func() { n, err = s.pieceBy(fd, data, flags, func() error { return keepOnly(fd) }) })
+	intercept.OnThread(func() { n, err = s.pieceBy(fd, data, flags, func() error { return keepOnly(fd) }) })
 	return n, err
-}
-
-// onLostThread runs f on a thread that ends with it. It is never the first one, which does not
-// end, and whose descriptors are what /proc/self/fd shows.
-func onLostThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			onLostThread(f) // on another one, as this goroutine has this one
-			runtime.UnlockOSThread()
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 // keepOnly gives the thread descriptors of its own, of which it closes all but one.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/intercept"
 )
 
 // A Change is one of the mounts of a view.
@@ -75,7 +76,7 @@ func (ch *Change) unmount(fds int) error {
 
 // openOnHost is open where the host's files are, on a thread that goes there for it.
 func (b *builder) openOnHost(m fsmod.Mount) (s source, err error) {
-	onThread(func() {
+	intercept.OnThread(func() {
 		if err = unix.Unshare(unix.CLONE_FS); err == nil {
 			err = unix.Setns(enterHost, unix.CLONE_NEWNS)
 		}

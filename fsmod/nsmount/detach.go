@@ -15,6 +15,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
 )
 
 // detach removes a mount from the view, whose root at is, with all that is mounted in it.
@@ -53,7 +55,7 @@ func detachWhole(at int) error {
 		return err
 	}
 	elsewhere, moved := make(chan error), make(chan bool)
-	go onThread(func() { // ends with moved
+	go intercept.OnThread(func() { // ends with moved
 		elsewhere <- unix.Unshare(unix.CLONE_NEWNS)
 		if <-moved {
 			how := 0

@@ -46,12 +46,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/intercept"
 )
 
 // A Namespace is that of a view, by what its Step has handed over. Methods are safe for
@@ -76,29 +77,12 @@ func keep(host bool) (kept []int, err error) {
 		return kept, nil
 	}
 	fd := -1
-	onThread(func() {
+	intercept.OnThread(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
 			fd, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		}
 	})
 	return append(kept, fd), err
-}
-
-// onThread runs f on a thread that ends with it. That is not the first one, which would stay,
-// and whose namespaces /proc/self tells of.
-func onThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			f()
-			return
-		}
-		onThread(f) // on another one, since this is taken
-		runtime.UnlockOSThread()
-	}()
-	<-done
 }
 
 // NewNamespace is the namespace that was handed over; the files stay the caller's.
