@@ -353,11 +353,13 @@ func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
 		s.hear()
 		s.showErrors()
 	}()
+	s.forgetUnaddressed(to)
 	if e := s.soErr; e != 0 {
 		s.soErr = 0
 		return 0, e
 	}
 	s.settleLocked()
+	s.forgetUnaddressed(to)
 	if len(s.held) > 0 { // what was written before is still waiting
 		return 0, unix.EAGAIN
 	}
@@ -368,6 +370,14 @@ func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
 		return n, s.addPiece((*buf)[:n], msg, dst, x.flags)
 	}
 	return n, s.sendComplete((*buf)[:n], msg, dst)
+}
+
+// forgetUnaddressed drops the error of a write without an address that did not trap, for a
+// message that has one: by that one it would be lost. The mutex is held.
+func (s *packet) forgetUnaddressed(to netip.AddrPort) {
+	if to.IsValid() && s.soErr == unix.EDESTADDRREQ {
+		s.soErr = 0
+	}
 }
 
 // payloadMax is the most that one datagram to dst can carry: for UDP what the length

@@ -26,9 +26,10 @@ func TestPacketTranscripts(t *testing.T) {
 		"free-port":     nil,
 		"udp-misuse": {
 			// The write goes into the pair before the module sees it; the errno
-			// comes with the next call that traps.
+			// comes with the next call that traps and names no address.
 			"write unconnected: EDESTADDRREQ": "write unconnected: ok",
-			"next call: ok":                   "next call: EDESTADDRREQ",
+			"another write: EDESTADDRREQ":     "another write: ok",
+			"option: 0":                       fmt.Sprintf("option: %d", unix.EDESTADDRREQ),
 		},
 		"udp-waits": nil,
 		"endings":   nil,
@@ -286,7 +287,16 @@ func udpMisuse(w *transcript) {
 	_, err := unix.Write(fd, []byte("x"))
 	w.result("write unconnected", err)
 	time.Sleep(50 * time.Millisecond)
-	w.result("next call", unix.Sendto(fd, []byte("x"), 0, sa))
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	w.must("SO_ERROR", err)
+	w.say("option: %d", v)
+	_, err = unix.Write(fd, []byte("x"))
+	w.result("another write", err)
+	time.Sleep(50 * time.Millisecond)
+	w.result("next call", unix.Sendto(fd, []byte("y"), 0, sa))
+	b := make([]byte, 2)
+	n, _, err := unix.Recvfrom(fd, b, 0)
+	w.say("itself: %q %v", b[:max(n, 0)], err)
 	w.result("listen", unix.Listen(fd, 1))
 	_, _, err = unix.Accept(fd)
 	w.result("accept", err)

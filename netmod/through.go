@@ -9,7 +9,7 @@ import (
 	"errors"
 	"math"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,7 +119,7 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 	if x.name == 0 && !stamped && x.flags&unix.MSG_TRUNC == 0 || x.flags&unix.MSG_OOB != 0 {
 		return intercept.Continue()
 	}
-	var had atomic.Int64 // bytes that MSG_WAITALL has taken so far
+	var had int64 // bytes that MSG_WAITALL has taken so far
 	all := x.flags&(unix.MSG_WAITALL|unix.MSG_PEEK|unix.MSG_TRUNC) == unix.MSG_WAITALL
 	fd := d.N
 	try := func() (int, error) {
@@ -138,11 +138,11 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 			return n, err
 		}
 		x.skip(n)
-		total := had.Add(int64(n))
+		had += int64(n)
 		if n > 0 && x.left() > 0 {
 			return 0, unix.EAGAIN
 		}
-		return int(total), nil
+		return int(had), nil
 	}
 	return s.natively(c, d, x.flags, unix.EPOLLIN, try, &had)
 }
@@ -187,15 +187,12 @@ func (s *stream) noName(c *intercept.Call, x *transfer) error {
 // and lets the thread wait for events where it would have to. A goroutine waits
 // for it: such calls are rare. had, if not nil, is what earlier tries have taken: the
 // call returns that when it would fail.
-func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, try func() (int, error), had *atomic.Int64) intercept.Action {
+func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, try func() (int, error), had *int64) intercept.Action {
 	answer := func(n int, err error) intercept.Action {
-		if err != nil && had != nil && had.Load() > 0 {
-			return intercept.Return(had.Load())
+		if err != nil && had != nil && *had > 0 {
+			return intercept.Return(*had)
 		}
-		if err != nil {
-			return intercept.Fail(intercept.Errno(err))
-		}
-		return intercept.Return(int64(n))
+		return counted(int64(n), err)
 	}
 	n, err := try()
 	if intercept.Errno(err) != unix.EAGAIN || flags&unix.MSG_DONTWAIT != 0 || nonblocking(d.N) {
@@ -218,29 +215,50 @@ func (s *stream) natively(c *intercept.Call, d *held, flags int, events uint32, 
 	if timeout > 0 {
 		deadline = time.Now().Add(timeout)
 	}
+	// Bytes that were moved must be told, also to a call that is taken back meanwhile.
+	var mu sync.Mutex // held during try, before s.mu; guards what follows, and had
+	var end *intercept.Action
+	back := false
+	step := func(err error) (over bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		n := 0
+		switch {
+		case back:
+			return true
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = unix.EAGAIN
+		case err != nil: // the module ends
+			return true
+		default:
+			if n, err = try(); intercept.Errno(err) == unix.EAGAIN {
+				return false
+			}
+		}
+		a := answer(n, err)
+		end = &a
+		return true
+	}
 	stop := context.AfterFunc(s.m.ctx, ready.close)
 	s.m.wg.Go(func() {
 		defer fd.Close()
 		defer ready.close()
 		defer stop()
-		for {
-			switch err := ready.wait(deadline); {
-			case err == nil:
-			case errors.Is(err, os.ErrDeadlineExceeded):
-				c.Complete(answer(0, unix.EAGAIN))
-				return
-			default: // the call was taken back
-				return
-			}
-			if n, err := try(); intercept.Errno(err) != unix.EAGAIN {
-				c.Complete(answer(n, err))
-				return
-			}
+		for !step(ready.wait(deadline)) {
+		}
+		if end != nil { // too late when it was taken back
+			c.Complete(*end)
 		}
 	})
 	return c.Park(func(intercept.Reason) intercept.Action {
 		ready.close()
-		if timeout > 0 || had != nil && had.Load() > 0 {
+		mu.Lock()
+		defer mu.Unlock()
+		back = true
+		if end != nil {
+			return *end
+		}
+		if timeout > 0 || had != nil && *had > 0 {
 			return answer(0, unix.EINTR)
 		}
 		return intercept.Restart()
