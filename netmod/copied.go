@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -208,7 +209,31 @@ func (s *sending) once(d intercept.FD) (int64, error) {
 }
 
 // whole sends the rest, and waits for it.
-func (s *sending) whole(fd int) (int64, error) { return s.ended(s.send(fd, 0)) }
+func (s *sending) whole(fd int) (int64, error) {
+	if s.netlink {
+		return s.ended(s.insist(fd))
+	}
+	return s.ended(s.send(fd, 0))
+}
+
+// insistPause is between two attempts to send to a netlink socket that is full.
+const insistPause = 5 * time.Millisecond
+
+// insist sends until there is room. A thread with descriptors of its own (see piece) could not
+// be brought back if it waited in the kernel; the next attempt finds the number to be no socket's.
+func (s *sending) insist(fd int) error {
+	var end time.Time
+	if limit, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO); err == nil && limit.Nano() > 0 {
+		end = time.Now().Add(time.Duration(limit.Nano()))
+	}
+	for {
+		err := s.send(fd, unix.MSG_DONTWAIT)
+		if err != unix.EAGAIN || !end.IsZero() && time.Now().After(end) {
+			return err
+		}
+		time.Sleep(insistPause)
+	}
+}
 
 // ended is the result of a message that ended so.
 func (s *sending) ended(err error) (int64, error) {

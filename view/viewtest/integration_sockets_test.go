@@ -288,7 +288,7 @@ func TestIntegrationSends(t *testing.T) {
 	w := viewtest.New(t)
 	script := w.File(t, "sends.py", readFile(t, "testdata/sockets/sends.py"))
 	want := w.HostCmd(context.Background(), "/usr/bin/python3", script).Result()
-	if want.Status != 0 || strings.Count(want.Stdout, "\n") < 17 {
+	if want.Status != 0 || strings.Count(want.Stdout, "\n") < 18 {
 		t.Fatal(want)
 	}
 	for _, user := range []bool{false, true} {

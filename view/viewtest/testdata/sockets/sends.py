@@ -68,6 +68,33 @@ t = threading.Timer(0.05, lambda b: [None for _ in iter(lambda: b.recv(2000), b"
 t.start()
 print("datagram", a.sendmsg([b"y"]), name(lambda: a.sendmsg([b"x" * 1000000])))
 t.join()
+# A netlink socket that is full: what waits for room comes once, whatever signals come meanwhile, or
+# not at all.
+full = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 2)  # NETLINK_USERSOCK
+full.bind((0, 0))
+nl = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 2)
+count = 0
+while name(lambda: nl.sendto(b"%9d" % count + b"x" * 5000, socket.MSG_DONTWAIT, full.getsockname())) == 5009: count += 1
+nl.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50000))
+print("netlink timeout", name(lambda: nl.sendto(b"%9d" % count + b"x" * 5000, full.getsockname())), end=" ")
+nl.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+numbers = []
+def numbered():
+    full.settimeout(0.3)
+    try:
+        while True: numbers.append(int(full.recv(6000)[:9]))
+    except socket.timeout: pass
+signals.clear()
+signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+t = threading.Timer(0.45, numbered)
+t.start()
+n = nl.sendto(b"%9d" % count + b"x" * 5000, full.getsockname())
+signal.setitimer(signal.ITIMER_REAL, 0)
+signal.siginterrupt(signal.SIGALRM, True)
+t.join()
+print(n, numbers == list(range(count + 1)), signals[:1])
+nl.close()
 # TCP: a connection made by sending, one that is refused, one that is made by others meanwhile.
 ln = socket.create_server(("127.0.0.1", 0))
 c = socket.socket()
