@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Trapped receives that are interrupted.
+
 package netmod
 
 import (
