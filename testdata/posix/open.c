@@ -274,7 +274,11 @@ static void halves(void)
 static long how(int at, const char *p, uint64_t flags, uint64_t mode, uint64_t resolve)
 {
 	struct open_how h = { flags, mode, resolve };
-	long fd = syscall(SYS_openat2, at, p, &h, sizeof h);
+	long fd;
+	int tries = 0;
+	do // with ".." it says EAGAIN while somebody on the machine mounts or renames: openat2(2)
+		fd = syscall(SYS_openat2, at, p, &h, sizeof h);
+	while (fd < 0 && errno == EAGAIN && !(resolve & RESOLVE_CACHED) && tries++ < 1000);
 	if (fd >= 0)
 		close(fd);
 	return fd;
