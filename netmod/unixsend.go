@@ -18,6 +18,9 @@ import (
 	"umrun/intercept"
 )
 
+// maxRights is SCM_MAX_FD of include/net/scm.h: how many descriptors a message carries.
+const maxRights = 253
+
 // carry puts into s what the control messages of x mean to the calling thread, as
 // net/core/scm.c:__scm_send.
 func (s *sending) carry(c *intercept.Call, x *transfer) error {
@@ -37,6 +40,9 @@ func (s *sending) carry(c *intercept.Call, x *transfer) error {
 		case msg.Header.Type == unix.SCM_RIGHTS:
 			fds, err := unix.ParseUnixRights(msg)
 			if err != nil {
+				return unix.EINVAL
+			}
+			if len(s.files)+len(fds) > maxRights {
 				return unix.EINVAL
 			}
 			var ours []int

@@ -129,3 +129,7 @@ other = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
 other.sendto(struct.pack("IHHIIB3x", 20, 18, 0x301, 1, 0, 0), (0, 0))
 print("netlink", nl.getsockname()[0] == os.getpid(), other.getsockname()[0] not in (0, os.getpid()), len(other.recv(65536)) > 100)
 print("links", socket.if_nameindex()[0])
+# As many descriptors as a message may carry, and one more.
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for n in 253, 254, 10000:
+    print("rights", n, name(lambda: a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("%di" % n, *[0] * n))])))
