@@ -18,8 +18,8 @@ import (
 // unixRules are those of a kernel stack.
 func (m *Module) unixRules() intercept.Rules {
 	return intercept.Rules{
-		on(unix.SYS_CONNECT, m.onDuplicate(m.connectCopy)),
-		on(unix.SYS_BIND, m.onDuplicate(m.bindCopy)),
+		on(unix.SYS_CONNECT, m.onDuplicate(named(m.connectTo))),
+		on(unix.SYS_BIND, m.onDuplicate(named(m.bindTo))),
 		on(unix.SYS_GETSOCKNAME, m.onDuplicate(m.nameUnix)),
 		on(unix.SYS_GETPEERNAME, m.onDuplicate(m.nameUnix)),
 		on(unix.SYS_SENDTO, m.onDuplicate(m.sendtoCopy), intercept.ArgNonZero(4)),
@@ -66,13 +66,15 @@ func isDatagram(d intercept.FD) bool {
 	return err == nil && (typ == unix.SOCK_DGRAM || typ == unix.SOCK_RAW || typ == sockPacket)
 }
 
-// connectCopy is connect(2) with a copy of the address.
-func (m *Module) connectCopy(c *intercept.Call, d intercept.FD) intercept.Action {
-	sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
+// named answers connect(2) or bind(2) by f, which gets a copy of the address.
+func named(f func(*intercept.Call, intercept.FD, []byte) intercept.Action) func(*intercept.Call, intercept.FD) intercept.Action {
+	return func(c *intercept.Call, d intercept.FD) intercept.Action {
+		sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
+		if err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+		return f(c, d, sa)
 	}
-	return m.connectTo(c, d, sa)
 }
 
 // connectTo is connect(2) to an address.
@@ -114,15 +116,6 @@ func nameCall(nr uintptr, fd int, sa []byte) error {
 		return errno
 	}
 	return nil
-}
-
-// bindCopy is bind(2) with a copy of the address.
-func (m *Module) bindCopy(c *intercept.Call, d intercept.FD) intercept.Action {
-	sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
-	if err != nil {
-		return intercept.Fail(intercept.Errno(err))
-	}
-	return m.bindTo(c, d, sa)
 }
 
 // bindTo is bind(2) to an address.

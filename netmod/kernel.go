@@ -265,10 +265,7 @@ func (m *Module) handleKernelIoctl(c *intercept.Call) intercept.Action {
 		return intercept.Fail(intercept.Errno(err))
 	}
 	defer fd.Close()
-	if !fd.IsSocket() {
-		return intercept.Continue()
-	}
-	if domain, err := unix.GetsockoptInt(fd.N, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+	if !isUnix(fd) {
 		return intercept.Continue()
 	}
 	if c.Arch == intercept.I386 {

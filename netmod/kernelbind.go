@@ -7,7 +7,6 @@ package netmod
 
 import (
 	"fmt"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -69,28 +68,25 @@ func isInetStream(d intercept.FD) bool {
 
 // bindFor binds a socket for the calling thread. What rights decide is whether a low port
 // may be had (CAP_NET_BIND_SERVICE over the socket's namespace): a right that we have and
-// the caller has not is laid down meanwhile, by this thread of ours alone. Over a namespace
+// the caller has not is laid down by the thread that binds. Over a namespace
 // that our user owns we have it either way, and so have the user's programs.
-func bindFor(c *intercept.Call, fd int, sa []byte) error {
+func bindFor(c *intercept.Call, fd int, sa []byte) (err error) {
 	const low = 1 << unix.CAP_NET_BIND_SERVICE
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	if err := unix.Capget(&hdr, &caps[0]); err != nil {
 		return fmt.Errorf("capget: %w", err)
 	}
 	if caps[0].Effective&low == 0 || capable(c, unix.CAP_NET_BIND_SERVICE) {
 		return nameCall(unix.SYS_BIND, fd, sa)
 	}
-	without := caps
-	without[0].Effective &^= low
-	if err := unix.Capset(&hdr, &without[0]); err != nil {
-		return fmt.Errorf("lay down CAP_NET_BIND_SERVICE: %w", err)
-	}
-	err := nameCall(unix.SYS_BIND, fd, sa)
-	if e := unix.Capset(&hdr, &caps[0]); e != nil {
-		panic(fmt.Sprintf("netmod: CAP_NET_BIND_SERVICE cannot be had back: %v", e))
-	}
+	caps[0].Effective &^= low
+	intercept.OnThread(func() {
+		if err = unix.Capset(&hdr, &caps[0]); err != nil {
+			err = fmt.Errorf("lay down CAP_NET_BIND_SERVICE: %w", err)
+			return
+		}
+		err = nameCall(unix.SYS_BIND, fd, sa)
+	})
 	return err
 }

@@ -143,7 +143,7 @@ func writeSockaddr(c *intercept.Call, addr, lenAddr intercept.Addr, sa []byte) e
 
 // handleBind answers bind(2).
 func (m *Module) handleBind(c *intercept.Call) intercept.Action {
-	return m.withUnix(c, m.bindCopy, func(s socket, d *held) intercept.Action {
+	return m.withUnix(c, named(m.bindTo), func(s socket, d *held) intercept.Action {
 		sa, err := readSockaddr(c, intercept.Addr(c.Args[1]), int32(c.Args[2]))
 		if err != nil {
 			return intercept.Fail(intercept.Errno(err))

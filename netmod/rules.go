@@ -35,8 +35,8 @@ func (m *Module) passing(r intercept.Rule) intercept.Rule {
 	return r
 }
 
-// passingSend is passing for calls that may name a socket, which never go on where paths are
-// judged.
+// passingSend is passing for calls that may name a socket: where paths are judged none goes on
+// unseen.
 func (m *Module) passingSend(r intercept.Rule) intercept.Rule {
 	if m.paths != nil {
 		return r

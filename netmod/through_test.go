@@ -5,7 +5,6 @@
 package netmod
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -15,22 +14,31 @@ import (
 	"umrun/intercept/intercepttest"
 )
 
-// TestInterruptedWhileTaking: a signal that comes while bytes are taken out of the placeholder
-// does not lose them: the call returns how many there are, and is not made again.
-func TestInterruptedWhileTaking(t *testing.T) {
+// placeholder is a duplicate of a placeholder, and the other end of the pair.
+func placeholder(t *testing.T) (d *held, far int) {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(pair[1])
-	d := &held{FD: intercept.FD{N: pair[0]}}
-	defer d.drop()
+	d = &held{FD: intercept.FD{N: pair[0]}}
+	t.Cleanup(func() {
+		d.drop()
+		unix.Close(pair[1])
+	})
+	return d, pair[1]
+}
+
+// TestInterruptedWhileTaking: a signal that comes while bytes are taken out of the placeholder
+// does not lose them: the call returns how many there are, and is not made again.
+func TestInterruptedWhileTaking(t *testing.T) {
+	d, far := placeholder(t)
 	m := &Module{ctx: t.Context()}
 	s := &stream{base: base{m: m}}
 	taking, goOn := make(chan struct{}), make(chan struct{})
 	try := func() (int, error) {
 		var b [8]byte
-		n, err := recvOnce(pair[0], b[:], 0)
+		n, err := recvOnce(d.N, b[:], 0)
 		if err == nil {
 			close(taking)
 			<-goOn
@@ -40,7 +48,7 @@ func TestInterruptedWhileTaking(t *testing.T) {
 	c := intercepttest.New(t).Call(intercept.HandlerFunc(func(c *intercept.Call) intercept.Action {
 		return s.natively(c, d, 0, unix.EPOLLIN, try, nil)
 	}), unix.SYS_RECVMSG)
-	if _, err := unix.Write(pair[1], []byte("bytes")); err != nil {
+	if _, err := unix.Write(far, []byte("bytes")); err != nil {
 		t.Fatal(err)
 	}
 	<-taking
@@ -56,16 +64,8 @@ func TestInterruptedWhileTaking(t *testing.T) {
 
 // TestInterruptedBeforeTaking: bytes that come to a call that was taken back are the next one's.
 func TestInterruptedBeforeTaking(t *testing.T) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pair[1])
-	d := &held{FD: intercept.FD{N: pair[0]}}
-	defer d.drop()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	m := &Module{ctx: ctx}
+	d, far := placeholder(t)
+	m := &Module{ctx: t.Context()}
 	s := &stream{base: base{m: m}}
 	var b [8]byte
 	try := func() (int, error) { return recvOnce(d.N, b[:], 0) }
@@ -89,7 +89,7 @@ func TestInterruptedBeforeTaking(t *testing.T) {
 	m.wg.Wait()
 	d = &held{FD: intercept.FD{N: fd}}
 	c = wait()
-	if _, err := unix.Write(pair[1], []byte("bytes")); err != nil {
+	if _, err := unix.Write(far, []byte("bytes")); err != nil {
 		t.Fatal(err)
 	}
 	if r := c.Result(); r.Kind != intercept.ReplyReturn || r.Val != 5 {

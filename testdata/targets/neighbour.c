@@ -5,7 +5,7 @@
 //
 //	neighbour serve DIR       a victim: it is in DIR, holds a file and a socket, and says who it is
 //	neighbour try PID ADDR    what each way into PID says; ADDR is where its secret is
-//	neighbour child           the same of a child of its own, that is a victim
+//	neighbour child DIR       the same of a child of its own, that is a victim
 
 #define _GNU_SOURCE
 #include <errno.h>
