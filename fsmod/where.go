@@ -183,7 +183,7 @@ func (w *stands) begin(c *intercept.Call) {
 	c.Identify() // so that its end is known
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.movers = append(w.movers, c.Task)
+	w.movers = append(slices.DeleteFunc(w.movers, func(t *intercept.Task) bool { return t == c.Task || t.Ended() }), c.Task)
 	w.moving.Store(int32(len(w.movers)))
 	w.moves.Add(1)
 	w.dropAll()
