@@ -168,10 +168,6 @@ func newTable(mounts []Mounted) (*table, error) {
 
 // placing is with, with a place made for the row.
 func (t *table) placing(row *mount, over []FS) (*table, error) {
-	n, err := t.placed(row)
-	if err != nil {
-		return n, err
-	}
 	under := make([]*tree, len(over))
 	for i, fs := range over {
 		k := slices.IndexFunc(t.rows, func(r *mount) bool { return r.fs == fs })
@@ -179,6 +175,10 @@ func (t *table) placing(row *mount, over []FS) (*table, error) {
 			return t, unix.ENOENT // it has gone meanwhile
 		}
 		under[i] = t.rows[k].tree
+	}
+	n, err := t.placed(row)
+	if err != nil {
+		return n, err
 	}
 	for _, u := range under {
 		row.tree.over(u)
