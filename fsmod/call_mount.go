@@ -129,7 +129,7 @@ func (m *Module) doMount(c *intercept.Call) (func() error, error) {
 	const known = msHarmless | msPropagation | unix.MS_RDONLY | unix.MS_NOEXEC | unix.MS_REMOUNT | unix.MS_BIND | unix.MS_REC | unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_MANDLOCK
 	switch {
 	case a.flags&unix.MS_REMOUNT != 0:
-		return m.remount(&a)
+		return m.remount(c, &a)
 	case a.flags&unix.MS_BIND != 0:
 		return m.bind(c, &a)
 	case a.flags&msPropagation != 0:
@@ -147,7 +147,7 @@ func (m *Module) doMount(c *intercept.Call) (func() error, error) {
 func (o *object) root() bool { return o.name == "" && o.m != nil && o.m.tag != 0 }
 
 // remount makes a mount read-only, or writable again.
-func (m *Module) remount(a *mounting) (func() error, error) {
+func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 	switch {
 	case !a.at.root():
 		return nil, unix.EINVAL
@@ -163,6 +163,10 @@ func (m *Module) remount(a *mounting) (func() error, error) {
 			return nil, unix.EROFS
 		}
 		return nil, unix.EPERM
+	case old.Kind == Tmpfs && a.flags&unix.MS_BIND == 0:
+		if _, err := m.tmpfsOptions(c, a.data); err != nil { // those that are taken change nothing
+			return nil, err
+		}
 	}
 	return func() error {
 		return m.alter(func(t *table) (*table, error) {

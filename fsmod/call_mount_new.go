@@ -162,11 +162,16 @@ func (m *Module) tmpfsOptions(c *intercept.Call, data string) (o tmpfsOptions, e
 		case "mode":
 			base = 8
 		case "uid", "gid":
-		case "size", "nr_blocks", "nr_inodes": // what it is in has its own limits
-			if _, ok := parseSize(value); !ok && !strings.HasSuffix(value, "%") && value != "0" {
-				return o, unix.EINVAL
+		case "size", "nr_blocks", "nr_inodes":
+			if value == "0" { // no limit
+				continue
 			}
-			continue
+			if _, ok := parseSize(value); ok || strings.HasSuffix(value, "%") { // else the kernel would refuse it, too
+				m.unbounded.Do(func() {
+					m.log.Warn("a tmpfs that the program mounts is refused (EINVAL), as umrun cannot bound it: --fs-engine ns can, and 0 asks for no bound", "option", word)
+				})
+			}
+			return o, unix.EINVAL
 		default:
 			return o, unix.EINVAL
 		}

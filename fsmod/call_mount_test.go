@@ -37,10 +37,17 @@ func TestMountCalls(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, want)
 			}
+			wanted := strings.ReplaceAll(string(want), native, "DIR")
+			if other, ok := mounttest.TrapDiffers[tc.Name]; ok {
+				if wanted == other {
+					t.Error("it does not differ any more")
+				}
+				wanted = other
+			}
 			dir := newLab(t).dir
 			got := changed(t, "/usr/bin/python3", "-c", script, dir)
 			t.Log(got)
-			if diff := cmp.Diff(strings.ReplaceAll(string(want), native, "DIR"), strings.ReplaceAll(got, dir, "DIR")); diff != "" {
+			if diff := cmp.Diff(wanted, strings.ReplaceAll(got, dir, "DIR")); diff != "" {
 				t.Errorf("natively -, in the view +:\n%s", diff)
 			}
 		})

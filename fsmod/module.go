@@ -109,6 +109,8 @@ type state struct {
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set
 
+	unbounded sync.Once // the log says that a tmpfs has no bounds
+
 	mu      sync.Mutex
 	private string   // the directory of directories; "": not made yet. Guarded by mu
 	lock    *os.File // of private, see makePrivate. Guarded by mu

@@ -74,7 +74,11 @@ func TestIntegrationMountScripts(t *testing.T) {
 					u := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "--", "/usr/bin/python3", "-c", script, there)
 					u.Env = append(u.Env, "LC_ALL=C")
 					r := u.Result()
-					if diff := cmp.Diff(strings.ReplaceAll(want.Stdout, dir, "DIR"), strings.ReplaceAll(r.Stdout, there, "DIR")); diff != "" || r.Stderr != "" {
+					wanted, said := strings.ReplaceAll(want.Stdout, dir, "DIR"), 0
+					if other, ok := mounttest.TrapDiffers[tc.Name]; ok && engine == "trap" {
+						wanted, said = other, 1 // and the log says so, once
+					}
+					if diff := cmp.Diff(wanted, strings.ReplaceAll(r.Stdout, there, "DIR")); diff != "" || strings.Count(r.Stderr, "\n") != said {
 						t.Errorf("natively -, in the view +:\n%s\n%s", diff, r.Stderr)
 					}
 				})
