@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"umrun/intercept"
 	"umrun/stacks/kernel"
 	"umrun/view"
 )
@@ -32,7 +33,8 @@ const raceEnv = "atexit_sleep_ms=0"
 //	status N COMMAND [ARG...]   run it and want exit status N
 //
 // and beside its conditions [root], [userns] for machines that allow network namespaces,
-// and [notify] for those on which calls can be intercepted.
+// [notify] for those on which calls can be intercepted, and [domains] for those with
+// Landlock's domains.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "../../testdata/script",
@@ -47,6 +49,8 @@ func TestScript(t *testing.T) {
 				return os.Geteuid() == 0, nil
 			case "userns":
 				return kernel.Probe(false) == nil, nil
+			case "domains":
+				return intercept.HasDomains(), nil
 			case "notify":
 				for _, f := range view.Doctor(t.Context()) {
 					if f.Verdict == view.Fail {

@@ -92,27 +92,21 @@ func TestIntegrationMountScripts(t *testing.T) {
 // it hides.
 func TestIntegrationMountLocked(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3")
-	w := viewtest.New(t)
-	for _, user := range []bool{false, true} {
-		for _, engine := range setEngines {
-			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
-				dir := scriptTree(t, w, user)
-				want := mounttest.LockedWant
-				if user {
-					want = mounttest.LockedWantUser
-					if engine == "trap" { // who is in a directory that is covered goes on in what covers it
-						want = strings.Replace(want, "ok EACCES ENOENT ok EINVAL", "ok ENOENT ENOENT ok EINVAL", 1)
-					}
-				}
-				r := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "-m", "bind:"+dir+"/open:"+dir+"/other:ro", "--",
-					"/usr/bin/python3", "-c", mounttest.Locked, dir).Result()
-				if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
-					t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
-				}
-			})
+	eachUser(t, func(t *testing.T, w *viewtest.World, engine string, user bool) {
+		dir := scriptTree(t, w, user)
+		want := mounttest.LockedWant
+		if user {
+			want = mounttest.LockedWantUser
+			if engine == "trap" { // who is in a directory that is covered goes on in what covers it
+				want = strings.Replace(want, "ok EACCES ENOENT ok EINVAL", "ok ENOENT ENOENT ok EINVAL", 1)
+			}
 		}
-	}
-	w.NoStrays(t)
+		r := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "-m", "bind:"+dir+"/open:"+dir+"/other:ro", "--",
+			"/usr/bin/python3", "-c", mounttest.Locked, dir).Result()
+		if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
+			t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
+		}
+	})
 }
 
 // hostileScript looks for ways to what is hidden at DIR/deep/secret, and to what else was mounted by
@@ -165,27 +159,21 @@ print(open("/proc/self/mountinfo").read().count(" " + secret + " "))
 // TestIntegrationMountHostile has a program try to undo what hides something from it.
 func TestIntegrationMountHostile(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3")
-	w := viewtest.New(t)
-	for _, user := range []bool{false, true} {
-		for _, engine := range setEngines {
-			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
-				dir := scriptTree(t, w, user)
-				r := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "--", "/usr/bin/python3", "-c", hostileScript, dir).Result()
-				way := "EPERM EPERM EINVAL EPERM\nEPERM EPERM EINVAL\n"
-				if engine == "ns" && user { // who may not search what is hidden does not come out of it
-					way = "EPERM EPERM EACCES EPERM\nEPERM EACCES EACCES\n"
-				}
-				want := way + `EINVAL ok ok EPERM EPERM
+	eachUser(t, func(t *testing.T, w *viewtest.World, engine string, user bool) {
+		dir := scriptTree(t, w, user)
+		r := umrunAs(t, w, user, "-n", "none", "--no-proc", "--fs-engine", engine, "-m", "hide:"+dir+"/deep/secret", "--", "/usr/bin/python3", "-c", hostileScript, dir).Result()
+		way := "EPERM EPERM EINVAL EPERM\nEPERM EPERM EINVAL\n"
+		if engine == "ns" && user { // who may not search what is hidden does not come out of it
+			way = "EPERM EPERM EACCES EPERM\nEPERM EACCES EACCES\n"
+		}
+		want := way + `EINVAL ok ok EPERM EPERM
 ok EPERM EPERM
 1
 `
-				if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
-					t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
-				}
-			})
+		if diff := cmp.Diff(want, r.Stdout); diff != "" || r.Stderr != "" {
+			t.Errorf("wanted -, got +:\n%s\n%s", diff, r.Stderr)
 		}
-	}
-	w.NoStrays(t)
+	})
 }
 
 // movedScript moves what is above mounts, to have what they cover elsewhere: into a directory that is
@@ -354,10 +342,7 @@ func TestIntegrationMountLinks(t *testing.T) {
 	defer in.Close()
 	outside := w.HostCmd(context.Background(), "sleep", "60")
 	outside.Dir, outside.Stdin = dir, in
-	if err := outside.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(outside.Stop)
+	start(t, outside)
 	own := strings.Repeat("ok ok EINVAL ok ENOTBLK ENOTBLK EINVAL\n", 3)
 	for _, tc := range []struct {
 		in   func(args ...string) *viewtest.Cmd

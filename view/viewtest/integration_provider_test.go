@@ -171,7 +171,7 @@ func TestIntegrationOpenConnect(t *testing.T) {
 			r := w.UmrunFlags(t, append(run.flags, "--log", said, "--", "sh", "-c", fmt.Sprintf(
 				"curl -sS -m 20 http://%s/big.bin | sha256sum; curl -sS telnet://10.77.0.1:%d </dev/null; curl -sS 'telnet://[fd77::1]:%[2]d' </dev/null; ip -br addr show tun0; getent ahostsv4 %[3]s",
 				viewtest.NameWeb, viewtest.PortWho, run.names))...).AsUser(w.Home()).Result()
-			for _, want := range []string{viewtest.BigSum() + "  -\n", "10.62.0.", "fd62::", "tun0", "10.77.0.1 "} {
+			for _, want := range []string{viewtest.BigSum() + "  -\n", "\n10.62.0.", "\nfd62::", "\ntun0", "\n10.77.0.1 "} {
 				if r.Status != 0 || !strings.Contains(r.Stdout, want) {
 					t.Errorf("it does not say %q: %v", want, r)
 				}

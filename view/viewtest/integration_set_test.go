@@ -19,16 +19,18 @@ import (
 // setEngines are those whose mounts can be changed.
 var setEngines = []string{"trap", "ns"}
 
-func TestIntegrationSet(t *testing.T) {
+// eachUser runs a test with each of them, as root and as the ordinary user.
+func eachUser(t *testing.T, f func(t *testing.T, w *viewtest.World, engine string, user bool)) {
 	w := viewtest.New(t)
-	openFUSE(t, w)
 	for _, user := range []bool{false, true} {
 		for _, engine := range setEngines {
-			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) { runSet(t, w, engine, user) })
+			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) { f(t, w, engine, user) })
 		}
 	}
 	w.NoStrays(t)
 }
+
+func TestIntegrationSet(t *testing.T) { eachUser(t, runSet) }
 
 // A changed view runs a program that reads commands and says what came of them.
 type changedView struct {
@@ -119,6 +121,7 @@ func (v *changedView) end() {
 }
 
 func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
+	openFUSE(t, w)
 	v := startChanged(t, w, user, "--fs-engine", engine)
 	v.says("cat DIR/dst/a", "target a\n")
 	v.set(0, "", "set", "lab", "mount", "bind:../src:.")
@@ -181,34 +184,28 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 // TestIntegrationSetOver: what is mounted later covers what was mounted there and below, as it
 // is then, and gives it back.
 func TestIntegrationSetOver(t *testing.T) {
-	w := viewtest.New(t)
-	for _, user := range []bool{false, true} {
-		for _, engine := range setEngines {
-			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
-				v := startChanged(t, w, user, "--fs-engine", engine, "-m", "cow::DIR/dst", "-m", "hide:DIR/src/a", "-m", "bind:DIR/bin:DIR/src/sub")
-				v.says("echo one >DIR/dst/a; rm DIR/dst/b", "")
-				v.set(0, "", "set", "lab", "mount", "cow:DIR/up:DIR/dst")
-				v.says("cd DIR/dst; cat a; ls; echo two >a; echo two >b; cat *", "one\na\ntwo\ntwo\n")
-				v.says("cd /", "")
-				v.set(0, "", "set", "lab", "umount", "DIR/dst")
-				v.says("cat DIR/dst/*", "one\n")
-				v.set(0, "", "set", "lab", "mount", "merge:DIR/path:DIR/dst")
-				v.says("ls DIR/dst; cat DIR/dst/a", "a\nx\none\n")
-				// What is hidden stays so, and what is bound is written to no more.
-				v.set(0, "", "set", "lab", "mount", "cow:DIR/upsrc:DIR/src")
-				v.says("stat -c %s DIR/src/a; ls DIR/src/sub; echo x >DIR/src/sub/new; ls DIR/src/sub DIR/bin", "0\nonly-here\nDIR/bin:\nonly-here\n\nDIR/src/sub:\nnew\nonly-here\n")
-				v.set(122, "there is no mount of the view's", "set", "lab", "umount", "DIR/src/sub") // it is covered
-				v.end()
-				if got := readFile(t, v.dir+"/upsrc/sub/sub/upper/new"); got != "x\n" {
-					t.Errorf("UPPER has %q", got)
-				}
-				if got := readFile(t, v.dir+"/up/upper/a"); got != "two\n" {
-					t.Errorf("UPPER has %q", got)
-				}
-			})
+	eachUser(t, func(t *testing.T, w *viewtest.World, engine string, user bool) {
+		v := startChanged(t, w, user, "--fs-engine", engine, "-m", "cow::DIR/dst", "-m", "hide:DIR/src/a", "-m", "bind:DIR/bin:DIR/src/sub")
+		v.says("echo one >DIR/dst/a; rm DIR/dst/b", "")
+		v.set(0, "", "set", "lab", "mount", "cow:DIR/up:DIR/dst")
+		v.says("cd DIR/dst; cat a; ls; echo two >a; echo two >b; cat *", "one\na\ntwo\ntwo\n")
+		v.says("cd /", "")
+		v.set(0, "", "set", "lab", "umount", "DIR/dst")
+		v.says("cat DIR/dst/*", "one\n")
+		v.set(0, "", "set", "lab", "mount", "merge:DIR/path:DIR/dst")
+		v.says("ls DIR/dst; cat DIR/dst/a", "a\nx\none\n")
+		// What is hidden stays so, and what is bound is written to no more.
+		v.set(0, "", "set", "lab", "mount", "cow:DIR/upsrc:DIR/src")
+		v.says("stat -c %s DIR/src/a; ls DIR/src/sub; echo x >DIR/src/sub/new; ls DIR/src/sub DIR/bin", "0\nonly-here\nDIR/bin:\nonly-here\n\nDIR/src/sub:\nnew\nonly-here\n")
+		v.set(122, "there is no mount of the view's", "set", "lab", "umount", "DIR/src/sub") // it is covered
+		v.end()
+		if got := readFile(t, v.dir+"/upsrc/sub/sub/upper/new"); got != "x\n" {
+			t.Errorf("UPPER has %q", got)
 		}
-	}
-	w.NoStrays(t)
+		if got := readFile(t, v.dir+"/up/upper/a"); got != "two\n" {
+			t.Errorf("UPPER has %q", got)
+		}
+	})
 }
 
 // smallImage makes an image with one file.
@@ -225,39 +222,33 @@ func smallImage(t *testing.T, v *changedView) string {
 // TestIntegrationSetServed: what a command serves comes and goes.
 func TestIntegrationSetServed(t *testing.T) {
 	viewtest.Need(t, "bindfs", "/sbin/mkfs.ext4", "fuse2fs", "e2fsck")
-	w := viewtest.New(t)
-	openFUSE(t, w)
-	for _, user := range []bool{false, true} {
-		for _, engine := range setEngines {
-			t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
-				v := startChanged(t, w, user, "--fs-engine", engine)
-				v.set(0, "", "set", "lab", "mount", "fuse:bindfs --no-allow-other -f DIR/src:DIR/dst")
-				v.says("cat DIR/dst/a; echo more >>DIR/dst/a; cat DIR/src/a; exec 5<DIR/dst/a", "source a\nsource a\nmore\n")
-				v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
-				v.says("exec 5<&-", "")
-				v.set(0, "", "set", "lab", "umount", "DIR/dst")
-				v.says("cat DIR/dst/a", "target a\n")
-				v.set(122, "the command has mounted nothing, and ended with exit status 3", "set", "lab", "mount", "fuse:exit 3 #:DIR/dst")
-				v.says("cat DIR/dst/a; truncate -s 4M DIR/img; mkfs.ext4 -q DIR/img", "target a\n")
-				for i := range 2 {
-					v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
-					v.says("mkdir DIR/dst/new && ls DIR/dst", []string{"lost+found\nnew\n", "mkdir: cannot create directory 'DIR/dst/new': File exists\n"}[i])
-					v.set(0, "", "set", "lab", "umount", "DIR/dst")
-				}
-				// Who is in it goes on with it until the view ends.
-				v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
-				v.says("cd DIR/dst/new", "")
-				v.set(0, "", "set", "lab", "umount", "--lazy", "DIR/dst")
-				v.says("echo late >late; cat late DIR/dst/a", "late\ntarget a\n")
-				v.end()
-				r := w.HostCmd(context.Background(), "/sbin/debugfs", "-R", "cat /new/late", v.dir+"/img").Result()
-				if r.Stdout != "late\n" {
-					t.Errorf("the image has %v", r)
-				}
-			})
+	eachUser(t, func(t *testing.T, w *viewtest.World, engine string, user bool) {
+		openFUSE(t, w)
+		v := startChanged(t, w, user, "--fs-engine", engine)
+		v.set(0, "", "set", "lab", "mount", "fuse:bindfs --no-allow-other -f DIR/src:DIR/dst")
+		v.says("cat DIR/dst/a; echo more >>DIR/dst/a; cat DIR/src/a; exec 5<DIR/dst/a", "source a\nsource a\nmore\n")
+		v.set(125, "device or resource busy", "set", "lab", "umount", "DIR/dst")
+		v.says("exec 5<&-", "")
+		v.set(0, "", "set", "lab", "umount", "DIR/dst")
+		v.says("cat DIR/dst/a", "target a\n")
+		v.set(122, "the command has mounted nothing, and ended with exit status 3", "set", "lab", "mount", "fuse:exit 3 #:DIR/dst")
+		v.says("cat DIR/dst/a; truncate -s 4M DIR/img; mkfs.ext4 -q DIR/img", "target a\n")
+		for i := range 2 {
+			v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
+			v.says("mkdir DIR/dst/new && ls DIR/dst", []string{"lost+found\nnew\n", "mkdir: cannot create directory 'DIR/dst/new': File exists\n"}[i])
+			v.set(0, "", "set", "lab", "umount", "DIR/dst")
 		}
-	}
-	w.NoStrays(t)
+		// Who is in it goes on with it until the view ends.
+		v.set(0, "", "set", "lab", "mount", "image:DIR/img:DIR/dst:rw")
+		v.says("cd DIR/dst/new", "")
+		v.set(0, "", "set", "lab", "umount", "--lazy", "DIR/dst")
+		v.says("echo late >late; cat late DIR/dst/a", "late\ntarget a\n")
+		v.end()
+		r := w.HostCmd(context.Background(), "/sbin/debugfs", "-R", "cat /new/late", v.dir+"/img").Result()
+		if r.Stdout != "late\n" {
+			t.Errorf("the image has %v", r)
+		}
+	})
 }
 
 // TestIntegrationSetUnarmed: a view without mounts has no path call trapped, and says what
@@ -340,17 +331,14 @@ if os.geteuid() == 0:
 // against the kernel in package fsmod.
 func TestIntegrationMountCalls(t *testing.T) {
 	viewtest.Need(t, "/usr/bin/python3", "/sbin/mkfs.ext4", "fuse2fs", "busybox")
-	w := viewtest.New(t)
-	openFUSE(t, w)
-	for n := range 4 {
-		user, engine := n%2 == 1, setEngines[n/2]
-		t.Run(fmt.Sprintf("%s/user=%v", engine, user), func(t *testing.T) {
-			v := &changedView{t: t, w: w, user: user, dir: mountTree(t, w, user)}
-			smallImage(t, v)
-			mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
-			r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", engine, "-m", "dev:ramdisk:/dev/ram0,size=4M", "-m", "hide:"+v.dir+"/path", "--",
-				"/usr/bin/python3", "-c", mountCallScript, v.dir).Result()
-			want := `ok ['deep'] ok EINVAL
+	eachUser(t, func(t *testing.T, w *viewtest.World, engine string, user bool) {
+		openFUSE(t, w)
+		v := &changedView{t: t, w: w, user: user, dir: mountTree(t, w, user)}
+		smallImage(t, v)
+		mounts := w.Host.MustRun(t, "cat", "/proc/self/mountinfo")
+		r := umrunAs(t, w, user, "-q", "-n", "none", "--fs-engine", engine, "-m", "dev:ramdisk:/dev/ram0,size=4M", "-m", "hide:"+v.dir+"/path", "--",
+			"/usr/bin/python3", "-c", mountCallScript, v.dir).Result()
+		want := `ok ['deep'] ok EINVAL
 ok []
 ['x'] ok
 ok in the image
@@ -361,26 +349,24 @@ EINVAL EROFS EINVAL
 DISK
 EPERM EPERM EINVAL ok 0 ok
 `
-			disk := `ok EBUSY (0, 'source a\n') ok
+		disk := `ok EBUSY (0, 'source a\n') ok
 ok (0, "source a\ndeep\n1\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok`
-			if engine == "ns" { // which writes to none
-				disk = `EROFS EROFS (0, 'target a\n') EINVAL
+		if engine == "ns" { // which writes to none
+			disk = `EROFS EROFS (0, 'target a\n') EINVAL
 ok (0, "source a\ndeep\n0\nrm: cannot remove 'dst/a': Read-only file system\n1\n") ok`
-			}
-			want = strings.Replace(want, "DISK", disk, 1)
-			want += "(0, 'source a\\na\\nb\\n')\n(0, 'source a\\na\\nb\\n')\n"
-			if !user { // busybox looks itself who is asking
-				want += "(0, 'n\\na\\nb\\n')\n"
-			}
-			if r.Stdout != want || r.Status != 0 {
-				t.Errorf("want %q, got %v", want, r)
-			}
-			if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
-				t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
-			}
-		})
-	}
-	w.NoStrays(t)
+		}
+		want = strings.Replace(want, "DISK", disk, 1)
+		want += "(0, 'source a\\na\\nb\\n')\n(0, 'source a\\na\\nb\\n')\n"
+		if !user { // busybox looks itself who is asking
+			want += "(0, 'n\\na\\nb\\n')\n"
+		}
+		if r.Stdout != want || r.Status != 0 {
+			t.Errorf("want %q, got %v", want, r)
+		}
+		if now := w.Host.MustRun(t, "cat", "/proc/self/mountinfo"); now != mounts {
+			t.Errorf("the host's mounts were\n%s\nand are\n%s", mounts, now)
+		}
+	})
 }
 
 // TestIntegrationRamdiskMount: a disk in memory that has a file system is mounted by mount(8) and

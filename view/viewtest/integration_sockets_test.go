@@ -140,8 +140,10 @@ func listenSecret(t *testing.T, dir string) (heard func() string) {
 	hear := func(c net.Conn) error {
 		b := make([]byte, 64)
 		n, err := c.Read(b)
-		if err == nil || c != net.Conn(dgram) {
+		if n > 0 {
 			all.Store(string(b[:n]), true)
+		} else if c != net.Conn(dgram) {
+			all.Store("(silence)", true)
 		}
 		return err
 	}
