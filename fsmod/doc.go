@@ -90,7 +90,8 @@
 // of those that it covers ([Layered]), which are not closed before it ([Mounted].Over). Package image reads images and archives, and has two ways to show one:
 // imagetree as an [FS], imagemount as a FUSE mount. Package fusemount has what an
 // unmodified FUSE file system serves. Package nsmount has none of this: there the kernel makes
-// the mounts, and calls no more trap for them.
+// the mounts, and only mount(2) and umount2(2) trap. Package mounttest has what both must answer
+// to these.
 //
 // # What is a boundary and what is not
 //

@@ -17,7 +17,6 @@ import (
 	"path"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -239,7 +238,7 @@ func (c *caller) bind(at int, dir, top bool) error {
 	case srcDir != dir:
 		return unix.ENOTDIR
 	}
-	name, err := c.name(src)
+	name, err := nameOf(c.fds, src)
 	if err != nil {
 		return err
 	}
@@ -321,13 +320,6 @@ func (c *caller) inherit(from uint64, name string, in []row, tree int) error {
 		c.made = append(c.made, now)
 	}
 	return nil
-}
-
-// name is the path of an open file, from the root of the namespace.
-func (c *caller) name(fd int) (string, error) {
-	b := make([]byte, 2*pathMax)
-	n, err := unix.Readlinkat(c.fds, strconv.Itoa(fd), b)
-	return string(b[:max(n, 0)]), err
 }
 
 // put puts a detached tree on the file at, as one that the program has made.

@@ -106,13 +106,13 @@ func (c *caller) mountOther(at int) error {
 	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
 		var st unix.Stat_t
 		if err = unix.Fstat(src, &st); err == nil && (st.Mode&unix.S_IFMT == unix.S_IFBLK || st.Mode&unix.S_IFMT == unix.S_IFREG) {
-			source, err = c.name(src)
+			source, err = nameOf(c.fds, src)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	point, err := c.name(at)
+	point, err := nameOf(c.fds, at)
 	if err != nil {
 		return err
 	}

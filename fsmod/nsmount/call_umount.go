@@ -45,7 +45,7 @@ func (c *caller) umountUnused(at int, id uint64) error {
 
 // topmost goes to what is mounted on the file at, as umount2(2) does.
 func (c *caller) topmost(at int, id uint64) (int, uint64, error) {
-	point, err := c.name(at)
+	point, err := nameOf(c.fds, at)
 	if err != nil {
 		return -1, 0, err
 	}

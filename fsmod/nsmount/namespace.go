@@ -245,7 +245,7 @@ func (o *order) follow(fds int) ([]Made, error) {
 	// A number is given anew when a mount has gone.
 	now, e := readTable(fds)
 	if e != nil {
-		return nil, err
+		return nil, errors.Join(err, e)
 	}
 	p := pinner{base: enterBase, fds: fds, user: o.User}
 	return stillMade(made, now), errors.Join(err, p.dropGone(now))

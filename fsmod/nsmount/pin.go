@@ -106,7 +106,8 @@ func (p *pinner) pin(at int, number uint64) error {
 			unix.Close(copied)
 		}
 		if err != nil {
-			return fmt.Errorf("keep %s where it is: %w", p.name(dir), err)
+			what, _ := nameOf(p.fds, dir)
+			return fmt.Errorf("keep %s where it is: %w", what, err)
 		}
 	}
 	return attachAt(lid, p.base, name)
@@ -116,7 +117,11 @@ func (p *pinner) pin(at int, number uint64) error {
 func (p *pinner) above(at int) (dirs []int, err error) {
 	dir, err := openPath(at, "..")
 	if err != nil { // it is none, or may not be searched
-		dir, err = openPath(unix.AT_FDCWD, path.Dir(p.name(at)))
+		var name string
+		if name, err = nameOf(p.fds, at); err != nil {
+			return nil, err
+		}
+		dir, err = openPath(unix.AT_FDCWD, path.Dir(name))
 	}
 	for err == nil {
 		var up int
@@ -148,16 +153,6 @@ func mayMoveIn(dir int) bool {
 		return true
 	}
 	return unix.Faccessat(dir, ".", unix.W_OK, unix.AT_EACCESS) != unix.EACCES
-}
-
-// name is the path of an open file.
-func (p *pinner) name(fd int) string {
-	b := make([]byte, 2*pathMax)
-	n, err := unix.Readlinkat(p.fds, strconv.Itoa(fd), b)
-	if err != nil {
-		return err.Error() // a path that is not there
-	}
-	return string(b[:n])
 }
 
 // dropGone drops the pins of mounts that have gone.

@@ -60,6 +60,8 @@ func mend(e unix.Errno) string {
 		return err == nil && strings.TrimSpace(string(b)) == value
 	}
 	switch {
+	case !Unprivileged() && e == unix.EINVAL && !rootIsMount():
+		return "in a chroot the root directory must be a mount: mount --bind DIR DIR before"
 	case !Unprivileged():
 		return "the container or security module that umrun runs in must allow mount(2)"
 	case is("kernel/unprivileged_userns_clone", "0"):
@@ -75,5 +77,15 @@ func mend(e unix.Errno) string {
 	case e == unix.EINVAL || e == unix.ENOSYS:
 		return "a kernel with CONFIG_USER_NS"
 	}
-	return "the container or security module that umrun runs in must allow clone(2) with CLONE_NEWUSER and CLONE_NEWNS"
+	return "umrun must not run in a chroot, and the container or security module that it runs in must allow clone(2) with CLONE_NEWUSER and CLONE_NEWNS"
+}
+
+// rootIsMount reports whether our root directory is that of a mount.
+func rootIsMount() bool {
+	fd, err := openPath(unix.AT_FDCWD, "/")
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return isRoot(fd)
 }

@@ -6,6 +6,8 @@
 package nsmount
 
 import (
+	"strconv"
+
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod/detached"
@@ -68,6 +70,13 @@ func mountID(dir int, name string) (uint64, error) {
 	var st unix.Statx_t
 	err := unix.Statx(dir, name, unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
 	return st.Mnt_id, err
+}
+
+// nameOf is the path of an open file, from the root of the namespace. fds is of our /proc/self/fd.
+func nameOf(fds, fd int) (string, error) {
+	b := make([]byte, 2*pathMax)
+	n, err := unix.Readlinkat(fds, strconv.Itoa(fd), b)
+	return string(b[:max(n, 0)]), err
 }
 
 // isRoot reports whether a file is the root of the mount that it is on.

@@ -141,9 +141,10 @@ func (w *walker) procLink(at int, name string, link int) (string, error) {
 	return "", nil
 }
 
-// owns reports whether a directory of procfs with links to objects is the task's own. From those of others its
-// Landlock domain keeps it (package intercept), and we are in none. It goes by the file, since the way
-// there may be by a bind, which has any name; of another procfs than the host's none is.
+// owns reports whether a directory of procfs with links to objects is the task's own. From those
+// of others its Landlock domain keeps it (package intercept), and we are in none. It goes by the
+// file, since the way there may be by a bind, which has any name; of another procfs than the
+// host's none is.
 func (w *walker) owns(dir int) bool {
 	var there unix.Stat_t
 	if unix.Fstat(dir, &there) != nil {

@@ -53,7 +53,7 @@ func mendUserNS(e unix.Errno) string {
 	case e == unix.EINVAL || e == unix.ENOSYS:
 		return "a kernel with CONFIG_USER_NS and CONFIG_NET_NS"
 	}
-	return "the container or security module that umrun runs in must allow clone(2) with CLONE_NEWUSER and CLONE_NEWNET"
+	return "umrun must not run in a chroot, and the container or security module that it runs in must allow clone(2) with CLONE_NEWUSER and CLONE_NEWNET"
 }
 
 // mendTUN says what lets this user make TUN devices.
