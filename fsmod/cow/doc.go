@@ -70,7 +70,7 @@
 //
 // Everything is done on descriptors: names are opened below the roots by openat2(2)
 // with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_XDEV, one name at a time
-// where both layers have the directory. The upper layer is ours alone; whoever changes
+// where several layers have the directory. The upper layer is ours alone; whoever changes
 // the lower one meanwhile gets, as from overlayfs, what is undefined but never outside
 // of it. Nothing of the lower layer is opened for writing.
 //
