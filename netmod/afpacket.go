@@ -290,7 +290,7 @@ func (a *afpacket) RecvMsg(p []byte, peek bool) (int, int, stacks.Message, error
 func (a *afpacket) SendMsg(p []byte, _ stacks.Message) error { return a.send(p, nil) }
 
 // sendFrame sends one trapped packet; a packet socket has neither a peer nor control
-// messages of its own.
+// messages of its own. The socket's mutex is held.
 func (s *packet) sendFrame(c *intercept.Call, a *afpacket, x *transfer) (int, error) {
 	if x.size > datagramMax {
 		return 0, unix.EMSGSIZE
@@ -301,8 +301,6 @@ func (s *packet) sendFrame(c *intercept.Call, a *afpacket, x *transfer) (int, er
 	if err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
 		return 0, unix.EBADF
 	}

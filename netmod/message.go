@@ -283,6 +283,12 @@ func (s *packet) send(c *intercept.Call, d *held, x *transfer) intercept.Action 
 // of net/ipv4/udp.c:udp_sendmsg and net/ipv6/udp.c:udpv6_sendmsg. d is a duplicate
 // of the placeholder, or -1.
 func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendOneLocked(c, d, x)
+}
+
+func (s *packet) sendOneLocked(c *intercept.Call, d int, x *transfer) (int, error) {
 	if a, ok := s.pkt.(*afpacket); ok {
 		return s.sendFrame(c, a, x)
 	}
@@ -294,8 +300,6 @@ func (s *packet) sendOne(c *intercept.Call, d int, x *transfer) (int, error) {
 			return 0, unix.EOPNOTSUPP
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
 		return 0, unix.EBADF
 	}

@@ -15,9 +15,10 @@ import (
 
 // A packetWait is a thread that waits in a trapped send or receive.
 type packetWait struct {
-	call  *intercept.Call
-	x     *transfer
-	timer *time.Timer
+	call   *intercept.Call
+	x      *transfer
+	timer  *time.Timer
+	answer *intercept.Action // nil while it waits
 }
 
 // park lets a thread wait for the socket.
@@ -50,6 +51,9 @@ func (s *packet) park(list *[]*packetWait, c *intercept.Call, x *transfer, timeo
 			w.timer.Stop()
 		}
 		s.m.pump.schedule(&s.job, nudge)
+		if w.answer != nil { // the wait was over, and what was done for it is told
+			return *w.answer
+		}
 		if b := w.x.batch; b != nil && b.done > 0 {
 			return b.result(w.call, s, 0)
 		}
@@ -68,11 +72,14 @@ func (s *packet) failed(w *packetWait, e unix.Errno) intercept.Action {
 	return intercept.Fail(e)
 }
 
-func (w *packetWait) finish(a intercept.Action) bool {
+// finish answers a thread. If it is wanted in this moment its cancel function, which waits
+// for the socket's mutex, answers the same.
+func (w *packetWait) finish(a intercept.Action) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
-	return w.call.Complete(a)
+	w.answer = &a
+	w.call.Complete(a)
 }
 
 // serveReaders answers threads that wait in a trapped receive.
@@ -122,20 +129,17 @@ func (s *packet) serveReaders() {
 			}
 		}
 		s.readers = s.readers[1:]
-		if !w.finish(a) && !peek && w.x.batch == nil { // interrupted at the last moment: the next one gets it
-			s.inbox = append([]datagram{{append([]byte(nil), data...), m}}, s.inbox...)
-		}
+		w.finish(a)
 		putBuffer(buf)
 	}
 }
 
-// serveWriters tries again for threads that wait in a trapped send.
+// serveWriters tries again for threads that wait in a trapped send. The mutex is held from
+// when a message is sent until that is told: a call that is taken back sends it again.
 func (s *packet) serveWriters() {
 	for len(s.writers) > 0 {
 		w := s.writers[0]
-		s.mu.Unlock()
-		n, err := s.sendOne(w.call, -1, w.x)
-		s.mu.Lock()
+		n, err := s.sendOneLocked(w.call, -1, w.x)
 		if err != nil && intercept.Errno(err) == unix.EAGAIN {
 			return
 		}
