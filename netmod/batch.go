@@ -93,7 +93,7 @@ func (b *batch) result(c *intercept.Call, s *packet, e unix.Errno) intercept.Act
 	if b.done == 0 && e != 0 {
 		return intercept.Fail(e)
 	}
-	if e != 0 && e != unix.EAGAIN {
+	if e != 0 && e != unix.EAGAIN && e != unix.EINTR { // which says that the thread is gone
 		s.soErr, s.quiet, s.unshown = e, false, true
 	}
 	if b.timeout != 0 && b.done > 0 {

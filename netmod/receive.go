@@ -5,6 +5,7 @@
 package netmod
 
 import (
+	"errors"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -104,7 +105,18 @@ func (s *packet) recvOne(c *intercept.Call, d int, x *transfer) (int, error) {
 		return 0, err
 	}
 	s.tookStamp(m.Stamp)
-	return s.deliver(c, x, (*buf)[:min(size, len(*buf))], s.incoming(size, m))
+	return s.hand(c, x, (*buf)[:min(size, len(*buf))], size, m)
+}
+
+// hand gives a datagram to the thread that it was taken for. If that was killed meanwhile it
+// is for the next one, which may be another process's.
+func (s *packet) hand(c *intercept.Call, x *transfer, data []byte, size int, m stacks.Message) (int, error) {
+	n, err := s.deliver(c, x, data, s.incoming(size, m))
+	if errors.Is(err, intercept.ErrGone) && x.flags&unix.MSG_PEEK == 0 {
+		s.inbox = append([]datagram{{append([]byte(nil), data...), m}}, s.inbox...)
+		s.m.pump.schedule(&s.job, nudge)
+	}
+	return n, err
 }
 
 // peerMessage is what came with a datagram that was pushed without its source.

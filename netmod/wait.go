@@ -117,7 +117,7 @@ func (s *packet) serveReaders() {
 		}
 		data := (*buf)[:min(size, len(*buf))]
 		s.tookStamp(m.Stamp)
-		n, err := s.deliver(w.call, w.x, data, s.incoming(size, m))
+		n, err := s.hand(w.call, w.x, data, size, m)
 		a := intercept.Return(int64(n))
 		if err != nil {
 			a = s.failed(w, intercept.Errno(err))

@@ -190,3 +190,29 @@ func TestInterruptedWhileReceiving(t *testing.T) {
 		})
 	}
 }
+
+// TestKilledWhileReceiving: what comes when the thread that waits for it was killed is
+// another's, as where several processes serve one socket.
+func TestKilledWhileReceiving(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ many, after int }{{0, 0}, {2, 0}, {2, 1}} {
+		s, ep := newSlow(t)
+		dead, p := intercepttest.New(t), intercepttest.New(t)
+		killed := receiving(t, s, dead, tt.many)
+		next := receiving(t, s, p, 0)
+		ep.after, ep.during = tt.after, func() {
+			go killed.call.Kill()
+			for killed.call.Parked() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		s.mu.Lock()
+		ep.came = []string{"first", "other"}[:tt.after+1]
+		want := ep.came[tt.after]
+		s.serveReaders()
+		s.mu.Unlock()
+		if r := next.call.Result(); r.Kind != intercept.ReplyReturn || string(p.Mem(next.data, 5)) != want {
+			t.Errorf("killed at message %d of %d: the next one got %v, %q; want %q", tt.after+1, tt.many, r, p.Mem(next.data, 5), want)
+		}
+	}
+}
