@@ -5,6 +5,7 @@
 package netmod
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -125,14 +126,9 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 	try := func() (int, error) {
 		buf := getBuffer()
 		defer putBuffer(buf)
-		n, err := recvOnce(fd, (*buf)[:min(x.left(), len(*buf))], x.flags&unix.MSG_PEEK)
+		n, err := x.takeStream(c, fd, (*buf)[:min(x.left(), len(*buf))])
 		if err != nil {
 			return 0, err
-		}
-		if x.flags&unix.MSG_TRUNC == 0 {
-			if _, err := x.scatter(c, (*buf)[:n]); err != nil {
-				return 0, err
-			}
 		}
 		if err := s.tell(c, x, fd, n); err != nil || !all {
 			return n, err
@@ -145,6 +141,29 @@ func (s *stream) recv(c *intercept.Call, d *held, x *transfer) intercept.Action 
 		return int(had), nil
 	}
 	return s.natively(c, d, x.flags, unix.EPOLLIN, try, &had)
+}
+
+// takeStream receives from a placeholder what there is, by way of buf. What cannot be stored
+// stays there, as a segment does (net/ipv4/tcp.c:tcp_recvmsg_locked). Nothing can be put back:
+// so it is stored first, and then taken.
+func (x *transfer) takeStream(c *intercept.Call, fd int, buf []byte) (int, error) {
+	if x.flags&unix.MSG_TRUNC != 0 {
+		return recvOnce(fd, buf, x.flags&unix.MSG_PEEK)
+	}
+	n, err := recvOnce(fd, buf, unix.MSG_PEEK)
+	if err == nil {
+		_, err = x.scatter(c, buf[:n])
+	}
+	if err != nil || n == 0 || x.flags&unix.MSG_PEEK != 0 {
+		return n, err
+	}
+	taken := getBuffer()
+	defer putBuffer(taken)
+	n, err = recvOnce(fd, (*taken)[:n], 0)
+	if err == nil && !bytes.Equal((*taken)[:n], buf[:n]) { // another thread has taken those
+		_, err = x.scatter(c, (*taken)[:n])
+	}
+	return n, err
 }
 
 // left is how many bytes there is room for.
