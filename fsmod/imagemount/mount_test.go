@@ -144,10 +144,20 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 	return out.String(), err
 }
 
-// open lets everybody come to a directory of the test's.
+// open lets everybody come to a directory of the test's, wherever TMPDIR is.
 func open(t *testing.T, dir string) {
-	for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
+	t.Helper()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for up := filepath.Dir(dir); len(up) > 1; up = filepath.Dir(up) {
+		info, err := os.Stat(up)
+		if err == nil && info.Mode()&0o001 == 0 { // the one above t.TempDir, or somebody's own
+			was := info.Mode()
+			err = os.Chmod(up, was|0o011)
+			t.Cleanup(func() { _ = os.Chmod(up, was) })
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
