@@ -44,10 +44,7 @@ func TestTestsum(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", testsum, "./testdata/testsum").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	allowed := filepath.Join(dir, "allowed")
-	if err := os.WriteFile(allowed, []byte("# a comment\np\\.TestS # why\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	const listed = `p\.TestS # why`
 	// The command of -again tells what it was given, and passes unless FAILS says otherwise.
 	again := filepath.Join(dir, "again")
 	if err := os.WriteFile(again, []byte("#!/bin/sh\necho \"$@\" >>\"$TOLD\"\nexit ${FAILS:-0}\n"), 0o755); err != nil {
@@ -56,6 +53,7 @@ func TestTestsum(t *testing.T) {
 	const failed = "output - FAIL"
 	for _, tt := range []struct {
 		name   string
+		listed string // a line of what may be skipped
 		events []string
 		fails  bool   // what is run again does
 		good   bool   // the status
@@ -64,8 +62,11 @@ func TestTestsum(t *testing.T) {
 	}{
 		{name: "pass", events: []string{"pass TestA", "pass -"}, good: true, says: "1 passed, 0 failed, 0 skipped"},
 		{name: "nothing", says: "no package was tested"},
-		{name: "skip", events: []string{"output TestS why not", "skip TestS", "pass -"}, good: true, says: "skip p.TestS: why not"},
-		{name: "forbidden skip", events: []string{"skip TestS2", "pass -"}, says: "SKIP NOT ALLOWED p.TestS2"},
+		{name: "skip", listed: listed, events: []string{"output TestS why not", "skip TestS", "pass -"}, good: true, says: "skip p.TestS: why not"},
+		{name: "forbidden skip", listed: listed, events: []string{"skip TestS2", "skip TestS", "pass -"}, says: "SKIP NOT ALLOWED p.TestS2"},
+		{name: "a listed test passes", listed: listed, events: []string{"pass TestS", "pass -"}, good: true, says: "1 passed, 0 failed, 0 skipped"},
+		{name: "no listed test", listed: listed, events: []string{"pass TestA", "pass -"}, says: "allowed:2: no test is called p\\.TestS"},
+		{name: "no test for the path", listed: `p\.TestS/a`, events: []string{"skip TestS/b", "pass TestS", "pass -"}, says: "no test is called p\\.TestS/a"},
 		{name: "unsteady", events: []string{"output TestA too late", "fail TestA", failed, "fail -"},
 			good: true, again: "-race -count=2 -run ^TestA$ p\n", says: "UNSTEADY p.TestA"},
 		{name: "subtests are of one test", events: []string{"fail TestA/b", "fail TestA/c", "fail TestA", failed, "fail -"},
@@ -85,7 +86,11 @@ func TestTestsum(t *testing.T) {
 			again: "-race -count=2 -run ^TestA$ p\n", says: "1 unsteady"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			told := filepath.Join(t.TempDir(), "told")
+			dir := t.TempDir()
+			told, allowed := filepath.Join(dir, "told"), filepath.Join(dir, "allowed")
+			if err := os.WriteFile(allowed, []byte("# a comment\n"+tt.listed+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			cmd := exec.Command(testsum, "-allowed", allowed, "-again", again+" -race")
 			cmd.Stdin = strings.NewReader(run(t, tt.events...))
 			cmd.Env = append(os.Environ(), "UMRUN_TEST_FULL=1", "TOLD="+told)

@@ -3,10 +3,11 @@
 // Testsum reads `go test -json` and says what happened: failures and skips as
 // they come, then one line of counts, and before it those that the conformance
 // cases make of themselves ("conformance: ..."). Its status is 1 if a test failed, a
-// package did not build, or a test was skipped that the list does not allow.
+// package did not build, a test was skipped that the list does not allow, or the list
+// names one that there is not.
 //
 // The list has one regular expression a line, over PACKAGE.TEST of a skip, with
-// the reason behind " # ".
+// the reason behind " # ". A test that is there, and not skipped on this machine, may be listed.
 //
 // With -again a few failed tests are tried once more, see again.go.
 package main
@@ -46,7 +47,15 @@ func main() {
 	}
 }
 
-func readList(path string) ([]*regexp.Regexp, error) {
+// An allowance is a line of the list.
+type allowance struct {
+	where string // FILE:LINE
+	expr  string
+	re    *regexp.Regexp
+	used  bool // a test has such a name
+}
+
+func readList(path string) ([]*allowance, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -54,7 +63,7 @@ func readList(path string) ([]*regexp.Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []*regexp.Regexp
+	var list []*allowance
 	for i, line := range strings.Split(string(b), "\n") {
 		expr, _, _ := strings.Cut(line, " # ")
 		if expr = strings.TrimSpace(expr); expr == "" || strings.HasPrefix(expr, "#") {
@@ -64,13 +73,13 @@ func readList(path string) ([]*regexp.Regexp, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, i+1, err)
 		}
-		list = append(list, re)
+		list = append(list, &allowance{where: fmt.Sprintf("%s:%d", path, i+1), expr: expr, re: re})
 	}
 	return list, nil
 }
 
 // sum prints the run and reports whether it is good.
-func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
+func sum(r *bufio.Reader, allowed []*allowance) bool {
 	var passed, failed, skipped, forbidden, packages int
 	start := time.Now()
 	output := map[string][]string{} // of tests that have not ended, by PACKAGE.TEST
@@ -109,6 +118,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 					delete(output, name)
 					continue
 				}
+				listed := find(name, allowed)
 				switch e.Action {
 				case "pass":
 					passed++
@@ -118,7 +128,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 					show(output[name])
 				case "skip":
 					skipped++
-					if mayskip(name, allowed) {
+					if listed || !complete() {
 						fmt.Printf("skip %s: %s\n", name, reason(output[name]))
 					} else {
 						forbidden++
@@ -143,6 +153,13 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	if forbidden > 0 {
 		fmt.Printf("%d skips are not in the list of allowed ones\n", forbidden)
 	}
+	unused := 0
+	for _, a := range allowed {
+		if !a.used && complete() && !broken {
+			unused++
+			fmt.Printf("%s: no test is called %s\n", a.where, a.expr)
+		}
+	}
 	if broken {
 		fmt.Println("a package failed")
 	}
@@ -157,7 +174,7 @@ func sum(r *bufio.Reader, allowed []*regexp.Regexp) bool {
 	show(counts)
 	fmt.Printf("%d packages in %v\n", packages, time.Since(start).Round(time.Second))
 	fmt.Printf("%d passed, %d failed,%s %d skipped\n", passed, failed, unsteady, skipped)
-	return failed == 0 && forbidden == 0 && !broken && packages > 0
+	return failed == 0 && forbidden == 0 && unused == 0 && !broken && packages > 0
 }
 
 func show(lines []string) {
@@ -176,12 +193,16 @@ func reason(lines []string) string {
 	return "no reason given"
 }
 
-func mayskip(name string, allowed []*regexp.Regexp) bool {
-	for _, re := range allowed {
-		if re.MatchString(name) {
-			return true
+// find reports whether a test is listed, and notes that.
+func find(name string, allowed []*allowance) (listed bool) {
+	for _, a := range allowed {
+		if a.re.MatchString(name) {
+			a.used, listed = true, true
 		}
 	}
-	// An ordinary user's run shows its skips, but cannot be blamed for them.
-	return os.Getenv("UMRUN_TEST_FULL") != "1" && os.Geteuid() != 0
+	return listed
 }
+
+// complete reports whether all tests could run. An ordinary user's run shows its skips, but
+// cannot be blamed for them.
+func complete() bool { return os.Getenv("UMRUN_TEST_FULL") == "1" || os.Geteuid() == 0 }
