@@ -27,14 +27,14 @@ type credentials struct {
 	caps     uint64 // effective
 	umask    uint32
 
-	realUID, realGID uint32
-	permitted        uint64 // capabilities
-	within           uint64 // effective ones in the task's own user namespace, whichever that is
+	uids, gids [4]uint32 // real, effective, saved, of the file system
+	permitted  uint64    // capabilities
+	within     uint64    // effective ones in the task's own user namespace, whichever that is
 }
 
 // real are the credentials that access(2) asks with (fs/open.c:access_override_creds).
 func (cr credentials) real() credentials {
-	cr.uid, cr.gid, cr.caps = cr.realUID, cr.realGID, 0
+	cr.uid, cr.gid, cr.caps = cr.uids[0], cr.gids[0], 0
 	if cr.uid == 0 {
 		cr.caps = cr.permitted
 	}
@@ -64,9 +64,15 @@ func taskCredentials(task string) (credentials, error) {
 		}
 		switch string(name) {
 		case "Uid":
-			cr.realUID, cr.uid = uint32(number(0, 10)), uint32(number(3, 10))
+			for i := range cr.uids {
+				cr.uids[i] = uint32(number(i, 10))
+			}
+			cr.uid = cr.uids[3]
 		case "Gid":
-			cr.realGID, cr.gid = uint32(number(0, 10)), uint32(number(3, 10))
+			for i := range cr.gids {
+				cr.gids[i] = uint32(number(i, 10))
+			}
+			cr.gid = cr.gids[3]
 		case "Groups":
 			for i := range f {
 				cr.groups = append(cr.groups, uint32(number(i, 10)))
@@ -119,18 +125,19 @@ func (cr *credentials) same(o *credentials) bool {
 // same to the host's files. A privileged one asks from the first time on that some task has
 // changed its own.
 func (m *Module) as(c *intercept.Call, f func() intercept.Action) intercept.Action {
-	cr, err := taskCredentials(strconv.Itoa(c.TID))
+	r, err := m.rightsOf(c)
 	if err != nil {
 		return intercept.Fail(unix.EACCES)
 	}
+	cr, ours := &r.credentials, r.ours
 	if asksReal(c) {
-		cr = cr.real()
+		cr, ours = &r.asked, r.ask
 	}
-	if cr.same(&m.creds) {
+	if ours {
 		return f()
 	}
 	var a intercept.Action
-	if err := m.creds.during(&cr, func() { a = f() }); err != nil {
+	if err := m.creds.during(cr, func() { a = f() }); err != nil {
 		m.log.Error("act with the program's credentials", "uid", cr.uid, "gid", cr.gid, "err", err)
 		return intercept.Fail(unix.EACCES)
 	}
@@ -215,7 +222,7 @@ func (m *Module) guarded(c *intercept.Call, tid int, f func()) {
 		f()
 		return
 	}
-	if cr, err := taskCredentials(strconv.Itoa(c.TID)); err == nil && cr.caps&capPtrace != 0 {
+	if r, err := m.rightsOf(c); err == nil && r.caps&capPtrace != 0 {
 		f()
 		return
 	}
@@ -288,17 +295,10 @@ func (m *Module) create(c *intercept.Call, mode uint32, f func(mode uint32) erro
 	return f(mode &^ cr.umask)
 }
 
-// noteCredentials sees a task change its credentials or umask.
-func (m *Module) noteCredentials(*intercept.Call) intercept.Action {
-	if m.privileged() {
-		m.mixed.Store(true)
-	}
-	return intercept.Next()
-}
-
 // privileged reports whether we could do more than a task that has changed its credentials.
 func (m *Module) privileged() bool { return m.creds.caps&fileCaps != 0 || m.creds.uid == 0 }
 
+// noteUmask sees a task change its umask.
 func (m *Module) noteUmask(*intercept.Call) intercept.Action {
 	m.umasked.Store(true)
 	return intercept.Next()

@@ -67,7 +67,8 @@
 // that a debugger in the view traces the first two fail with EPERM, and the last gives a
 // descriptor that reads.
 //
-// Credentials are the calling task's (cred.go), and files of procfs are opened in its user
+// Credentials are the calling task's (cred.go), kept until it makes a call that changes them
+// (whose.go), and files of procfs are opened in its user
 // namespace (userns.go). What may block, as the open of a FIFO, is
 // parked on a goroutine and taken back if a signal comes (wait.go). What a tree must do
 // before a call, as copying a large file, is done while the call is parked ([Preparer]):
@@ -114,7 +115,7 @@
 // stand is dropped by a timer, which runs while something is kept.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
-// where, and what runs), stands.mu, listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
+// where, and what runs), stands.mu, whoseSlot.mu, listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
 // held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod

@@ -106,6 +106,7 @@ type state struct {
 	apart   sync.Map       // calls (*intercept.Call) that goroutines of their own answer
 	kept    keptPages      // by the parents of scripts
 	where   stands         // working directories
+	whose   whose          // credentials
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set
 

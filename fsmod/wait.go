@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -29,10 +28,9 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 	if t := o.typ(); o.m != nil && (t == unix.S_IFREG || t == unix.S_IFDIR) {
 		tag = o.m.tag
 	}
-	mixed := m.mixed.Load()
-	var cr credentials
-	if mixed {
-		if cr, err = taskCredentials(strconv.Itoa(c.TID)); err != nil {
+	var theirs *rights
+	if m.mixed.Load() {
+		if theirs, err = m.rightsOf(c); err != nil {
 			unix.Close(fd)
 			return fail(err)
 		}
@@ -46,8 +44,8 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 		f := func() {
 			got, err = w.open(fd, flags&^(unix.O_NOFOLLOW|unix.O_CREAT|unix.O_EXCL)|unix.O_CLOEXEC|unix.O_NOCTTY)
 		}
-		if mixed && !cr.same(&m.creds) {
-			if e := m.creds.during(&cr, f); e != nil {
+		if theirs != nil && !theirs.ours {
+			if e := m.creds.during(&theirs.credentials, f); e != nil {
 				err = unix.EACCES
 			}
 		} else {

@@ -217,6 +217,9 @@ func (m *Module) moves(c *intercept.Call, run func(tid int, do func(intercept.In
 	m.where.begin(c)
 	return c.Inject(intercept.Injection{Run: func(tid int, do func(intercept.Injected) (int64, error)) (int64, error) {
 		result, err := run(tid, do)
+		if err != nil {
+			m.whose.became(c)
+		}
 		if err == nil || err == intercept.ErrExec {
 			m.where.over(c.TID)
 		}
