@@ -156,38 +156,51 @@ func (own *credentials) during(cr *credentials, f func()) (err error) {
 		} // else it ends with the goroutine, which no other is mixed up with
 	}()
 	caps := own.caps&^fileCaps | cr.caps&fileCaps&own.caps
-	err = cr.become(caps)
-	if err == nil {
+	now := cr // what the thread has
+	if err = cr.become(caps, own); err == nil {
 		f()
+	} else {
+		now = nil
+		if e := setCaps(own.caps); e != nil {
+			panic(fmt.Sprintf("fsmod: capabilities cannot be had back: %v", e))
+		}
 	}
-	if e := setCaps(own.caps); e != nil {
-		panic(fmt.Sprintf("fsmod: capabilities cannot be had back: %v", e))
-	}
-	if e := own.become(own.caps); e != nil {
+	if e := own.become(own.caps, now); e != nil {
 		panic(fmt.Sprintf("fsmod: credentials cannot be had back: %v", e))
 	}
 	back = true
 	return err
 }
 
-// become changes the calling thread's credentials, and no other's.
-func (cr *credentials) become(caps uint64) error {
-	var p unsafe.Pointer
-	if len(cr.groups) > 0 {
-		p = unsafe.Pointer(&cr.groups[0])
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(cr.groups)), uintptr(p), 0); errno != 0 {
-		return fmt.Errorf("setgroups: %w", errno)
+// become changes the calling thread's credentials, and no other's, from now on; nil: they are
+// not known. What is the same is left as it is, since each call takes about as long as a look at
+// a file.
+func (cr *credentials) become(caps uint64, now *credentials) error {
+	if now == nil || !slices.Equal(cr.groups, now.groups) {
+		var p unsafe.Pointer
+		if len(cr.groups) > 0 {
+			p = unsafe.Pointer(&cr.groups[0])
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(cr.groups)), uintptr(p), 0); errno != 0 {
+			return fmt.Errorf("setgroups: %w", errno)
+		}
 	}
 	// With the effective ones, which procfs asks for (user_namespaces(7), uid_map), those of the
 	// file system change; the real ones stay ours, by which we look at tasks.
 	const same = ^uintptr(0)
-	for _, id := range []struct{ effective, fs, id uintptr }{
-		{unix.SYS_SETRESGID, unix.SYS_SETFSGID, uintptr(cr.gid)},
-		{unix.SYS_SETRESUID, unix.SYS_SETFSUID, uintptr(cr.uid)},
+	for _, id := range []struct {
+		effective, fs uintptr
+		id            uint32
+		is            bool
+	}{
+		{unix.SYS_SETRESGID, unix.SYS_SETFSGID, cr.gid, now != nil && cr.gid == now.gid},
+		{unix.SYS_SETRESUID, unix.SYS_SETFSUID, cr.uid, now != nil && cr.uid == now.uid},
 	} {
-		_, _, errno := unix.RawSyscall(id.effective, same, id.id, same)
-		if now, _, _ := unix.RawSyscall(id.fs, same, 0, 0); errno != 0 || now != id.id {
+		if id.is {
+			continue
+		}
+		_, _, errno := unix.RawSyscall(id.effective, same, uintptr(id.id), same)
+		if now, _, _ := unix.RawSyscall(id.fs, same, 0, 0); errno != 0 || uint32(now) != id.id {
 			return fmt.Errorf("setresuid or setresgid to %d: %w", id.id, unix.EPERM)
 		}
 	}
