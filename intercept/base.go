@@ -4,10 +4,15 @@
 
 package intercept
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // Numbers of the i386 entry, arch/x86/entry/syscalls/syscall_32.tbl.
 const (
+	i386Ptrace          = 26
 	i386Ioctl           = 54
 	i386Prctl           = 172
 	i386AddKey          = 286
@@ -18,6 +23,19 @@ const (
 	i386IOURingEnter    = 426
 	i386IOURingRegister = 427
 )
+
+var traceMeArgs = []Arg{ArgMasked(0, ^uint64(0), unix.PTRACE_TRACEME)}
+
+// traceMe answers PTRACE_TRACEME, by which the parent becomes the tracer. Where that is us, a
+// program that asks whether somebody traces it, as those that mind do, would stop for good at
+// its next signal or execve(2), and could not be traced to make calls for us. It is told that
+// all is well, and is not traced.
+func traceMe(c *Call) Action {
+	if parent, err := statusField(c.TID, "PPid"); err == nil && parent == os.Getpid() && c.Valid() {
+		return Return(0)
+	}
+	return Next()
+}
 
 // baseRules returns the rules that Start puts before those of its Config.
 func baseRules() Rules {
@@ -58,6 +76,11 @@ func baseRules() Rules {
 		// supervisor (ptrace(2), access mode checking). It is told that it is.
 		calls(unix.SYS_PRCTL, i386Prctl, Deny(0),
 			ArgEqual32(0, unix.PR_SET_DUMPABLE), ArgMasked(1, ^uint64(0), 0)),
+
+		{
+			{Arch: Native, NR: unix.SYS_PTRACE, Args: traceMeArgs, Handler: HandlerFunc(traceMe)},
+			{Arch: I386, NR: i386Ptrace, Args: traceMeArgs, Handler: HandlerFunc(traceMe)},
+		},
 	} {
 		rs = append(rs, r...)
 	}

@@ -113,6 +113,18 @@ func TestSignalAndJobControl(t *testing.T) {
 	}
 }
 
+// TestTraceMe: nobody who knows of it would be the tracer of the first process, or of an
+// orphan. Others have their tracers.
+func TestTraceMe(t *testing.T) {
+	const want = "stopped: 1\ngoes on: 0\nstatus: 3\ntraceme: 0\nticks: 1\ncall: 1000\n"
+	for _, args := range [][]string{{"traceme"}, {"traceme", "orphan"}} {
+		ws, out := start(t, Config{Rules: onCall(add1000)}, args...).wait(t)
+		if ws != 0 || out != want {
+			t.Errorf("%q: status %#x, output %q, want %q", args, ws, out, want)
+		}
+	}
+}
+
 func TestStartErrors(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "plain")

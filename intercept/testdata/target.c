@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -405,6 +406,31 @@ int main(int argc, char **argv)
 		say("mem", open(mem, O_RDWR));
 		say("uid", getuid());
 		say("call", syscall(CALL, 1));
+	} else if (!strcmp(what, "traceme")) {       // by us, by a child of ours, and then by an orphan
+		pid_t pid = fork();
+		if (!pid) {
+			ptrace(PTRACE_TRACEME, 0, 0, 0);
+			raise(SIGSTOP);
+			_exit(3);
+		}
+		int st = 0;
+		waitpid(pid, &st, 0);
+		say("stopped", WIFSTOPPED(st));
+		say("goes on", ptrace(PTRACE_CONT, pid, 0, 0));
+		waitpid(pid, &st, 0);
+		say("status", WEXITSTATUS(st));
+		handle(SIGUSR1, 0);
+		if (argc > 2) {
+			pid_t parent = getpid();
+			if (fork())
+				return 0;
+			while (getppid() == parent)
+				usleep(1000);
+		}
+		say("traceme", ptrace(PTRACE_TRACEME, 0, 0, 0));
+		raise(SIGUSR1);
+		say("ticks", ticks);
+		execl("/proc/self/exe", "target", "call", NULL);
 	} else if (!strcmp(what, "limits")) {
 		struct rlimit rl;
 		getrlimit(RLIMIT_NOFILE, &rl);
