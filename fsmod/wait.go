@@ -5,12 +5,9 @@
 package fsmod
 
 import (
-	"os"
-	"os/signal"
 	"runtime"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -75,7 +72,7 @@ type waitingOpen struct {
 }
 
 func (w *waitingOpen) open(fd, flags int) (int, error) {
-	wakeable.Do(makeWakeable)
+	intercept.MakeWakeable()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
@@ -103,7 +100,7 @@ func (w *waitingOpen) interrupt() {
 		w.mu.Lock()
 		w.cancelled = true
 		if w.tid != 0 {
-			_ = unix.Tgkill(unix.Getpid(), w.tid, wakeSignal)
+			intercept.Wake(w.tid)
 		}
 		w.mu.Unlock()
 		select {
@@ -111,25 +108,5 @@ func (w *waitingOpen) interrupt() {
 			return
 		case <-time.After(time.Millisecond):
 		}
-	}
-}
-
-// wakeSignal interrupts system calls of ours: the last of the real-time signals.
-const wakeSignal = unix.Signal(64)
-
-var wakeable sync.Once
-
-// makeWakeable lets wakeSignal end a call. The runtime asks for SA_RESTART for all
-// signals, which is taken off here.
-func makeWakeable() {
-	signal.Notify(make(chan os.Signal, 1), wakeSignal) // so that there is a handler at all
-	var act struct {
-		handler, flags, restorer uintptr
-		mask                     uint64
-	}
-	const saRestart = 0x10000000
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wakeSignal), 0, uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0); errno == 0 {
-		act.flags &^= saRestart
-		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wakeSignal), uintptr(unsafe.Pointer(&act)), 0, unsafe.Sizeof(act.mask), 0, 0)
 	}
 }

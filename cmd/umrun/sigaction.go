@@ -42,6 +42,10 @@ static void catch_signal(int signo, siginfo_t *si, void *context) {
 	int saved = errno;
 	struct caught c = {signo, si->si_code, si->si_pid};
 	(void)context;
+	if (si->si_code == SI_TKILL && si->si_pid == getpid()) {
+		errno = saved;
+		return; // intercept.Wake, meant for a thread of ours
+	}
 	// Less than PIPE_BUF: all or nothing. A full pipe drops the signal, as the
 	// kernel does with a second pending one.
 	if (write(relay_fd, &c, sizeof c) < 0) {}
