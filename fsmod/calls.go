@@ -18,6 +18,7 @@ type pathCall struct {
 	native, i386 int
 	do           func(*Module, *intercept.Call) intercept.Action
 	args         []intercept.Arg
+	apart        bool // see intercept.Rule
 }
 
 // Numbers of calls that x/sys/unix does not have on all machines, the same on all.
@@ -189,10 +190,10 @@ func (m *Module) mountRules() intercept.Rules {
 	var rules intercept.Rules
 	add := func(pc pathCall, h intercept.HandlerFunc) {
 		if pc.native >= 0 {
-			rules = append(rules, intercept.Rule{NR: pc.native, Args: pc.args, Do: intercept.Notify, Handler: h})
+			rules = append(rules, intercept.Rule{NR: pc.native, Args: pc.args, Do: intercept.Notify, Handler: h, Apart: pc.apart})
 		}
 		if pc.i386 >= 0 {
-			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: pc.i386, Args: pc.args, Do: intercept.Notify, Handler: h})
+			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: pc.i386, Args: pc.args, Do: intercept.Notify, Handler: h, Apart: pc.apart})
 		}
 	}
 	calls := pathCalls
@@ -200,6 +201,7 @@ func (m *Module) mountRules() intercept.Rules {
 		calls = slices.Concat(calls, listCalls)
 	}
 	for _, pc := range calls {
+		pc.apart = true
 		add(pc, func(c *intercept.Call) intercept.Action {
 			c.MayWait()
 			m := m.enterCall()
@@ -221,6 +223,7 @@ func (m *Module) mountRules() intercept.Rules {
 		add(pathCall{native: mc.native, i386: mc.i386}, m.mountCall(mc.do))
 	}
 	for _, pc := range notedCalls {
+		pc.apart = true
 		add(pc, func(c *intercept.Call) intercept.Action { return pc.do(m, c) })
 	}
 	rules = append(rules, m.coreRules()...)

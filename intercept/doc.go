@@ -34,7 +34,8 @@
 //
 // A handler runs on the receiving thread: a hand-over to another goroutine costs
 // more than most handlers do. It must not block, as all other calls of the whole
-// target wait meanwhile. To wait, it parks the call:
+// target wait meanwhile. Handlers run one at a time, but for those that have said that they
+// may wait ([Call.MayWait]) and those of rules that are [Rule.Apart]. To wait, it parks the call:
 //
 //	func (s *server) accept(c *intercept.Call) intercept.Action {
 //		f, err := c.DupFD(int(int32(c.Args[0])))
@@ -108,7 +109,9 @@
 // A [Supervisor] has four goroutines: the receiver (notifier.receive), its guard, which
 // gives its turn to another one when a handler waits that may (notifier.guard, turn.go), the watcher
 // of parked calls (watcher.run), and the parent (family.parent, locked to its thread since
-// the target dies with it). They end by themselves when the last task of the target is
+// the target dies with it). While the program calls without a pause (rush.go) there is the
+// usher, and there may be a second receiver (notifier.assist), each receiver locked to its
+// thread. They end by themselves when the last task of the target is
 // gone. From the first injection on there is the tracer (tracer.run, locked to its thread),
 // with one more for each call that waits for it. Close ends and awaits all, but for
 // receivers that wait in the kernel for somebody who never answers.
@@ -118,7 +121,7 @@
 //
 //	taskCache.mu
 //	    Task.mu
-//	        listener.mu
+//	listener.watching
 //	watcher.mu
 //	firstborn
 //	    tracing

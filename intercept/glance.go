@@ -21,15 +21,15 @@ func (g *Glance) Marked(fd int, m *Mark) bool { return fd >= 0 && m.compare(g.TI
 
 // pass lets a call go on if the first rule that matches says so by a glance, and reports
 // whether it did, and about what.
-func (n *notifier) pass(nt *notification, of *tableEntry) (about string, ok bool) {
+func (n *notifier) pass(r *receiver, nt *notification, of *tableEntry) (about string, ok bool) {
 	pass := of.passing(&nt.args)
 	if pass == nil {
 		return "", false
 	}
-	n.glance = Glance{TID: int(nt.pid), Args: &nt.args}
-	if about, ok = pass(&n.glance); ok {
-		n.answered = response{id: nt.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		n.sent(n.l.sendOpen(&n.answered), int(nt.pid), int(nt.nr))
+	r.glance = Glance{TID: int(nt.pid), Args: &nt.args}
+	if about, ok = pass(&r.glance); ok {
+		r.answered = response{id: nt.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		n.sent(n.l.send(&r.answered), int(nt.pid), int(nt.nr))
 	}
 	return about, ok
 }

@@ -77,6 +77,10 @@ type Config struct {
 	// Meter, if set, counts the calls that are received.
 	Meter *Meter
 
+	// Waiting, if set, is told how many threads wait for calls in the kernel. Each has one of
+	// the runtime's processors (GOMAXPROCS) most of the time; others need one as well.
+	Waiting func(threads int)
+
 	// interruptible does without WAIT_KILLABLE_RECV, for tests.
 	interruptible bool
 }
@@ -248,7 +252,7 @@ func (s *Supervisor) converse(c *net.UnixConn, cfg Config, link int, rules Rules
 	if err != nil {
 		return err
 	}
-	n, err := newNotifier(fd, rules, cfg.Log, cfg.Meter)
+	n, err := newNotifier(fd, rules, &cfg)
 	if err != nil {
 		return err
 	}

@@ -17,20 +17,20 @@ import (
 // by it. Its goroutines are the receiver and the watcher of parked calls; close
 // waits for both.
 type notifier struct {
-	l     listener
-	log   *slog.Logger
-	meter *Meter // nil: nobody counts
-	rules *table
-	tasks *taskCache
-	watch *watcher
-	trace *tracer
-	nudge func() // has the family look again; set by serve
-	sync  error  // why the kernel does not hand over synchronously; nil: it does
+	l        listener
+	log      *slog.Logger
+	meter    *Meter // nil: nobody counts
+	rules    *table
+	tasks    *taskCache
+	watch    *watcher
+	trace    *tracer
+	nudge    func() // has the family look again; set by serve
+	killable bool   // a thread whose call was received is interrupted by fatal signals only
+	sync     error  // why the kernel does not hand over synchronously; nil: it does
 
 	wg       sync.WaitGroup
 	stopping atomic.Bool
-	glance   Glance        // of what was received last; the receiver's
-	answered response      // to what passed; the receiver's
+	rushes   rush
 	ended    chan struct{} // closed when the last receiver has ended
 
 	turn     atomic.Pointer[receiver] // who receives
@@ -42,22 +42,24 @@ type notifier struct {
 }
 
 // newNotifier serves the listener fd, which it owns, until close.
-func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier, error) {
+func newNotifier(fd int, rules Rules, cfg *Config) (*notifier, error) {
 	tasks, err := newTaskCache()
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	n := &notifier{
-		log:   log,
-		meter: meter,
+		log:   cfg.Log,
+		meter: cfg.Meter,
 		rules: newTable(rules),
 		tasks: tasks,
 		trace: newTracer(),
 		nudge: func() {},
 		ended: make(chan struct{}),
 
-		guarded: make(chan struct{}, 1),
+		killable: !cfg.interruptible,
+		guarded:  make(chan struct{}, 1),
+		rushes:   rush{waiting: cfg.Waiting, hurry: make(chan struct{}, 1), passed: make(chan *notification)},
 	}
 	if n.watch, err = newWatcher(n); err != nil {
 		tasks.close()
@@ -70,7 +72,8 @@ func newNotifier(fd int, rules Rules, log *slog.Logger, meter *Meter) (*notifier
 		unix.Close(fd)
 		return nil, err
 	}
-	n.sync = n.l.setSync()
+	n.sync = n.l.setSync(true)
+	n.rushes.sync.Store(true)
 	n.wg.Go(n.watch.run)
 	n.wg.Go(n.guard)
 	n.turn.Store(new(receiver))
@@ -93,6 +96,7 @@ func (n *notifier) close() {
 func (n *notifier) stop() {
 	n.stopping.Store(true)
 	n.l.interrupt()
+	n.rushes.look()
 }
 
 // receive is the hot receiver. It waits as Go waits for sockets, and only then
@@ -111,9 +115,13 @@ func (n *notifier) receive(r *receiver) {
 		n.watch.stop() // nothing will be parked any more
 		close(n.ended)
 	}()
-	nt := new(notification)
-	var hs []Handler
 	for {
+		if n.rushes.on {
+			if !n.rush(r) {
+				return
+			}
+			continue
+		}
 		there, err := n.l.wait()
 		if n.stopping.Load() {
 			return
@@ -123,41 +131,46 @@ func (n *notifier) receive(r *receiver) {
 		}
 		begin := n.meter.read()
 		if err == nil {
-			*nt = notification{}
-			err = n.l.recv(nt)
+			err = n.l.recv(&r.nt)
 		}
 		if err == nil {
 			r.calls++
-			hs = n.handle(r, nt, hs[:0], begin)
+			apart := n.handle(r, &r.nt, begin)
 			if !r.back() {
 				return
 			}
+			n.rushes.on = r.window.begins(apart)
 			continue
 		}
 		n.meter.drop()
 		if !errors.Is(err, unix.ENOENT) { // else the thread was gone before its call was received
-			// Nobody will answer any more: let every call fail at once.
-			n.log.Error("receive notification", "errno", err)
-			n.l.close()
+			n.failed(err)
 			return
 		}
 	}
 }
 
-// handle answers one notification or parks it. hs is scratch.
-func (n *notifier) handle(r *receiver, nt *notification, hs []Handler, begin reading) []Handler {
+// failed has every call fail at once, as nobody will answer any more.
+func (n *notifier) failed(err error) {
+	n.log.Error("receive notification", "errno", err)
+	n.l.close()
+}
+
+// handle answers one notification or parks it, and reports whether its rules are apart.
+func (n *notifier) handle(r *receiver, nt *notification, begin reading) (apart bool) {
 	tid := int(nt.pid)
 	n.watch.supersede(tid)
-	arch := Native
-	if nt.arch == auditI386 {
-		arch = I386
+	if r.calls%sweepEach == 0 {
+		n.tasks.sweep()
 	}
+	arch := nt.entry()
 	of := n.rules.of(arch, int(nt.nr))
 	// A call that was injected goes on in any case: whether it is one costs more to ask.
-	if about, ok := n.pass(nt, of); ok {
+	if about, ok := n.pass(r, nt, of); ok {
 		n.meter.add(begin, arch, int(nt.nr), about)
-		return hs
+		return of.apart
 	}
+	hs := r.handlers[:0]
 	if n.trace.injected(tid, int(nt.nr), &nt.args) {
 		hs = append(hs, HandlerFunc(func(*Call) Action { return Continue() }))
 	} else {
@@ -171,8 +184,9 @@ func (n *notifier) handle(r *receiver, nt *notification, hs []Handler, begin rea
 		// does not exist.
 		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.ENOSYS})
 		n.meter.add(begin, arch, c.NR, c.about)
-		return hs
+		return of.apart
 	}
+	r.handlers = hs
 	parked, err := c.Serve(hs...)
 	if err != nil {
 		n.panicked(err)
@@ -181,7 +195,18 @@ func (n *notifier) handle(r *receiver, nt *notification, hs []Handler, begin rea
 		n.watch.add(c)
 	}
 	n.meter.add(begin, arch, c.NR, c.about)
-	return hs
+	return of.apart
+}
+
+// apart reports whether the rules of a call are apart.
+func (n *notifier) apart(nt *notification) bool { return n.rules.of(nt.entry(), int(nt.nr)).apart }
+
+// entry is the one that the call came by.
+func (nt *notification) entry() Arch {
+	if nt.arch == auditI386 {
+		return I386
+	}
+	return Native
 }
 
 // auditI386 is AUDIT_ARCH_I386, linux/audit.h.

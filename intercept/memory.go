@@ -22,9 +22,10 @@ func (n *notifier) ReadMem(c *Call, a Addr, p []byte) error {
 
 // WriteMem implements [Backend]. The id is checked before, so that nothing is
 // written to a stranger: a waiting thread keeps its number, and it waits unless a
-// fatal signal comes between the check and the write.
+// fatal signal comes between the check and the write. Of a thread that was identified after
+// its call was received this is known.
 func (n *notifier) WriteMem(c *Call, a Addr, p []byte) error {
-	if !n.Valid(c) {
+	if !c.known.Load() && !n.Valid(c) {
 		return ErrGone
 	}
 	local := []unix.Iovec{{Base: &p[0]}}

@@ -105,15 +105,20 @@ func installFilter(prog []unix.SockFilter, interruptible bool) (listener int, er
 }
 
 // listener is the supervisor's end of the filter. Its methods may be used during
-// and after close and then give ErrGone.
+// and after close and then give ErrGone. They take no lock, which two receivers would
+// hand to and fro: close puts an eventfd in the place of the descriptor, whose number is
+// nobody else's until the listener is unreachable.
 type listener struct {
-	mu   sync.RWMutex // held for reading while fd is in use, but by wait and recv
-	fd   int          // -1: closed
-	file *os.File     // owns fd
-	conn syscall.RawConn
+	fd   int
+	none int // the eventfd; -1 when it is in place
 
 	look  func(uintptr) bool // poll
 	there bool               // what poll saw; the receiver's
+
+	watching    sync.Mutex
+	watched     *os.File        // a duplicate that the runtime waits for; nil: it does not. Guarded by watching
+	conn        syscall.RawConn // of watched; the receiver's
+	interrupted bool            // guarded by watching
 }
 
 // init makes l of a descriptor, which it owns if there is no error.
@@ -122,13 +127,48 @@ func (l *listener) init(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("O_NONBLOCK of the listener: %w", err)
 	}
+	none, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	l.fd, l.none, l.look = fd, none, l.poll
+	if err := l.watch(); err != nil {
+		unix.Close(none)
+		return err
+	}
+	runtime.AddCleanup(l, func(fd int) { unix.Close(fd) }, fd)
+	return nil
+}
+
+// watch lets the runtime wait for it. It is the receiver's, as unwatch and wait are.
+func (l *listener) watch() error {
+	fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("duplicate the listener: %w", err)
+	}
 	file := os.NewFile(uintptr(fd), "seccomp listener")
 	conn, err := file.SyscallConn()
 	if err != nil {
+		file.Close()
 		return fmt.Errorf("seccomp listener: %w", err)
 	}
-	l.fd, l.file, l.conn, l.look = fd, file, conn, l.poll
+	l.watching.Lock()
+	defer l.watching.Unlock()
+	l.watched, l.conn = file, conn
+	if l.interrupted {
+		_ = file.SetReadDeadline(time.Unix(1, 0))
+	}
 	return nil
+}
+
+// unwatch ends it: then each call would wake a thread of the runtime's in vain.
+func (l *listener) unwatch() {
+	l.watching.Lock()
+	defer l.watching.Unlock()
+	if l.watched != nil {
+		l.watched.Close()
+		l.watched = nil
+	}
 }
 
 // wait waits until there is something to receive, and then gives true; or until nobody is
@@ -154,45 +194,70 @@ func (l *listener) poll(fd uintptr) bool {
 }
 
 // interrupt ends a wait and each that follows.
-func (l *listener) interrupt() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) }
-
-// close closes the listener: waiting and future calls of the target give ENOSYS.
-// Nobody may be in wait or recv.
-func (l *listener) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fd >= 0 {
-		l.file.Close()
-		l.fd = -1
+func (l *listener) interrupt() {
+	l.watching.Lock()
+	defer l.watching.Unlock()
+	l.interrupted = true
+	if l.watched != nil {
+		_ = l.watched.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// ioctl makes one call. EBADF becomes ErrGone if the listener is closed.
-func (l *listener) ioctl(req uintptr, arg unsafe.Pointer) (int, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.fd < 0 {
-		return -1, ErrGone
+// close closes the listener: waiting and future calls of the target give ENOSYS, once nobody
+// is in recvWaiting. Nobody may be in wait.
+func (l *listener) close() {
+	l.unwatch()
+	l.watching.Lock()
+	defer l.watching.Unlock()
+	if l.none >= 0 {
+		_ = unix.Dup3(l.none, l.fd, unix.O_CLOEXEC) // both are open
+		unix.Close(l.none)
+		l.none = -1
 	}
+}
+
+// closed is what ioctls of a listener give when it is closed.
+const closed = unix.ENOTTY
+
+// ioctl makes one call.
+func (l *listener) ioctl(req uintptr, arg unsafe.Pointer) (int, error) {
 	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), req, uintptr(arg))
-	if errno != 0 {
+	switch errno {
+	case 0:
+	case closed:
+		return -1, ErrGone
+	default:
 		return -1, errno
 	}
 	return int(n), nil
 }
 
-// setSync asks for the cheaper hand-over between target and supervisor on one
-// processor (6.6). Without it everything works, slower.
-func (l *listener) setSync() error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+// setSync says whether there is to be the cheaper hand-over between target and supervisor on one
+// processor (6.6). Without it everything works.
+func (l *listener) setSync(on bool) error {
+	var flags uintptr
+	if on {
+		flags = unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags)
 	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// recv receives the notification that wait has seen. n is all zero before, as the kernel
-// demands. ENOENT says that it is there no more.
+// recvWaiting waits for a notification and receives it. EINTR: somebody has interrupted the
+// thread (Wake). ENOENT: its thread is gone, or nobody is left to call.
+func (l *listener) recvWaiting(n *notification) error {
+	*n = notification{} // as the kernel demands
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// recv receives the notification that wait has seen. ENOENT says that it is there no more.
 //
 // It never waits, and so does not tell the runtime of it, which would wake the runtime's
 // monitor at most times. The kernel counts what was sent and not received; a thread that is
@@ -200,6 +265,7 @@ func (l *listener) setSync() error {
 // (kernel/seccomp.c: seccomp_do_user_notification, seccomp_notify_recv). So as long as
 // nobody else receives the count is not less than the notifications that poll(2) has seen.
 func (l *listener) recv(n *notification) error {
+	*n = notification{} // as the kernel demands
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
 	if errno != 0 {
 		return errno
@@ -209,11 +275,6 @@ func (l *listener) recv(n *notification) error {
 
 // valid reports whether notification id still waits.
 func (l *listener) valid(id uint64) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.fd < 0 {
-		return false
-	}
 	// Too short for the runtime to be told of it.
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
 	return errno == 0
@@ -221,16 +282,6 @@ func (l *listener) valid(id uint64) bool {
 
 // send answers a notification; ErrGone if it no longer waits.
 func (l *listener) send(r *response) error {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.sendOpen(r)
-}
-
-// sendOpen is send for the receiver, while which runs nobody closes l.
-func (l *listener) sendOpen(r *response) error {
-	if l.fd < 0 {
-		return ErrGone
-	}
 	for {
 		// It waits for nothing, and is over before the runtime could be told of it.
 		_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(r)))
@@ -239,7 +290,7 @@ func (l *listener) sendOpen(r *response) error {
 			return nil
 		case unix.EINTR:
 			continue
-		case unix.ENOENT, unix.EINPROGRESS:
+		case unix.ENOENT, unix.EINPROGRESS, closed:
 			// EINPROGRESS: answered before, which Call excludes.
 			return ErrGone
 		}
@@ -290,8 +341,6 @@ func (l *listener) addFD(a addFD) (int, error) {
 
 // hungUp reports whether the last task with the filter is gone.
 func (l *listener) hungUp() bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
 	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p, 0)
 	return err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0

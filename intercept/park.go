@@ -86,7 +86,7 @@ func (w *watcher) stop() { w.once.Do(func() { close(w.quit) }) }
 // add watches a call that has just been parked. Its receiver may have lost its turn: then
 // its thread may be gone, and another of the same number be watched.
 func (w *watcher) add(c *Call) {
-	if c.by != nil && c.by.waits.Load() == lost && !w.n.Valid(c) {
+	if c.by != nil && (c.by.second || c.by.waits.Load() == lost) && !w.n.Valid(c) {
 		w.cancel(&watched{call: c}, Gone)
 		return
 	}

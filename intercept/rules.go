@@ -20,6 +20,11 @@ type Rule struct {
 	// answered [Continue], and what it is about, for the [Meter]. Only the first rule
 	// that matches a call is asked. It runs where Handle does and must not block.
 	Pass func(*Glance) (about string, ok bool)
+
+	// Apart says that the Handler does no more than to look and to answer: it makes no
+	// goroutine run that others wait for, and may run beside any other Handler. Such calls
+	// may be answered faster.
+	Apart bool
 }
 
 // Rules is a list of rules. A Deny that matches wins over every Notify, as in the
@@ -105,6 +110,8 @@ type tableEntry struct {
 
 	// pass is the first rule's, if that one matches every call.
 	pass func(*Glance) (about string, ok bool)
+
+	apart bool // all of them are
 }
 
 func newTable(rules Rules) *table {
@@ -121,6 +128,7 @@ func newTable(rules Rules) *table {
 		if len(e.rules) == 0 && len(r.Args) == 0 {
 			e.pass = r.Pass
 		}
+		e.apart = r.Apart && (e.apart || len(e.rules) == 0)
 		e.rules = append(e.rules, r)
 	}
 	return t

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -118,12 +119,13 @@ func (t *Task) Ended() bool {
 type taskCache struct {
 	epoll int
 
+	slots [256]atomic.Pointer[Task] // of tasks, what was got last. Set under mu
+
 	mu    sync.Mutex
 	tasks map[int]*Task
-	gets  int // since the last sweep
 }
 
-// sweepEach is how many calls come between two sweeps while no thread is new.
+// sweepEach is how many calls a receiver has between two sweeps while no thread is new.
 const sweepEach = 256
 
 func newTaskCache() (*taskCache, error) {
@@ -136,30 +138,47 @@ func newTaskCache() (*taskCache, error) {
 
 // get returns the Task of a thread that waits in a notification, as far as is known.
 func (tc *taskCache) get(tid int) *Task {
-	tc.mu.Lock()
-	defer tc.mu.Unlock()
-	if tc.gets++; tc.gets >= sweepEach {
-		tc.sweepLocked()
-	}
-	if t := tc.tasks[tid]; t != nil {
+	slot := tc.slot(tid)
+	if t := slot.Load(); t != nil && t.tid == tid {
 		return t
 	}
-	return NewTask(tid, 0)
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	t := tc.tasks[tid]
+	if t == nil {
+		return NewTask(tid, 0)
+	}
+	slot.Store(t)
+	return t
 }
+
+func (tc *taskCache) slot(tid int) *atomic.Pointer[Task] { return &tc.slots[tid%len(tc.slots)] }
 
 // drop forgets t, which has ended.
 func (tc *taskCache) drop(t *Task) {
 	tc.mu.Lock()
 	defer tc.mu.Unlock()
+	tc.dropLocked(t)
+}
+
+func (tc *taskCache) dropLocked(t *Task) {
 	if tc.tasks[t.tid] == t {
 		delete(tc.tasks, t.tid)
 	}
+	tc.slot(t.tid).CompareAndSwap(t, nil)
 	t.close()
 }
 
-// sweepLocked drops the threads that have ended.
+// sweep drops the threads that have ended.
+func (tc *taskCache) sweep() {
+	tc.mu.Lock()
+	defer tc.mu.Unlock()
+	if tc.tasks != nil {
+		tc.sweepLocked()
+	}
+}
+
 func (tc *taskCache) sweepLocked() {
-	tc.gets = 0
 	var events [16]unix.EpollEvent
 	for {
 		n, err := unix.EpollWait(tc.epoll, events[:], 0)
@@ -169,8 +188,7 @@ func (tc *taskCache) sweepLocked() {
 		for _, e := range events[:max(n, 0)] {
 			tid := int(e.Fd)
 			if t := tc.tasks[tid]; t != nil {
-				delete(tc.tasks, tid)
-				t.close()
+				tc.dropLocked(t)
 			}
 		}
 		if n < len(events) {
@@ -192,7 +210,7 @@ func (tc *taskCache) put(t *Task, pidfd int) error {
 		return fmt.Errorf("watch thread %d: %w", t.tid, err)
 	}
 	if old := tc.tasks[t.tid]; old != nil {
-		old.close()
+		tc.dropLocked(old)
 	}
 	tc.tasks[t.tid] = t
 	return nil
@@ -206,7 +224,7 @@ func (tc *taskCache) close() {
 		return
 	}
 	for _, t := range tc.tasks {
-		t.close()
+		tc.dropLocked(t)
 	}
 	tc.tasks = nil
 	unix.Close(tc.epoll)
@@ -278,6 +296,7 @@ func (n *notifier) NetNS(c *Call) (uint64, error) {
 func (n *notifier) Identify(c *Call) bool {
 	err := c.Task.alive()
 	if err == nil {
+		c.known.Store(n.killable)
 		return true
 	}
 	if !n.stranger(c, err) {

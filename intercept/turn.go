@@ -14,10 +14,20 @@ import (
 // runs a handler that has said that it may wait ([Call.MayWait]) the guard looks at it now and
 // then; if it is in the same handler for too long, the turn goes to a new one, and the
 // old one ends when its handler does. So handlers run one at a time, but for those that
-// wait.
+// wait, and for those that a rush gives to a second receiver (rush.go).
 type receiver struct {
 	calls uint64        // how many it has begun; its own
 	waits atomic.Uint64 // which of them it is in and may wait in; 0: none; lost: it has no turn any more
+
+	second bool // that of a rush, which has no turn to lose
+	window window
+	seat   seat
+
+	// Of the call that it has received last.
+	nt       notification
+	handlers []Handler
+	glance   Glance
+	answered response // if it passed
 }
 
 const lost = ^uint64(0)
@@ -39,8 +49,8 @@ const lostFor = time.Second
 // the server of a file system. Other calls are handled meanwhile if it takes long: what it
 // shares with other handlers it must lock.
 func (c *Call) MayWait() {
-	if c.by == nil {
-		return // no receiver handles it
+	if c.by == nil || c.by.second {
+		return // nobody waits for the one who handles it
 	}
 	c.by.waits.CompareAndSwap(0, c.by.calls) // else it has said so, or is lost
 	n := c.b.(*notifier)
@@ -55,7 +65,7 @@ func (c *Call) MayWait() {
 // TakesLong is MayWait for a handler that is known to take long: other calls are handled
 // meanwhile from now on.
 func (c *Call) TakesLong() {
-	if c.by == nil {
+	if c.by == nil || c.by.second {
 		return
 	}
 	if c.by.waits.Swap(lost) != lost {

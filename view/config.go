@@ -58,6 +58,10 @@ type Config struct {
 	// wait for; it must be quick.
 	Active func()
 
+	// Waiting, if set, is told how many threads wait for the program's calls in the kernel,
+	// see intercept.Config.
+	Waiting func(threads int)
+
 	// NoProc leaves the program the host's /proc/net and /sys/class/net. Without it, and
 	// with a userspace stack, it has the view's, and its opens are trapped.
 	NoProc bool

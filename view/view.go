@@ -233,6 +233,7 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Session:   p.conf.far != nil, // a terminal's signals are the program's
 		OnChange:  v.changed,
 		Meter:     p.conf.Meter,
+		Waiting:   p.conf.Waiting,
 	}
 	if p.Files != nil {
 		p.inMounts(&conf)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,13 @@ type procs struct {
 	// deaf says that data moves of which active is not told, as on a kernel stack,
 	// where only new sockets and connections are seen: then they sleep with all.
 	deaf atomic.Bool
+
+	mu      sync.Mutex
+	all     int  // as many as there were at first
+	follows bool // else it is the user who says how many. Guarded by mu
+	narrow  bool // one is enough, but for threads. Guarded by mu
+	threads int  // that wait in the kernel and keep a processor each. Guarded by mu
+	later   *time.Timer
 }
 
 // startProcs begins to look after the processors. What the user says in GOMAXPROCS
@@ -61,6 +69,7 @@ type procs struct {
 func startProcs(log *slog.Logger) *procs {
 	p := &procs{wake: make(chan struct{}, 1)}
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 1 {
+		p.follows, p.all = true, runtime.GOMAXPROCS(0)
 		p.asleep.Store(true)
 		go p.follow(log) // as long as the process lives
 	}
@@ -71,6 +80,62 @@ func startProcs(log *slog.Logger) *procs {
 func (p *procs) active() {
 	if p.asleep.Load() && p.asleep.CompareAndSwap(true, false) {
 		p.wake <- struct{}{} // has room: it is sent once for each sleep
+	}
+}
+
+// set says whether one processor is enough.
+func (p *procs) set(narrow bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.narrow = narrow
+	p.setLocked()
+}
+
+// procsLinger is how long threads that wait no more are counted: most come back soon, and each
+// change stops all goroutines for a moment.
+const procsLinger = time.Second
+
+// waiting says how many threads wait in the kernel.
+func (p *procs) waiting(threads int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.later != nil {
+		p.later.Stop()
+		p.later = nil
+	}
+	if threads >= p.threads {
+		p.threads = threads
+		p.setLocked()
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(procsLinger, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.later == t {
+			p.later, p.threads = nil, threads
+			p.setLocked()
+		}
+	})
+	p.later = t
+}
+
+// setLocked has as many processors as are wanted: the threads that wait have one each, and there
+// is one for all others.
+func (p *procs) setLocked() {
+	if !p.follows {
+		return
+	}
+	if !p.narrow && p.threads < p.all {
+		runtime.SetDefaultGOMAXPROCS() // as the machine changes, see package runtime
+		return
+	}
+	want := p.threads + 1
+	if !p.narrow {
+		want = max(want, p.all)
+	}
+	if runtime.GOMAXPROCS(0) != want {
+		runtime.GOMAXPROCS(want)
 	}
 }
 
@@ -86,7 +151,7 @@ func (p *procs) follow(log *slog.Logger) {
 			t.Stop()
 			if c.narrow && p.deaf.Load() {
 				c.narrow, c.light = false, 0
-				runtime.SetDefaultGOMAXPROCS()
+				p.set(c.narrow)
 			}
 			p.asleep.Store(true)
 			<-p.wake
@@ -100,11 +165,7 @@ func (p *procs) follow(log *slog.Logger) {
 			idle = 0
 		}
 		if c.step(used, late) {
-			if c.narrow {
-				runtime.GOMAXPROCS(1)
-			} else {
-				runtime.SetDefaultGOMAXPROCS()
-			}
+			p.set(c.narrow)
 			log.Debug("processors follow the load", "used", runtime.GOMAXPROCS(0), "load", used, "late", late)
 		}
 	}

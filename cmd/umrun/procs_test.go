@@ -5,6 +5,7 @@
 package main
 
 import (
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -82,5 +83,36 @@ func TestLoad(t *testing.T) {
 	close(done)
 	if used < 0.2 || late < procsWiden {
 		t.Errorf("overloaded: %.2f processors used, %.2f late", used, late)
+	}
+}
+
+// TestWaiting: who waits in the kernel does not take the last processor, and one that has gone
+// back is taken away after some time.
+func TestWaiting(t *testing.T) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		defer runtime.SetDefaultGOMAXPROCS()
+	} else {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	}
+	p := &procs{follows: true, all: 2}
+	p.set(true)
+	for _, threads := range []int{1, 2, 1, 2} {
+		p.waiting(threads)
+		if got := runtime.GOMAXPROCS(0); got < threads+1 {
+			t.Errorf("%d wait, and there are %d processors", threads, got)
+		}
+	}
+	p.waiting(0)
+	if got := runtime.GOMAXPROCS(0); got != 3 {
+		t.Errorf("none waits since now, and there are %d processors", got)
+	}
+	for deadline := time.Now().Add(20 * time.Second); runtime.GOMAXPROCS(0) != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("none waits any more, and there are %d processors", runtime.GOMAXPROCS(0))
+		}
+	}
+	(&procs{all: 2}).waiting(5)
+	if got := runtime.GOMAXPROCS(0); got != 1 {
+		t.Errorf("the user's number was changed to %d", got)
 	}
 }

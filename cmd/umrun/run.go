@@ -45,7 +45,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		log.Warn(fmt.Sprintf("the program has ended, %d bytes of it are still on their way: waiting up to a minute, Ctrl-C gives them up", bytes))
 	}
 	procs := startProcs(log)
-	conf.Active = procs.active
+	conf.Active, conf.Waiting = procs.active, procs.waiting
 	meter, closeMeter, err := openMeter(f.traps)
 	if err != nil {
 		return err

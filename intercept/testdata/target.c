@@ -37,6 +37,7 @@
 
 // The calls that the tests intercept: ones that no library makes.
 #define CALL SYS_getpgid        // getpgid(pid): whatever the test says
+#define OTHER SYS_getsid        // getsid(pid): likewise
 #define WAIT SYS_accept         // parked
 
 static void say(const char *what, long r)
@@ -71,6 +72,24 @@ static void *call_in_thread(void *arg)
 		if (syscall(CALL, i) != 1000 + i)
 			return "bad";
 	return NULL;
+}
+
+static long rests;                      // see rush
+
+// Calls until one returns 0, and is sent back what it sends. Each 200th is another one.
+static void *rush(void *arg)
+{
+	for (long i = (long)arg << 32 | 1;; i++) {
+		long r = syscall(CALL, i);
+		if (r == 0 && rests)
+			pause();
+		if (r <= 0)
+			return r == 0 ? NULL : strerrorname_np(errno);
+		if (r != i % 1000 + 1)
+			return "bad";
+		if (i % 200 == 0 && syscall(OTHER, i) != i % 1000 + 1)
+			return "bad other";
+	}
 }
 
 static void *install_in_thread(void *arg)
@@ -168,6 +187,17 @@ int main(int argc, char **argv)
 			bad += r != NULL;
 		}
 		say("bad", bad);
+	} else if (!strcmp(what, "rush")) {          // of so many threads, which rest in the end
+		pthread_t t[64];
+		int n = atoi(argv[2]);
+		rests = argc > 3;
+		for (long i = 0; i < n; i++)
+			pthread_create(&t[i], NULL, rush, (void *)i);
+		for (int i = 0; i < n; i++) {
+			void *r;
+			pthread_join(t[i], &r);
+			printf("%s\n", r ? (char *)r : "over");
+		}
 	} else if (!strcmp(what, "fork")) {
 		for (int i = 0; i < 50; i++)
 			if (fork() == 0)
