@@ -25,23 +25,29 @@ type layout struct {
 
 var nativeLayout = layout{read: readSend, size: sizeofMmsghdr, lenAt: sizeofMsghdr}
 
-// sendtoCopy is sendto(2) with an address.
+// sendtoCopy is sendto(2) with an address, or with arguments in memory (socketcall(2)).
 func (m *Module) sendtoCopy(c *intercept.Call, d intercept.FD) intercept.Action {
 	return m.sendto(c, d, c.Args)
 }
 
 // sendto is sendtoCopy with its arguments.
 func (m *Module) sendto(c *intercept.Call, d intercept.FD, a [6]uint64) intercept.Action {
-	if a[4] == 0 {
+	inMemory := c.Arch == intercept.I386 && c.NR == i386Socketcall
+	if a[4] == 0 && !inMemory {
 		return intercept.Continue() // there is no address, and there can be none
 	}
 	x := &transfer{flags: int(int32(a[3]))}
 	if err := x.span(a[1], a[2]); err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	var err error
-	if x.to, err = readSockaddr(c, intercept.Addr(a[4]), int32(a[5])); err != nil {
-		return intercept.Fail(intercept.Errno(err))
+	if a[4] != 0 {
+		var err error
+		if x.to, err = readSockaddr(c, intercept.Addr(a[4]), int32(a[5])); err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+	}
+	if action, ok := m.byThread(c, d, a[0], x); ok {
+		return action
 	}
 	return m.sendCopy(c, d, x)
 }
