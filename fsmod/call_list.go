@@ -27,6 +27,8 @@ type listing struct {
 type listings struct {
 	mu sync.Mutex
 	m  map[listingKey]*listing // guarded by mu
+
+	reading sync.Mutex // held from where a description's position is asked for to where it is set
 }
 
 type listingKey struct {
@@ -66,37 +68,61 @@ func (m *Module) doGetdents64(c *intercept.Call) intercept.Action {
 	if l == nil {
 		return intercept.Continue()
 	}
-	size := min(int(uint32(c.Args[2])), 1<<16)
-	buf := make([]byte, 0, size)
-	for at < int64(len(l.entries)) {
-		e := &l.entries[at]
+	at, next, buf, err := m.table.lists.take(l, d.N, min(int(uint32(c.Args[2])), 1<<16))
+	if err != nil {
+		return fail(err)
+	}
+	if len(buf) == 0 {
+		return intercept.Return(0)
+	}
+	if err := c.WriteMem(intercept.Addr(c.Args[1]), buf); err != nil {
+		m.table.lists.putBack(d.N, at, next)
+		return fail(err)
+	}
+	return intercept.Return(int64(len(buf)))
+}
+
+// take reads up to size bytes of entries at the position of a description, which goes from at to
+// next: of two who read the same one each gets other entries (fs/readdir.c:iterate_dir).
+func (ls *listings) take(l *listing, fd, size int) (at, next int64, buf []byte, err error) {
+	ls.reading.Lock()
+	defer ls.reading.Unlock()
+	if at, err = unix.Seek(fd, 0, unix.SEEK_CUR); err != nil {
+		return 0, 0, nil, err
+	}
+	buf = make([]byte, 0, size)
+	for next = at; next < int64(len(l.entries)); {
+		e := &l.entries[next]
 		n := (19 + len(e.Name) + 1 + 7) &^ 7 // struct linux_dirent64
 		if len(buf)+n > size {
 			break
 		}
-		at++
+		next++
 		b := buf[len(buf) : len(buf)+n]
 		clear(b)
 		binary.NativeEndian.PutUint64(b, e.Ino)
-		binary.NativeEndian.PutUint64(b[8:], uint64(at))
+		binary.NativeEndian.PutUint64(b[8:], uint64(next))
 		binary.NativeEndian.PutUint16(b[16:], uint16(n))
 		b[18] = e.Type
 		copy(b[19:], e.Name)
 		buf = buf[:len(buf)+n]
 	}
-	if len(buf) == 0 {
-		if at < int64(len(l.entries)) {
-			return intercept.Fail(unix.EINVAL)
-		}
-		return intercept.Return(0)
+	switch {
+	case len(buf) > 0:
+		_, err = unix.Seek(fd, next, unix.SEEK_SET)
+	case at < int64(len(l.entries)):
+		err = unix.EINVAL
 	}
-	if err := c.WriteMem(intercept.Addr(c.Args[1]), buf); err != nil {
-		return fail(err)
+	return at, next, buf, err
+}
+
+// putBack takes back what take did, unless another has read on.
+func (ls *listings) putBack(fd int, at, next int64) {
+	ls.reading.Lock()
+	defer ls.reading.Unlock()
+	if now, err := unix.Seek(fd, 0, unix.SEEK_CUR); err == nil && now == next {
+		_, _ = unix.Seek(fd, at, unix.SEEK_SET)
 	}
-	if _, err := unix.Seek(d.N, at, unix.SEEK_SET); err != nil {
-		return fail(err)
-	}
-	return intercept.Return(int64(len(buf)))
 }
 
 // list returns the listing of an open directory, a new one if it is read from its

@@ -115,7 +115,7 @@
 // stand is dropped by a timer, which runs while something is kept.
 // Module.changing is held while the mounts change, never by a call that has Module.using for
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
-// where, and what runs), stands.mu, whoseSlot.mu, listings.mu, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
+// where, and what runs), stands.mu, whoseSlot.mu, listings.mu, listings.reading, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
 // held while a file is made with another umask than ours, which
 // is the whole process's.
 package fsmod
