@@ -31,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ const (
 
 	// rushAlone is how many times in turn one thread has made all calls when the second
 	// receiver leaves.
-	rushAlone = 6
+	rushAlone = 2
 
 	// kickEach is how long to wait for a thread to hear Wake.
 	kickEach = time.Millisecond
@@ -65,16 +66,57 @@ type rush struct {
 	hurry   chan struct{} // capacity 1: tells the usher
 	over    chan struct{} // closed when it is. Of the receiver whose turn it is
 	judged  atomic.Uint32 // how often calls were judged
-	first   atomic.Int32  // thread of the first receiver; 0: none
+	first   perch         // of the first receiver
+	asked   bool          // the usher has been told of calming. Of the receiver whose turn it is
 
 	two      atomic.Bool   // there are to be two receivers
-	second   atomic.Int32  // thread of the second while it receives, -1: of which is not known yet; 0: it does not
+	second   perch         // of the second
 	wanted   chan struct{} // capacity 1: it is to receive; nil: there is none yet. Of the receiver whose turn it is
 	passed   chan *notification
 	sync     atomic.Bool      // the kernel hands over
 	assisted atomic.Int64     // calls that the second receiver has answered and the first has not counted
 	trial    trial            // of the receiver whose turn it is
 	seen     [2]atomic.Uint64 // threads that have called each receiver, as bits, until the other has looked
+}
+
+// A perch is where a receiver waits in the kernel, and can be woken: there alone, as the system
+// calls of a handler are not to be interrupted, of which the program would hear (EINTR).
+type perch struct {
+	_     cpu.CacheLinePad // what one receiver writes at each call the other does not read
+	tid   atomic.Int32     // thread of the receiver, -1: of which is not known yet; 0: there is none
+	state atomic.Int32     // away, sits, kicked
+	kicks atomic.Uint32    // how often it was
+	heard uint32           // of these. The receiver's
+	_     cpu.CacheLinePad
+}
+
+const (
+	away   = iota // it does not wait
+	sits          // it does, or is about to
+	kicked        // and is being woken: nobody else changes this
+)
+
+// recv is [listener.recvWaiting], and takes with it the signals that are on their way.
+func (p *perch) recv(l *listener, nt *notification) error {
+	p.state.Store(sits)
+	err := l.recvWaiting(nt)
+	for !p.state.CompareAndSwap(sits, away) {
+		runtime.Gosched()
+	}
+	if kicks := p.kicks.Load(); kicks != p.heard {
+		p.heard = kicks
+		_, _, _ = unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0) // no signal waits behind a system call
+	}
+	return err
+}
+
+// kick has the receiver look around if it waits. One that is only about to does not hear of it.
+func (p *perch) kick() {
+	if tid := p.tid.Load(); tid > 0 && p.state.CompareAndSwap(sits, kicked) {
+		p.kicks.Add(1)
+		Wake(int(tid))
+		p.state.Store(sits)
+	}
 }
 
 // A window is what a receiver has seen of a rush since calls were judged last.
@@ -120,7 +162,7 @@ func (n *notifier) rush(r *receiver) bool {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer r.seat.leave()
-	u.first.Store(int32(unix.Gettid()))
+	u.first.tid.Store(int32(unix.Gettid()))
 	r.window = window{since: time.Now()}
 	if u.over == nil { // else it was another receiver's
 		u.over = make(chan struct{})
@@ -143,7 +185,7 @@ func (n *notifier) rush(r *receiver) bool {
 			case u.calming.Load() && n.calm():
 				return true
 			}
-			err := n.l.recvWaiting(nt)
+			err := u.first.recv(&n.l, nt)
 			switch {
 			case err == unix.EINTR:
 				continue
@@ -176,11 +218,15 @@ func (n *notifier) rush(r *receiver) bool {
 func (n *notifier) calm() bool {
 	u := &n.rushes
 	if !n.dismiss() {
-		u.look()
+		if !u.asked {
+			u.asked = true
+			u.look()
+		}
 		return false
 	}
 	if err := n.l.watch(); err != nil {
 		n.log.Debug("wait for calls by poll", "err", err)
+		u.asked = false
 		u.calming.Store(false) // it goes on
 		return false
 	}
@@ -194,9 +240,9 @@ func (n *notifier) calm() bool {
 func (n *notifier) endRush() {
 	u := &n.rushes
 	n.dismiss()
-	u.first.Store(0)
+	u.first.tid.Store(0)
 	close(u.over)
-	u.on, u.over = false, nil
+	u.on, u.over, u.asked = false, nil, false
 	u.calming.Store(false)
 	u.tell(0)
 }
@@ -209,9 +255,12 @@ func (n *notifier) usher(over <-chan struct{}) {
 	judged := u.judged.Load()
 	for again := kickEach; ; {
 		var later <-chan time.Time
-		if u.calming.Load() || n.stopping.Load() {
-			n.kick(u.first.Load())
-			n.kick(u.second.Load())
+		if stopping := n.stopping.Load(); u.calming.Load() || stopping {
+			u.two.Store(false)
+			u.second.kick()
+			if stopping || u.second.tid.Load() == 0 { // else the first can do no more than to go on
+				u.first.kick()
+			}
 			later = time.After(again)
 			again = min(2*again, rushEnds) // the second may be in a handler that waits
 		} else {
@@ -237,13 +286,6 @@ func (u *rush) look() {
 	select {
 	case u.hurry <- struct{}{}:
 	default: // it will
-	}
-}
-
-// kick has a receiver look around.
-func (n *notifier) kick(tid int32) {
-	if tid > 0 {
-		Wake(int(tid))
 	}
 }
 
@@ -285,7 +327,7 @@ var manyThreads = 3 * runtime.NumCPU()
 // enlist has there be a second receiver.
 func (n *notifier) enlist(r *receiver) {
 	u := &n.rushes
-	if runtime.NumCPU() < 2 || u.second.Load() != 0 {
+	if runtime.NumCPU() < 2 || u.second.tid.Load() != 0 {
 		return
 	}
 	if u.wanted == nil {
@@ -293,7 +335,7 @@ func (n *notifier) enlist(r *receiver) {
 		go n.assist(u.wanted) // until ended is closed
 	}
 	u.two.Store(true)
-	u.second.Store(-1)
+	u.second.tid.Store(-1)
 	u.tell(2)
 	n.handOverBy(false)
 	r.seat.take(0)
@@ -304,8 +346,8 @@ func (n *notifier) enlist(r *receiver) {
 func (n *notifier) dismiss() bool {
 	u := &n.rushes
 	u.two.Store(false)
-	n.kick(u.second.Load())
-	return u.second.Load() == 0
+	u.second.kick()
+	return u.second.tid.Load() == 0
 }
 
 // assist is the goroutine of the second receiver.
@@ -321,9 +363,12 @@ func (n *notifier) assist(wanted <-chan struct{}) {
 		}
 		n.lost.Add(1) // as close does not wait for it as for the first
 		r.seat.take(1)
-		u.second.Store(int32(unix.Gettid()))
+		u.second.tid.Store(int32(unix.Gettid()))
 		n.receiveApart(r)
-		u.second.Store(0)
+		u.second.tid.Store(0)
+		if u.calming.Load() {
+			u.look()
+		}
 		n.lost.Add(-1)
 	}
 }
@@ -333,7 +378,7 @@ func (n *notifier) receiveApart(r *receiver) {
 	u := &n.rushes
 	r.window = window{}
 	for u.two.Load() && !n.stopping.Load() {
-		if err := n.l.recvWaiting(&r.nt); err != nil {
+		if err := u.second.recv(&n.l, &r.nt); err != nil {
 			if err != unix.EINTR && (err != unix.ENOENT || n.l.hungUp()) {
 				return
 			}
@@ -368,7 +413,7 @@ func (n *notifier) passOn(nt notification) {
 	t := time.NewTicker(kickEach)
 	defer t.Stop()
 	for {
-		n.kick(u.first.Load())
+		u.first.kick()
 		select {
 		case u.passed <- &nt:
 			return

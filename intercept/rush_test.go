@@ -99,7 +99,7 @@ func TestRushCalms(t *testing.T) {
 	eventually(t, "end of the rush", func() bool {
 		r.n.l.watching.Lock()
 		defer r.n.l.watching.Unlock()
-		return r.n.l.watched != nil && waiting.Load() == 0 && r.n.rushes.second.Load() == 0
+		return r.n.l.watched != nil && waiting.Load() == 0 && r.n.rushes.second.tid.Load() == 0
 	})
 	closes(t, r)
 }
@@ -197,6 +197,81 @@ func TestRushAbandoned(t *testing.T) {
 		closes(t, r)
 		close(release)
 	}
+}
+
+// TestRushUninterrupted: what a handler waits for is not interrupted by those who have its
+// receiver look around.
+func TestRushUninterrupted(t *testing.T) {
+	for _, second := range []bool{false, true} {
+		if second && runtime.NumCPU() < 2 {
+			continue
+		}
+		var s rushed
+		var state atomic.Int64
+		var got atomic.Value
+		s.hook = func(c *Call) {
+			if s.calls.Load() < 10000 || c.by.second != second || !state.CompareAndSwap(0, 1) {
+				return
+			}
+			if !second {
+				s.over.Store(true) // nobody else calls
+			}
+			var p [2]int
+			err := unix.Pipe2(p[:], unix.O_CLOEXEC)
+			if err == nil {
+				time.AfterFunc(4*rushEnds, func() { unix.Close(p[1]) })
+				_, err = unix.Read(p[0], make([]byte, 1))
+				unix.Close(p[0])
+			}
+			if err != nil {
+				got.Store(err)
+			}
+			state.Store(2)
+		}
+		r := start(t, Config{Rules: s.rules()}, "rush", "4")
+		eventually(t, "handler that waits", func() bool { return state.Load() == 2 })
+		s.over.Store(true)
+		if ws, _ := r.wait(t); ws != 0 || got.Load() != nil {
+			t.Errorf("second %v: status %#x, %v", second, ws, got.Load())
+		}
+	}
+}
+
+// TestRushStuckIdles: nobody has something to do while a handler of the second receiver waits, and
+// nobody calls.
+func TestRushStuckIdles(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		return // there is none
+	}
+	var s rushed
+	var stuck atomic.Bool
+	release := make(chan bool)
+	s.hook = func(c *Call) {
+		if s.calls.Load() > 10000 && c.by.second && stuck.CompareAndSwap(false, true) {
+			c.MayWait()
+			<-release
+		}
+	}
+	r := start(t, Config{Rules: s.rules()}, "rush", "4", "rest")
+	eventually(t, "handler that does not come back", stuck.Load)
+	s.over.Store(true)
+	time.Sleep(4 * rushEnds)
+	used := func() time.Duration {
+		var ru unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	}
+	const while = 10 * rushEnds
+	before := used()
+	time.Sleep(while)
+	if took := used() - before; took > while/5 {
+		t.Errorf("%v of a processor in %v", took, while)
+	}
+	close(release)
+	eventually(t, "end of the rush", func() bool { return r.n.rushes.second.tid.Load() == 0 && r.n.rushes.first.tid.Load() == 0 })
+	closes(t, r)
 }
 
 // TestSeat: two seats are on different processors where there are two, and a thread that has left

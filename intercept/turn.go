@@ -114,6 +114,7 @@ func (n *notifier) handOver() {
 // waitLost waits for handlers that did not come back, for some time.
 func (n *notifier) waitLost() {
 	for end := time.Now().Add(lostFor); n.lost.Load() > 0 && time.Now().Before(end); {
+		n.rushes.second.kick() // which may have been about to wait
 		time.Sleep(time.Millisecond)
 	}
 }
