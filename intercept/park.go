@@ -83,17 +83,15 @@ func newWatcher(n *notifier) (*watcher, error) {
 // or ends: nothing is added any more, but by receivers that have lost their turn.
 func (w *watcher) stop() { w.once.Do(func() { close(w.quit) }) }
 
-// add watches a call that has just been parked. Its receiver may have lost its turn: then
-// its thread may be gone, and another of the same number be watched.
+// add watches a call that has just been parked. Its receiver may be the second, or have lost its
+// turn: then the call may be over, and another of the thread, or of the same number, be watched.
 func (w *watcher) add(c *Call) {
-	if c.by != nil && (c.by.second || c.by.waits.Load() == lost) && !w.n.Valid(c) {
-		w.cancel(&watched{call: c}, Gone)
-		return
-	}
 	now := time.Now()
 	e := &watched{call: c, since: now, stat: -1}
+	beside := c.by != nil && (c.by.second || c.by.waits.Load() == lost)
 	w.mu.Lock()
-	if w.over {
+	// What is there now is older as long as this call waits; what is newer comes after it.
+	if w.over || beside && !w.n.Valid(c) {
 		w.mu.Unlock()
 		w.cancel(e, Gone)
 		return

@@ -197,7 +197,9 @@ func (tc *taskCache) sweepLocked() {
 	}
 }
 
-// put keeps t, whose thread waits in a call and whose pidfd has just been opened.
+// put keeps t, whose thread waits in a call and whose pidfd has just been opened. It gives
+// that to t, and leaves t.mu locked if there is no error: as soon as others see t, which may
+// have ended by now, one of them may close it.
 func (tc *taskCache) put(t *Task, pidfd int) error {
 	tc.mu.Lock()
 	defer tc.mu.Unlock()
@@ -213,6 +215,8 @@ func (tc *taskCache) put(t *Task, pidfd int) error {
 		tc.dropLocked(old)
 	}
 	tc.tasks[t.tid] = t
+	t.mu.Lock()
+	t.pidfd = pidfd
 	return nil
 }
 
@@ -386,8 +390,6 @@ func (n *notifier) pidfd(c *Call) (fd int, done func(), err error) {
 		unix.Close(fd)
 		return -1, nil, err
 	}
-	t.mu.Lock()
-	t.pidfd = fd
 	return fd, t.mu.Unlock, nil
 }
 

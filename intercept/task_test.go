@@ -7,7 +7,9 @@ package intercept
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,5 +273,56 @@ func TestErrno(t *testing.T) {
 	}
 	if got := Errno(ErrGone); got != unix.EINTR {
 		t.Errorf("gone: %v", got)
+	}
+}
+
+// TestPutEnded: a thread that has ended by the time that its pidfd is kept is swept away with
+// that, whoever sweeps.
+func TestPutEnded(t *testing.T) {
+	tc, err := newTaskCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tc.close()
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait() // until then it keeps its number
+	pid := cmd.Process.Pid
+	eventually(t, "end of the process", func() bool { return taskState(pid) == 'Z' })
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				tc.sweep()
+			}
+		}
+	})
+	before, err := openFDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5000 {
+		fd, err := unix.PidfdOpen(pid, unix.PIDFD_THREAD)
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := NewTask(pid, pid)
+		if err := tc.put(task, fd); err != nil {
+			t.Fatal(err)
+		}
+		task.mu.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	tc.sweep()
+	after, err := openFDs()
+	if err != nil || len(after) != len(before) || len(tc.tasks) > 0 {
+		t.Errorf("descriptors before %v, after %v, %v; %d threads", before, after, err, len(tc.tasks))
 	}
 }
