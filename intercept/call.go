@@ -101,7 +101,7 @@ type Call struct {
 	state  atomic.Uint32
 	cancel func(Reason) Action // written before state becomes callParked
 	about  string              // for the Meter
-	known  atomic.Bool         // Task was the thread's, and alive, and only a fatal signal ends the call
+	known  atomic.Int64        // when Task was the thread's, and alive, and only a fatal signal ended the call; see moment
 	by     *receiver           // that handles it; nil: none does
 }
 

@@ -300,7 +300,9 @@ func (n *notifier) NetNS(c *Call) (uint64, error) {
 func (n *notifier) Identify(c *Call) bool {
 	err := c.Task.alive()
 	if err == nil {
-		c.known.Store(n.killable)
+		if n.killable {
+			c.known.Store(moment())
+		}
 		return true
 	}
 	if !n.stranger(c, err) {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -275,6 +276,35 @@ func TestErrno(t *testing.T) {
 		t.Errorf("gone: %v", got)
 	}
 }
+
+// TestWriteLate: to have identified a thread says nothing once it may have ended: its number may
+// be another's, here ours.
+func TestWriteLate(t *testing.T) {
+	in, done := make(chan bool), make(chan bool)
+	r := start(t, Config{Rules: onCall(func(c *Call) Action {
+		defer close(done)
+		for range 2 { // the second time its pidfd is there
+			if _, err := c.DupFD(0); err != nil || !c.Identify() {
+				t.Errorf("the thread is not identified: %v", err)
+			}
+		}
+		close(in)
+		eventually(t, "end of the thread", func() bool { return !c.Valid() })
+		c.TID = os.Getpid()
+		b := &strangers
+		if err := c.WriteMem(Addr(uintptr(unsafe.Pointer(b))), []byte{'b'}); err != ErrGone || b[0] != 'a' {
+			t.Errorf("a write to who has the number now: %v, %q", err, b)
+		}
+		return Return(0)
+	})}, "call", "1")
+	<-in
+	r.f.kill()
+	<-done
+	r.wait(t)
+}
+
+// strangers is memory at an address that stays.
+var strangers = [1]byte{'a'}
 
 // TestPutEnded: a thread that has ended by the time that its pidfd is kept is swept away with
 // that, whoever sweeps.
