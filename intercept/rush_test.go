@@ -117,6 +117,14 @@ func closes(t *testing.T, r *run) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("Close waits")
 	}
+	t.Cleanup(func() { // nobody else reaps it now
+		if r.f.signal(unix.SIGKILL) == nil {
+			for err := unix.EINTR; err == unix.EINTR; {
+				_, e := unix.Wait4(r.PID(), nil, 0, nil)
+				err, _ = e.(unix.Errno)
+			}
+		}
+	})
 }
 
 // TestRushClose: Close ends a rush, and calls fail from then on.

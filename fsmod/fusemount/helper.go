@@ -105,14 +105,15 @@ func (h *helper) run() int {
 			case h.status = <-h.first:
 			default:
 			}
-			kind := ended
 			if !up {
-				kind = failed
-			}
-			_ = h.say(message{Kind: kind, Status: h.status}, -1)
-			if !up {
+				m := message{Kind: failed, Status: h.status}
+				if _, _, err := h.look(); err != nil { // which await has not seen yet
+					m = message{Kind: failed, Text: err.Error(), Errno: errnoOf(err)}
+				}
+				_ = h.say(m, -1)
 				return h.end(up)
 			}
+			_ = h.say(message{Kind: ended, Status: h.status}, -1)
 		case _, ok := <-h.requests:
 			if !ok {
 				return h.end(up)
