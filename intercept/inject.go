@@ -7,7 +7,9 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +27,7 @@ import (
 // negative errno if it failed. No rule sees them; numbers are those of the entry that the
 // intercepted call came by. What Run returns is the result of the intercepted call.
 // [ErrExec] of do says that the thread has become another program, which waits for its
-// first instruction; Run returns it, or any other error to end the thread. So
+// first instruction; Run returns it, or [ErrAgain], or any other error to end the thread. So
 // does every error of do's that Run returns. It runs on the tracer's goroutine and must
 // not block for long.
 type Injection struct {
@@ -41,6 +43,9 @@ type Injected struct {
 	Args [6]uint64
 }
 
+// ErrAgain of Run's has the thread make its own call again, which is intercepted as any other.
+var ErrAgain = errors.New("the thread makes its call again")
+
 // ErrNotInjected says that a machine cannot inject calls.
 var ErrNotInjected = fmt.Errorf("calls cannot be injected on this machine: %w", unix.ENOSYS)
 
@@ -50,6 +55,34 @@ func (c *Call) AddFD(fd int, cloexec bool) (int, error) { return c.b.AddFD(c, fd
 
 // Inject makes the thread do in. The handler returns the Action that Inject returns.
 func (c *Call) Inject(in Injection) Action { return c.b.Inject(c, in) }
+
+// Injectable reports whether the thread can be made to make calls at no risk: it has no tracer,
+// and no filters of its own, which might end it for a call that it does not make otherwise.
+func (c *Call) Injectable() bool {
+	tracer, n := masters(strconv.Itoa(c.TID))
+	return canInject && tracer == 0 && n == filtersAtStart()
+}
+
+// filtersAtStart is how many filters a program begins with: one more than we have.
+var filtersAtStart = sync.OnceValue(func() int {
+	_, n := masters("self")
+	return n + 1
+})
+
+// masters are the tracer of a task and the number of its filters, -1 if it cannot be told.
+func masters(task string) (tracer, filters int) {
+	b, err := os.ReadFile("/proc/" + task + "/status")
+	if err == nil {
+		tracer, err = parseStatus(b, "TracerPid")
+	}
+	if err == nil {
+		filters, err = parseStatus(b, "Seccomp_filters") // Linux 5.10
+	}
+	if err != nil {
+		return -1, -1
+	}
+	return tracer, filters
+}
 
 // AddFD implements [Backend].
 func (n *notifier) AddFD(c *Call, fd int, cloexec bool) (int, error) {

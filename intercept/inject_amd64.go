@@ -253,6 +253,9 @@ func (j *injector) do(in *Injection) (err error) {
 	switch {
 	case errors.Is(err, ErrExec):
 		return j.release(mask)
+	case errors.Is(err, ErrAgain):
+		saved.Rip -= instruction
+		result = int64(j.c.NR)
 	case err != nil:
 		return err
 	}
@@ -277,10 +280,12 @@ func (j *injector) release(mask uint64) error {
 	return nil
 }
 
+// instruction is the size of syscall, and of int $0x80.
+const instruction = 2
+
 // call makes one call.
 func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 	regs := *saved
-	const instruction = 2 // bytes of syscall, and of int $0x80
 	regs.Rip -= instruction
 	regs.Rax, regs.Orig_rax = uint64(call.NR), ^uint64(0)
 	a := &call.Args

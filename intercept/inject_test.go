@@ -51,3 +51,28 @@ func TestInject(t *testing.T) {
 		}
 	}
 }
+
+// TestInjectAgain has a thread make its own call again.
+func TestInjectAgain(t *testing.T) {
+	if !canInject {
+		t.Skip(ErrNotInjected)
+	}
+	var calls atomic.Int32
+	h := func(c *Call) Action {
+		if !c.Injectable() {
+			t.Error("a thread without a tracer, and without filters of its own, is not to make a call")
+		}
+		if calls.Add(1) > 3 {
+			return Return(1000 + int64(int32(c.Args[0])))
+		}
+		return c.Inject(Injection{Run: func(_ int, do func(Injected) (int64, error)) (int64, error) {
+			if _, err := do(Injected{NR: unix.SYS_GETTID}); err != nil {
+				return 0, err
+			}
+			return 0, ErrAgain
+		}})
+	}
+	if _, out := start(t, Config{Rules: onCall(h)}, "call").wait(t); out != "call: 1000\n" || calls.Load() != 4 {
+		t.Errorf("output %q after %d calls", out, calls.Load())
+	}
+}

@@ -25,23 +25,29 @@ type layout struct {
 
 var nativeLayout = layout{read: readSend, size: sizeofMmsghdr, lenAt: sizeofMsghdr}
 
-// sendtoCopy is sendto(2) with an address.
+// sendtoCopy is sendto(2) with an address, or with arguments in memory (socketcall(2)).
 func (m *Module) sendtoCopy(c *intercept.Call, d intercept.FD) intercept.Action {
 	return m.sendto(c, d, c.Args)
 }
 
 // sendto is sendtoCopy with its arguments.
 func (m *Module) sendto(c *intercept.Call, d intercept.FD, a [6]uint64) intercept.Action {
-	if a[4] == 0 {
+	inMemory := c.Arch == intercept.I386 && c.NR == i386Socketcall
+	if a[4] == 0 && !inMemory {
 		return intercept.Continue() // there is no address, and there can be none
 	}
 	x := &transfer{flags: int(int32(a[3]))}
 	if err := x.span(a[1], a[2]); err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
-	var err error
-	if x.to, err = readSockaddr(c, intercept.Addr(a[4]), int32(a[5])); err != nil {
-		return intercept.Fail(intercept.Errno(err))
+	if a[4] != 0 {
+		var err error
+		if x.to, err = readSockaddr(c, intercept.Addr(a[4]), int32(a[5])); err != nil {
+			return intercept.Fail(intercept.Errno(err))
+		}
+	}
+	if action, ok := m.byThread(c, d, a[0], x); ok {
+		return action
 	}
 	return m.sendCopy(c, d, x)
 }
@@ -52,22 +58,14 @@ func (m *Module) sendmsgCopy(c *intercept.Call, d intercept.FD) intercept.Action
 
 // sendmsg is sendmsg(2) with its arguments.
 func (m *Module) sendmsg(c *intercept.Call, d intercept.FD, l *layout, a [6]uint64) intercept.Action {
-	if m.speaksForItself(d) {
-		return intercept.Continue()
-	}
 	x, err := l.read(c, intercept.Addr(a[1]), int(int32(a[2])))
 	if err != nil {
 		return intercept.Fail(intercept.Errno(err))
 	}
+	if action, ok := m.byThread(c, d, a[0], x); ok {
+		return action
+	}
 	return m.sendCopy(c, d, x)
-}
-
-// speaksForItself reports whether messages by d are the program's own to send, since we may not
-// say which process it is: by such sockets programs tell each other that (SCM_CREDENTIALS), as
-// Chromium's children do their parent. They have no addresses; but what is under the number
-// when the kernel looks may have (docs/limits.md).
-func (m *Module) speaksForItself(d intercept.FD) bool {
-	return me != 0 && isUnix(d) && !isDatagram(d) && m.find(d) == nil
 }
 
 func (m *Module) sendmmsgCopy(c *intercept.Call, d intercept.FD) intercept.Action {
@@ -77,9 +75,6 @@ func (m *Module) sendmmsgCopy(c *intercept.Call, d intercept.FD) intercept.Actio
 // sendmmsg is sendmmsg(2) with its arguments: it sends until a message fails, or has to wait
 // while others were sent.
 func (m *Module) sendmmsg(c *intercept.Call, d intercept.FD, l *layout, a [6]uint64) intercept.Action {
-	if m.speaksForItself(d) {
-		return intercept.Continue()
-	}
 	n := min(int(uint32(a[2])), iovMax)
 	for i := range n {
 		hdr := a[1] + uint64(i)*l.size
@@ -163,7 +158,8 @@ func (m *Module) newSending(c *intercept.Call, d intercept.FD, x *transfer) (s *
 		if m.find(d) != nil {
 			break // a placeholder, whose other end wants bytes
 		}
-		if err = s.carry(c, x); err == nil && len(x.to) > 0 {
+		// Of connected kinds the kernel refuses or ignores an address unseen.
+		if err = s.carry(c, x); err == nil && len(x.to) > 0 && typ == unix.SOCK_DGRAM {
 			var file int
 			if s.to, file, err = m.unixTo(c, x.to); err == nil {
 				s.files = append(s.files, file)

@@ -115,9 +115,9 @@
 // Whoever serves the view's files may be asked what the path of an AF_UNIX address leads to
 // ([Module.UsePaths]). Calls that name a socket, or may, are then made here on a duplicate of
 // the program's, with copies of its memory, of all families: another thread could put an
-// AF_UNIX socket under the number, or an address into a message, after we have looked. The
-// exception is where umrun is an ordinary user's: messages by AF_UNIX sockets that take no
-// address go on in the kernel ([Module.speaksForItself]). See
+// AF_UNIX socket under the number, or an address into a message, after we have looked. Where
+// umrun is an ordinary user's, messages that tell which process sends them are sent by the
+// program's thread in a call that has no address (bythread.go). See
 // duplicate.go, copied.go for messages, unixpath.go and unixsend.go for what is special about
 // AF_UNIX. A call that may wait does so on a thread of its own, from which a signal to
 // the program's thread brings it back ([longCall]).

@@ -38,10 +38,9 @@ type Paths interface {
 // The calls that name a socket, or may, are then made here, on a duplicate of the program's,
 // with an address that holds what was judged: the kernel reads neither the program's memory
 // nor its descriptor, which may be other ones by then. So it is with all families:
-// what is another socket now may be one of AF_UNIX in a moment. The exception is
-// [Module.speaksForItself]. What the one who is called
-// learns of the caller is the caller's user and groups, and our process. The thread could be
-// made to call itself ([intercept.Call.Inject]), with an address that no other one can change
+// what is another socket now may be one of AF_UNIX in a moment. What the one who is called
+// learns of the caller is the caller's user and groups, and our process, but for messages that
+// need no address ([Module.byThread]). The thread could be made to make the others itself ([intercept.Call.Inject]), with an address that no other one can change
 // (mseal(2), Linux 6.10); but what it names would have to be a descriptor of the program's,
 // and another thread could put one of a door under its number.
 func (m *Module) UsePaths(p Paths) { m.paths = p }

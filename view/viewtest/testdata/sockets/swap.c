@@ -53,6 +53,22 @@ static void *rewrite(void *unused)
 	return unused;
 }
 
+// readdress does so with the arguments of a call that has them in memory.
+static volatile long words[6];
+
+static void *readdress(void *unused)
+{
+	while (!over) {
+		words[4] = (long)&dgram;
+		words[5] = sizeof dgram;
+		for (volatile int i = 0; i < 50; i++)
+			;
+		words[4] = words[5] = 0;
+		flips++;
+	}
+	return unused;
+}
+
 static double now(void)
 {
 	struct timespec t;
@@ -67,8 +83,8 @@ static int need(const char *what, int fd)
 	return fd;
 }
 
-enum { CONNECT, BIND, SENDTO, SENDMSG, SENDMMSG, CALLS };
-static const char *calls[] = { "connect", "bind", "sendto", "sendmsg", "sendmmsg" };
+enum { CONNECT, BIND, SENDTO, SENDMSG, SENDMMSG, CALLS, SOCKETCALL = CALLS };
+static const char *calls[] = { "connect", "bind", "sendto", "sendmsg", "sendmmsg", "socketcall" };
 
 // attack makes a call again and again for some time.
 static void attack(int call, const char *against, void *(*thread)(void *))
@@ -115,6 +131,15 @@ static void attack(int call, const char *against, void *(*thread)(void *))
 			break;
 		case SENDMMSG:
 			sendmmsg(fd, &message, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+			break;
+#ifdef SYS_socketcall
+		case SOCKETCALL:
+			words[0] = fd;
+			words[1] = (long)label;
+			words[2] = text.iov_len;
+			words[3] = MSG_DONTWAIT | MSG_NOSIGNAL;
+			syscall(SYS_socketcall, 11 /* SYS_SENDTO */, words);
+#endif
 		}
 		if (old >= 0)
 			close(old);
@@ -167,5 +192,9 @@ int main(int argc, char **argv)
 	attack(SENDMSG, "address", rewrite);
 	dup2(s, NUMBER);
 	attack(SENDMMSG, "address", rewrite);
+#ifdef SYS_socketcall
+	dup2(s, NUMBER);
+	attack(SOCKETCALL, "address", readdress);
+#endif
 	return 0;
 }
