@@ -108,13 +108,15 @@ func (m *Module) mountedOpen(c *intercept.Call, dir int, at intercept.Addr, flag
 }
 
 // lookToOpen looks for what is to be opened, if it need not be made. Without a walk it can be
-// known that there is nothing (ENOENT), and what there is by an absolute path; else the object
-// has no descriptor.
+// known that there is nothing (ENOENT), and what there is by an absolute path, or by a relative one
+// if it need not be called by a name; else the object has no descriptor. A descriptor is not
+// enough where files are told apart by name (a tree of generated ones over the host's, procfs).
 func (m *Module) lookToOpen(c *intercept.Call, l *look, op *opening) (object, error) {
 	none := object{fd: -1}
 	if op.flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 || op.resolve != 0 {
 		return none, nil
 	}
+	slash := l.trim()
 	from, name, ok := m.lookFrom(c, l.path, op.dir)
 	if !ok {
 		return none, nil
@@ -126,11 +128,18 @@ func (m *Module) lookToOpen(c *intercept.Call, l *look, op *opening) (object, er
 		return none, err
 	case err != nil:
 		return none, nil
-	case o.typ() == unix.S_IFLNK, op.path[0] != '/':
+	case o.typ() == unix.S_IFLNK, slash && o.typ() != unix.S_IFDIR:
+		o.close()
+		return none, nil
+	case op.path[0] == '/':
+		o.view = op.path[:len(l.path)]
+		o.name = o.view[len(o.view)-len(name):]
+	case op.flags&unix.O_PATH != 0, len(m.trees) > 0 && o.m == m.table.host,
+		o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR,
+		unix.Major(o.st.Dev) == 0 && isProc(o.fd):
 		o.close()
 		return none, nil
 	}
-	o.view, o.name = op.path, op.path[len(op.path)-len(name):]
 	return o, nil
 }
 
@@ -307,6 +316,8 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
 		return intercept.Action{}, true // replaced meanwhile
+	case errors.Is(err, unix.EWOULDBLOCK) && flags&unix.O_NONBLOCK == 0 && o.view == "":
+		return intercept.Action{}, true // with a name, as for what follows
 	case errors.Is(err, unix.EWOULDBLOCK) && flags&unix.O_NONBLOCK == 0: // a lease, fcntl(2)
 		if !m.table.same(o.view, inodeOf(&o.st)) {
 			return intercept.Action{}, true // of another file, as a copy of o is

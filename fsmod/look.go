@@ -59,6 +59,18 @@ func (b *base) leave() {
 	}
 }
 
+// trim takes a slash away that is behind the path, and reports whether there was one: then what
+// is found is to be a directory.
+func (l *look) trim() bool {
+	n := len(l.path) - 1
+	if n < 1 || l.path[n] != '/' {
+		return false
+	}
+	l.path[n] = 0
+	l.path = l.path[:n]
+	return true
+}
+
 // lookAt is find for who only looks: the object need not have a name, and not even a
 // descriptor unless opened says so.
 func (m *Module) lookAt(c *intercept.Call, l *look, dir int, at intercept.Addr, flags int, opened bool) (object, error) {

@@ -51,7 +51,7 @@ const (
 
 	// rushAlone is how many times in turn one thread has made all calls when the second
 	// receiver leaves.
-	rushAlone = 2
+	rushAlone = 6
 
 	// kickEach is how long to wait for a thread to hear Wake.
 	kickEach = time.Millisecond
