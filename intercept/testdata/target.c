@@ -87,8 +87,8 @@ static void *rush(void *arg)
 			return r == 0 ? NULL : strerrorname_np(errno);
 		if (r != i % 1000 + 1)
 			return "bad";
-		if (i % 200 == 0 && syscall(OTHER, i) != i % 1000 + 1)
-			return "bad other";
+		if (i % 200 == 0 && (r = syscall(OTHER, i)) != i % 1000 + 1)
+			return r < 0 ? strerrorname_np(errno) : "bad other";
 	}
 }
 
