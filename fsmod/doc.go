@@ -108,8 +108,10 @@
 //
 // # Goroutines and locks
 //
-// Handlers run on intercept's receiver, and injections on its tracer. A handler may wait for a
-// file system that does not answer (intercept.Call.MayWait): then others run beside it; the goroutines of
+// Handlers run on intercept's receivers, and injections on its tracer. Those of path calls, and of the
+// noted ones, run beside each other and beside all other handlers: in a rush there are two receivers
+// (intercept.Rule.Apart), and a handler may wait for a
+// file system that does not answer (intercept.Call.MayWait). The goroutines of
 // this package are those of opens that wait, of taking them back, and of what is prepared,
 // which Close awaits; those of a tree's [Errands] end with the tree. What is kept of where threads
 // stand is dropped by a timer, which runs while something is kept.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Errands: work that takes too long for the one thread that answers calls.
+// Errands: work that takes too long for those few threads that answer calls.
 
 package fsmod
 

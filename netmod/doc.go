@@ -124,7 +124,7 @@
 //
 // # Who runs what
 //
-// Handlers run on intercept's receiver. One goroutine, the poller, waits on the
+// Handlers run on intercept's receiver, one at a time, beside those of fsmod. One goroutine, the poller, waits on the
 // module's ends of all pairs; a few workers serve what the stack's callbacks
 // have marked ready. Each socket is a [job]: it runs on one of them at a time. No
 // goroutine belongs to a socket, but for an answer of the DNS stub under way, a
