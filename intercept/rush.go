@@ -69,6 +69,7 @@ type rush struct {
 	first   perch         // of the first receiver
 	asked   bool          // the usher has been told of calming. Of the receiver whose turn it is
 
+	alone    atomic.Bool   // there can be no second receiver
 	two      atomic.Bool   // there are to be two receivers
 	second   perch         // of the second
 	wanted   chan struct{} // capacity 1: it is to receive; nil: there is none yet. Of the receiver whose turn it is
@@ -327,7 +328,7 @@ var manyThreads = 3 * runtime.NumCPU()
 // enlist has there be a second receiver.
 func (n *notifier) enlist(r *receiver) {
 	u := &n.rushes
-	if runtime.NumCPU() < 2 || u.second.tid.Load() != 0 {
+	if runtime.NumCPU() < 2 || u.alone.Load() || u.second.tid.Load() != 0 {
 		return
 	}
 	if u.wanted == nil {
@@ -352,9 +353,14 @@ func (n *notifier) dismiss() bool {
 
 // assist is the goroutine of the second receiver.
 func (n *notifier) assist(wanted <-chan struct{}) {
-	runtime.LockOSThread() // for good: its seat is the thread's
+	runtime.LockOSThread() // for good: its seat is the thread's, and its umask
 	u := &n.rushes
 	r := &receiver{second: true}
+	// A handler may have another umask for a moment, which is the other receiver's no more.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		n.log.Debug("one thread receives: unshare", "err", err)
+		u.alone.Store(true)
+	}
 	for {
 		select {
 		case <-n.ended:
@@ -364,6 +370,9 @@ func (n *notifier) assist(wanted <-chan struct{}) {
 		n.lost.Add(1) // as close does not wait for it as for the first
 		r.seat.take(1)
 		u.second.tid.Store(int32(unix.Gettid()))
+		if u.alone.Load() {
+			u.two.Store(false)
+		}
 		n.receiveApart(r)
 		u.second.tid.Store(0)
 		if u.calming.Load() {

@@ -5,6 +5,7 @@
 package intercept
 
 import (
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -280,6 +281,33 @@ func TestRushStuckIdles(t *testing.T) {
 	close(release)
 	eventually(t, "end of the rush", func() bool { return r.n.rushes.second.tid.Load() == 0 && r.n.rushes.first.tid.Load() == 0 })
 	closes(t, r)
+}
+
+// TestRushUmask: the umask of a handler of the second receiver is not the first one's.
+func TestRushUmask(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		return // there is none
+	}
+	var s rushed
+	var seen, shared atomic.Int64
+	s.hook = func(c *Call) {
+		if !c.by.second || seen.Load() > 100 {
+			return
+		}
+		old := unix.Umask(0o127)
+		b, err := os.ReadFile("/proc/self/status") // the process's first thread
+		unix.Umask(old)
+		if err != nil || strings.Contains(string(b), "Umask:\t0127") {
+			shared.Add(1)
+		}
+		seen.Add(1)
+	}
+	r := start(t, Config{Rules: s.rules()}, "rush", "4")
+	eventually(t, "second receiver", func() bool { return seen.Load() > 100 })
+	s.over.Store(true)
+	if ws, _ := r.wait(t); ws != 0 || shared.Load() > 0 {
+		t.Errorf("status %#x; %d of %d times the umask was the process's", ws, shared.Load(), seen.Load())
+	}
 }
 
 // TestSeat: two seats are on different processors where there are two, and a thread that has left

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -102,7 +103,7 @@ func have(programs ...string) error {
 }
 
 // helper starts a program that lives as long as its standard input is open, and waits
-// for the file by which it shows that it is there.
+// for the file by which it shows that it is there; of a socket, until it listens.
 func (b *bench) helper(ctx context.Context, ns *namespace, file string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	in, err := cmd.StdinPipe()
@@ -115,7 +116,14 @@ func (b *bench) helper(ctx context.Context, ns *namespace, file string, argv ...
 	}
 	b.w.undo = append(b.w.undo, func() { in.Close(); end(cmd) })
 	for until := time.Now().Add(stepTime); file != ""; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
+		info, err := os.Stat(file)
+		if err == nil && info.Mode()&os.ModeSocket != 0 {
+			var c net.Conn
+			if c, err = net.Dial("unix", file); err == nil {
+				c.Close()
+			}
+		}
+		if err == nil {
 			break
 		}
 		if time.Now().After(until) {
