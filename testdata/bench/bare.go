@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What trapping costs by itself: a supervisor that receives each path call, looks at
-// nothing, and lets it go on. No engine that traps path calls can cost less.
+// nothing, and lets it go on. No engine that answers path calls on one thread can cost less.
 
 package main
 
