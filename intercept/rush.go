@@ -31,7 +31,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,46 +77,6 @@ type rush struct {
 	assisted atomic.Int64     // calls that the second receiver has answered and the first has not counted
 	trial    trial            // of the receiver whose turn it is
 	seen     [2]atomic.Uint64 // threads that have called each receiver, as bits, until the other has looked
-}
-
-// A perch is where a receiver waits in the kernel, and can be woken: there alone, as the system
-// calls of a handler are not to be interrupted, of which the program would hear (EINTR).
-type perch struct {
-	_     cpu.CacheLinePad // what one receiver writes at each call the other does not read
-	tid   atomic.Int32     // thread of the receiver, -1: of which is not known yet; 0: there is none
-	state atomic.Int32     // away, sits, kicked
-	kicks atomic.Uint32    // how often it was
-	heard uint32           // of these. The receiver's
-	_     cpu.CacheLinePad
-}
-
-const (
-	away   = iota // it does not wait
-	sits          // it does, or is about to
-	kicked        // and is being woken: nobody else changes this
-)
-
-// recv is [listener.recvWaiting], and takes with it the signals that are on their way.
-func (p *perch) recv(l *listener, nt *notification) error {
-	p.state.Store(sits)
-	err := l.recvWaiting(nt)
-	for !p.state.CompareAndSwap(sits, away) {
-		runtime.Gosched()
-	}
-	if kicks := p.kicks.Load(); kicks != p.heard {
-		p.heard = kicks
-		_, _, _ = unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0) // no signal waits behind a system call
-	}
-	return err
-}
-
-// kick has the receiver look around if it waits. One that is only about to does not hear of it.
-func (p *perch) kick() {
-	if tid := p.tid.Load(); tid > 0 && p.state.CompareAndSwap(sits, kicked) {
-		p.kicks.Add(1)
-		Wake(int(tid))
-		p.state.Store(sits)
-	}
 }
 
 // A window is what a receiver has seen of a rush since calls were judged last.
@@ -444,61 +403,5 @@ func (n *notifier) handOverBy(sync bool) {
 func (u *rush) tell(threads int) {
 	if u.waiting != nil {
 		u.waiting(threads)
-	}
-}
-
-// A trial finds out whether two receivers are faster than one when many threads call. It depends
-// on what it takes to wake a thread on another processor, which differs by five times between
-// machines, and on a virtual one from one minute to the next.
-type trial struct {
-	stage   trialStage
-	windows int              // in this stage
-	calls   [2]int           // that one receiver had, and two
-	took    [2]time.Duration // them
-}
-
-type trialStage int
-
-const (
-	withTwo trialStage = iota
-	withOne
-	twoAreBetter
-	oneIsBetter
-)
-
-// How many times calls are judged in each stage; the first time of a stage does not count.
-var trialWindows = [...]int{withTwo: 8, withOne: 5, twoAreBetter: 512, oneIsBetter: 512}
-
-// two adds what was judged, and reports whether there are to be two.
-func (t *trial) two(two bool, calls int, took time.Duration) bool {
-	i := 0
-	if two {
-		i = 1
-	}
-	if want := t.stage == withTwo || t.stage == twoAreBetter; want != two {
-		return want
-	}
-	if t.windows++; t.windows > 1 {
-		t.calls[i] += calls
-		t.took[i] += took
-	}
-	if t.windows >= trialWindows[t.stage] {
-		t.next()
-	}
-	return t.stage == withTwo || t.stage == twoAreBetter
-}
-
-// next goes to the next stage.
-func (t *trial) next() {
-	t.windows = 0
-	switch {
-	case t.stage == withTwo:
-		t.stage = withOne
-	case t.stage != withOne:
-		*t = trial{}
-	case float64(t.took[0])*float64(t.calls[1]) < float64(t.took[1])*float64(t.calls[0]):
-		t.stage = oneIsBetter
-	default:
-		t.stage = twoAreBetter
 	}
 }
