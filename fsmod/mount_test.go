@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/mounttest"
 	"umrun/intercept"
 )
 
@@ -227,7 +228,7 @@ func TestCredentials(t *testing.T) {
 		t.Skip("only root can become somebody else")
 	}
 	l := newLab(t)
-	public(t, l.dir)
+	mounttest.Public(t, l.dir)
 	if err := os.Chmod(l.src, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -399,24 +400,5 @@ print("few" if pages() - before < 10 else "one for each")
 	mounts := []fsmod.Mount{{Kind: fsmod.Bind, Source: dir, Target: t.TempDir()}}
 	if got := mountedIn(t, dir, mounts, "/usr/bin/python3", "-c", program, mounts[0].Target+"/script"); got != "few\n" {
 		t.Errorf("memory grew by pages: %q", got)
-	}
-}
-
-// public lets everybody come to a directory of the test's, wherever TMPDIR is.
-func public(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for up := filepath.Dir(dir); len(up) > 1; up = filepath.Dir(up) {
-		info, err := os.Stat(up)
-		if err == nil && info.Mode()&0o001 == 0 { // the one above t.TempDir, or somebody's own
-			was := info.Mode()
-			err = os.Chmod(up, was|0o011)
-			t.Cleanup(func() { _ = os.Chmod(up, was) })
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"umrun/fsmod"
 	"umrun/fsmod/cow"
+	"umrun/fsmod/mounttest"
 )
 
 // rightsScript gives up rights in each way, and tells which files it can open then. It
@@ -169,7 +170,7 @@ func TestRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	public(t, dir)
+	mounttest.Public(t, dir)
 	for name, id := range map[string]int{"user": 1000, "theirs": 1001, "theirs/f": 1001} {
 		if err := unix.Chown(dir+"/"+name, id, id); err != nil {
 			t.Fatal(err)

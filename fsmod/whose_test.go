@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"umrun/fsmod/mounttest"
 )
 
 // whoLooks begins a script for a directory with files of several owners. A thread that has looked is
@@ -187,7 +189,7 @@ case("the number of another", same)
 // whoLab makes the files.
 func whoLab(t *testing.T, dir string) {
 	t.Helper()
-	public(t, dir)
+	mounttest.Public(t, dir)
 	for name, of := range map[string]struct {
 		uid, gid int
 		mode     os.FileMode

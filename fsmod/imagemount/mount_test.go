@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod/image"
+	"umrun/fsmod/mounttest"
 )
 
 // Variables that make this executable the child: it mounts what fd 3 is served at, and
@@ -108,7 +109,7 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 		if err := os.Chmod(node, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		open(t, at)
+		mounttest.Public(t, at)
 		args = []string{"unshare", "-m", "sh", "-ec", `mount --bind "$0" /dev/fuse
 			exec setpriv --reuid 12345 --regid 12345 --clear-groups unshare -Um --map-current-user --keep-caps "$1"`, node, public(t, exe)}
 	}
@@ -144,25 +145,6 @@ func inside(t *testing.T, img, script string, user bool) (string, error) {
 	return out.String(), err
 }
 
-// open lets everybody come to a directory of the test's, wherever TMPDIR is.
-func open(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for up := filepath.Dir(dir); len(up) > 1; up = filepath.Dir(up) {
-		info, err := os.Stat(up)
-		if err == nil && info.Mode()&0o001 == 0 { // the one above t.TempDir, or somebody's own
-			was := info.Mode()
-			err = os.Chmod(up, was|0o011)
-			t.Cleanup(func() { _ = os.Chmod(up, was) })
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // public copies a file to where everybody may execute it.
 func public(t *testing.T, exe string) string {
 	name := filepath.Join(t.TempDir(), "exe")
@@ -181,7 +163,7 @@ func public(t *testing.T, exe string) string {
 	if err := dst.Close(); err != nil {
 		t.Fatal(err)
 	}
-	open(t, filepath.Dir(name))
+	mounttest.Public(t, filepath.Dir(name))
 	return name
 }
 

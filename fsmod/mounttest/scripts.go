@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package mounttest has what both engines must answer to mount(2) and umount2(2) by a program:
-// scripts that are run natively too, or whose output is given. There is no state.
+// scripts that are run natively too, or whose output is given; and what tests of files need of
+// directories. There is no state.
 package mounttest
 
 // A Case is a script that needs Prelude.

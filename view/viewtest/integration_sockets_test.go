@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"umrun/fsmod/mounttest"
 	"umrun/view/viewtest"
 
 	"github.com/google/go-cmp/cmp"
@@ -253,7 +254,7 @@ func TestIntegrationPeerCredentials(t *testing.T) {
 	script := w.File(t, "peer.py", readFile(t, "testdata/sockets/peer.py"))
 	seen := func(args ...string) string {
 		dir := mountTree(t, w, false)
-		public(t, dir)
+		mounttest.Public(t, dir)
 		cmd := w.HostCmd(context.Background(), "/usr/bin/python3", script, dir)
 		if len(args) > 0 {
 			cmd = umrunAs(t, w, false, append(append([]string{"-q", "-m", "hide:" + dir + "/src"}, args...), "--", "/usr/bin/python3", script, dir)...)
@@ -401,7 +402,7 @@ func TestIntegrationClaims(t *testing.T) {
 		if e := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) }); e != nil || err != nil {
 			t.Fatal(e, err)
 		}
-		public(t, dir)
+		mounttest.Public(t, dir)
 		if err := os.Chmod(dir+"/sock", 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -445,23 +446,4 @@ func TestIntegrationClaims(t *testing.T) {
 		}
 	}
 	w.NoStrays(t)
-}
-
-// public lets everybody come to a directory of the test's, wherever TMPDIR is.
-func public(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for up := filepath.Dir(dir); len(up) > 1; up = filepath.Dir(up) {
-		info, err := os.Stat(up)
-		if err == nil && info.Mode()&0o001 == 0 { // the one above t.TempDir, or somebody's own
-			was := info.Mode()
-			err = os.Chmod(up, was|0o011)
-			t.Cleanup(func() { _ = os.Chmod(up, was) })
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
