@@ -21,9 +21,9 @@ type Rule struct {
 	// that matches a call is asked. It runs where Handle does and must not block.
 	Pass func(*Glance) (about string, ok bool)
 
-	// Apart says that the Handler does no more than to look and to answer: it makes no
-	// goroutine run that others wait for, and may run beside any other Handler. Such calls
-	// may be answered faster.
+	// Apart says that the Handler may run beside any other one, and is over when it has
+	// answered or parked the call: few of its calls make goroutines run, and those can wait
+	// until another processor of the runtime has them. Such calls may be answered faster.
 	Apart bool
 }
 

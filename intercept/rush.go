@@ -12,8 +12,9 @@
 // (SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP). For one thread that calls nothing is faster. Where
 // several do, they soon share one processor and the others idle. Then there is a second
 // receiver, on a thread and a processor of its own, and no hand-over, unless so many call that
-// the processors have enough to do in any case. The kernel wakes both for each call; see seat for
-// what makes that cheap.
+// the processors have enough to do in any case; then it is tried whether two are faster (trial.go).
+// The kernel wakes both for each call; see seat for what makes that cheap. The second has an umask
+// of its own: where it cannot have that (unshare(2)) there is one.
 //
 // The second receiver handles only calls that are apart. If it receives another it passes it on
 // to the first, whose turn it is, and the rush ends with it: so those are still handled one at a
@@ -85,7 +86,7 @@ type window struct {
 	last           uint32 // thread that called last
 	seen           uint64 // threads that called: bit n is for those of number n modulo 64
 	since          time.Time
-	alone          int
+	alone          int // how many times in turn one thread had made all calls
 }
 
 // begins counts calls outside of a rush, and reports whether there is one.

@@ -7,8 +7,8 @@ package intercept
 import "time"
 
 // A trial finds out whether two receivers are faster than one when many threads call. It depends
-// on what it takes to wake a thread on another processor, which differs by five times between
-// machines, and on a virtual one from one minute to the next.
+// on what it takes to wake a thread on another processor, which differs between machines, and on
+// a virtual one from one minute to the next: by more than twice on ours (docs/bench.md).
 type trial struct {
 	stage   trialStage
 	windows int              // in this stage

@@ -57,11 +57,11 @@ type procs struct {
 	deaf atomic.Bool
 
 	mu      sync.Mutex
-	all     int  // as many as there were at first
-	follows bool // else it is the user who says how many. Guarded by mu
-	narrow  bool // one is enough, but for threads. Guarded by mu
-	threads int  // that wait in the kernel and keep a processor each. Guarded by mu
-	later   *time.Timer
+	all     int         // as many as there were at first. Guarded by mu
+	follows bool        // else it is the user who says how many. Guarded by mu
+	narrow  bool        // one is enough, but for threads. Guarded by mu
+	threads int         // that wait in the kernel and keep a processor each. Guarded by mu
+	later   *time.Timer // lowers threads. Guarded by mu
 }
 
 // startProcs begins to look after the processors. What the user says in GOMAXPROCS
