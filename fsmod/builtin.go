@@ -108,7 +108,8 @@ func openTmpfs(target string) (FS, error) {
 			return os.Chmod(root, 0o755)
 		}
 		if os.Geteuid() == 0 {
-			if err := os.Lchown(root, int(st.Uid), int(st.Gid)); err != nil {
+			// Root of a user namespace has no number for its owner, or may not give it away.
+			if err := os.Lchown(root, int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
 				return err
 			}
 		}
