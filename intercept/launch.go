@@ -83,6 +83,8 @@ type Config struct {
 
 	// interruptible does without WAIT_KILLABLE_RECV, for tests.
 	interruptible bool
+	// silentAfter is that of turn.go if it is 0, for tests.
+	silentAfter int
 }
 
 // An ExecError says that everything was ready but the program could not be run:

@@ -5,6 +5,7 @@
 package intercept
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"sync"
@@ -38,6 +39,8 @@ type notifier struct {
 	guarded  chan struct{}            // wakes it; for one, who need not wait for it
 	lost     atomic.Int32             // receivers whose turn was given to others
 
+	silentAfter int // see there
+
 	deniedOnce sync.Map // thread groups that were complained about
 }
 
@@ -56,6 +59,8 @@ func newNotifier(fd int, rules Rules, cfg *Config) (*notifier, error) {
 		trace: newTracer(),
 		nudge: func() {},
 		ended: make(chan struct{}),
+
+		silentAfter: cmp.Or(cfg.silentAfter, silentAfter),
 
 		killable: !cfg.interruptible,
 		guarded:  make(chan struct{}, 1),
@@ -108,7 +113,7 @@ func (n *notifier) stop() {
 // It ends with the last thread, or when it has lost its turn, see [receiver].
 func (n *notifier) receive(r *receiver) {
 	defer func() {
-		if r.waits.Load() == lost {
+		if r.waits.CompareAndSwap(lost, over) {
 			n.lost.Add(-1)
 			return
 		}

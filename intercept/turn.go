@@ -6,6 +6,7 @@
 package intercept
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -30,7 +31,11 @@ type receiver struct {
 	answered response // if it passed
 }
 
-const lost = ^uint64(0)
+// What waits is when the turn was given to another, and when the handler has come back then.
+const (
+	lost = ^uint64(0)
+	over = ^uint64(0) - 1
+)
 
 // back ends a call, and reports whether it is still the receiver's turn.
 func (r *receiver) back() bool {
@@ -40,6 +45,11 @@ func (r *receiver) back() bool {
 
 // stuckAfter is how long a handler may wait, at least, until the others go on without it.
 const stuckAfter = 100 * time.Millisecond
+
+// silentAfter is how often the guard finds a handler waiting, each time stuckAfter later, until
+// it says so: ten seconds. It is not the time of the clock, of which umrun may have had nothing
+// itself: it was stopped, the machine slept, or others had the processors.
+const silentAfter = 100
 
 // lostFor is how long close waits for handlers that do not come back. What they wait for ends
 // with the process.
@@ -75,6 +85,10 @@ func (c *Call) TakesLong() {
 
 // guard is the goroutine that gives the turn to a new receiver. It sleeps while no handler
 // that may wait has run.
+//
+// That a handler waits for stuckAfter says nothing about what it waits for: it may have had no
+// processor, the thread that is to take its descriptor may have none, the disk may be busy. It does
+// no harm that others go on, so nobody is told until silentAfter.
 func (n *notifier) guard() {
 	for {
 		select {
@@ -82,6 +96,7 @@ func (n *notifier) guard() {
 			return
 		case <-n.guarded:
 		}
+		var silent []*silence
 		for again := true; again; {
 			r := n.turn.Load()
 			call := r.waits.Load()
@@ -90,17 +105,42 @@ func (n *notifier) guard() {
 				return
 			case <-time.After(stuckAfter):
 			}
+			silent = slices.DeleteFunc(silent, func(s *silence) bool { return n.isOver(s) })
 			switch {
 			case call != 0 && call != lost && r.waits.CompareAndSwap(call, lost):
-				n.log.Warn("a file system does not answer: other calls go on without the one that waits for it")
+				silent = append(silent, &silence{of: r, tid: int(r.nt.pid), call: callName(r.nt.entry(), int(r.nt.nr))})
 				n.handOver()
-			case call == 0 && r.waits.Load() == 0:
+			case call == 0 && r.waits.Load() == 0 && len(silent) == 0:
 				n.guarding.Store(false)
 				// One that began before that has told nobody.
 				again = r.waits.Load() != 0 && n.guarding.CompareAndSwap(false, true)
 			}
 		}
 	}
+}
+
+// A silence is a handler that has lost its receiver's turn as it did not come back.
+type silence struct {
+	of    *receiver
+	tid   int
+	call  string
+	looks int // how often the guard has found it
+}
+
+// isOver reports whether the handler has come back. If it has not for long enough it is told
+// once, and so is then its end.
+func (n *notifier) isOver(s *silence) bool {
+	if s.of.waits.Load() == over {
+		if s.looks >= n.silentAfter {
+			n.log.Info("the call that waited is over", "call", s.call, "tid", s.tid)
+		}
+		return true
+	}
+	if s.looks++; s.looks == n.silentAfter {
+		n.log.Warn("a call waits for a file system that does not answer (NFS, FUSE, an automount) or is very slow: others go on meanwhile",
+			"call", s.call, "tid", s.tid, "for", stuckAfter*time.Duration(1+n.silentAfter))
+	}
+	return false
 }
 
 // handOver gives the turn of a receiver that is lost to a new one.

@@ -5,6 +5,8 @@
 package intercept
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,6 +38,34 @@ func TestMayWait(t *testing.T) {
 	_, out := start(t, Config{Rules: onCall(h)}, "threads").wait(t)
 	if out != "bad: 0\n" || late.Load() > 0 || handled.Load() < 50 {
 		t.Errorf("output %q, %d calls; %d waited for nothing", out, handled.Load(), late.Load())
+	}
+}
+
+// TestSilence: that a file system does not answer is said of a call that has waited for long, once,
+// with its name and thread, and of none that was only slow.
+func TestSilence(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		silentAfter int
+		warnings    int
+	}{
+		{"slow", 0, 0},
+		{"silent", 3, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var tid int
+			r := start(t, Config{silentAfter: tt.silentAfter, Rules: onCall(func(c *Call) Action {
+				tid = c.TID
+				c.MayWait()
+				time.Sleep(10 * stuckAfter) // as a server would take
+				return Return(1000)
+			})}, "call", "1")
+			r.wait(t)
+			log := r.log.String()
+			if n := strings.Count(log, "does not answer"); n != tt.warnings || n > 0 && !strings.Contains(log, fmt.Sprintf("call=getpgid tid=%d for=400ms\n", tid)) {
+				t.Errorf("said %d times, not %d, of %d:\n%s", n, tt.warnings, tid, log)
+			}
+		})
 	}
 }
 
