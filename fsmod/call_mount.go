@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +22,6 @@ import (
 )
 
 const (
-	msMagic     = 0xc0ed0000 // MS_MGC_VAL, linux/mount.h
-	msMagicMask = 0xffff0000
-
 	// Flags that change nothing here: a view has no set-user-ID programs, and times are
 	// those of the files below.
 	msHarmless = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME |
@@ -76,11 +72,7 @@ func (m *Module) mayMount(c *intercept.Call) error {
 			return unix.EPERM // they would be all the view's
 		}
 	}
-	if !m.mixed.Load() {
-		return nil
-	}
-	cr, err := taskCredentials(strconv.Itoa(c.TID))
-	if err != nil || cr.caps&(1<<unix.CAP_SYS_ADMIN) == 0 {
+	if m.mixed.Load() && !c.Capable(unix.CAP_SYS_ADMIN) {
 		return unix.EPERM
 	}
 	return nil
@@ -93,12 +85,19 @@ type mounting struct {
 	at                   object // the target
 }
 
+// MountFlags are those of a mount(2) with the argument arg, without the number that programs had
+// to add before Linux 2.4.
+func MountFlags(arg uint64) uint64 {
+	const magic, mask = 0xc0ed0000, 0xffff0000 // MS_MGC_VAL and MS_MGC_MSK, linux/mount.h
+	if arg &= 0xffffffff; arg&mask == magic {
+		return arg &^ mask
+	}
+	return arg
+}
+
 // doMount reads a mount(2), and returns what it changes.
 func (m *Module) doMount(c *intercept.Call) (func() error, error) {
-	a := mounting{flags: uint64(uint32(c.Args[3]))}
-	if a.flags&msMagicMask == msMagic {
-		a.flags &^= msMagicMask
-	}
+	a := mounting{flags: MountFlags(c.Args[3])}
 	optional := func(at uint64) (string, error) {
 		if at == 0 {
 			return "", nil

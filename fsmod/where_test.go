@@ -19,36 +19,12 @@ import (
 // standing is a script for a directory with a/f, b/f and c/f, of one byte, two and three. A
 // thread that has looked some times is known to stand where it is: look says which of the
 // directories that is.
-const standing = `
-import ctypes, os, sys, threading, queue, time
+const standing = threads + `
 os.chdir(sys.argv[1])
-libc = ctypes.PyDLL(None, use_errno=True) # which keeps the lock that a child needs
-FS, FORK = 0x200, 17
-def call(n, *a):
-    r = libc.syscall(n, *a)
-    if r < 0: raise OSError(ctypes.get_errno(), "call %d" % n)
-    return r
+FS = 0x200
 def look():
     seen = {os.lstat("f").st_size for _ in range(4)} | {os.lstat("d/f").st_size for _ in range(4)} | {os.lstat("f").st_size}
     return "-abc"[seen.pop()] if len(seen) == 1 else "?"
-def child(f, flags=0):
-    r, w = os.pipe()
-    pid = call(56, flags | FORK, 0, 0, 0, 0) if flags else os.fork()
-    if pid == 0:
-        try: os.write(w, str(f()).encode())
-        finally: os._exit(0)
-    os.waitpid(pid, 0); os.close(w)
-    with os.fdopen(r) as got: return got.read()
-class Thread:
-    "does what it is asked to"
-    def __init__(self):
-        self.todo, self.done = queue.Queue(), queue.Queue()
-        threading.Thread(target=self.run, daemon=True).start()
-    def run(self):
-        while True: self.done.put(self.todo.get()())
-    def do(self, f):
-        self.todo.put(f)
-        return self.done.get()
 fds = {n: os.open("../" + n, os.O_RDONLY) for n in "abc"}
 def go(n): os.chdir("../" + n)
 def fgo(n): os.fchdir(fds[n])

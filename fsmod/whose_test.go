@@ -17,15 +17,10 @@ import (
 // whoLooks begins a script for a directory with files of several owners. A thread that has looked is
 // known by its rights: look says which of the files it opens, by their first letters, and
 // whether its real user may read root's.
-const whoLooks = `
-import ctypes, os, sys, threading, queue, time, signal, subprocess
+const whoLooks = threads + `
+import signal, subprocess
 d = sys.argv[1]; os.chdir(d)
-libc = ctypes.PyDLL(None, use_errno=True) # which keeps the lock that a child needs
-KEEP, NEWUSER, FORK = -1, 0x10000000, 17
-def call(n, *a):
-    r = libc.syscall(n, *a)
-    if r < 0: raise OSError(ctypes.get_errno(), "call %d" % n)
-    return r
+KEEP, NEWUSER = -1, 0x10000000
 def setuid(u): call(105, ctypes.c_long(u))
 def setresuid(*u): call(117, *u)
 def setresgid(*g): call(119, *g)
@@ -44,24 +39,6 @@ def opens(name):
 def look():
     seen = {"".join(opens(n) for n in ("root", "user", "group", "other")) + (os.access(d + "/root", os.R_OK) and "R" or "-") for _ in range(3)}
     return "".join(sorted(seen))
-def child(f, flags=0):
-    r, w = os.pipe()
-    pid = call(56, flags | FORK, 0, 0, 0, 0) if flags else os.fork()
-    if pid == 0:
-        try: os.dup2(w, 1); print(f(), end="", flush=True)
-        finally: os._exit(0)
-    os.close(w); os.waitpid(pid, 0)
-    with os.fdopen(r) as got: return got.read()
-class Thread:
-    "does what it is asked to"
-    def __init__(self):
-        self.todo, self.done = queue.Queue(), queue.Queue()
-        threading.Thread(target=self.run, daemon=True).start()
-    def run(self):
-        while True: self.done.put(self.todo.get()())
-    def do(self, *fs):
-        for f in fs: self.todo.put(f); r = self.done.get()
-        return r
 def case(name, *seen): print(name, *seen, flush=True)
 `
 

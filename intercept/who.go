@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Who calls: the user and the executable of the thread, as far as /proc tells.
+// Who calls: the user, the capabilities and the executable of the thread, as far as /proc tells.
 
 package intercept
 
@@ -54,4 +54,21 @@ func (c *Call) Exe() (string, error) {
 		}
 	}
 	return name, nil
+}
+
+// Capable reports whether the thread has an effective capability (linux/capability.h). Those in
+// a user namespace of its own do not count.
+func (c *Call) Capable(capability int) bool {
+	var ours, its unix.Stat_t
+	if unix.Stat("/proc/self/ns/user", &ours) != nil || unix.Stat(fmt.Sprintf("/proc/%d/ns/user", c.TID), &its) != nil || ours.Ino != its.Ino {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.TID))
+	if err != nil || !c.Valid() { // else the number is the thread's that waits
+		return false
+	}
+	_, rest, _ := bytes.Cut(status, []byte("\nCapEff:\t"))
+	word, _, _ := bytes.Cut(rest, []byte("\n"))
+	caps, err := strconv.ParseUint(string(word), 16, 64)
+	return err == nil && caps&(1<<capability) != 0
 }

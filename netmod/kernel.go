@@ -5,11 +5,7 @@
 package netmod
 
 import (
-	"bytes"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -181,24 +177,7 @@ func namespaced(family int) bool {
 
 // mayRaw tells whether the thread has CAP_NET_RAW here: the stack's namespace is not
 // the view's own, so that what others must not do there the program must not either.
-func mayRaw(c *intercept.Call) bool { return capable(c, unix.CAP_NET_RAW) }
-
-// capable tells whether the thread has a capability (linux/capability.h). Those in a user
-// namespace of its own do not count.
-func capable(c *intercept.Call, capability int) bool {
-	var ours, theirs unix.Stat_t
-	if unix.Stat("/proc/self/ns/user", &ours) != nil || unix.Stat(fmt.Sprintf("/proc/%d/ns/user", c.TID), &theirs) != nil || ours.Ino != theirs.Ino {
-		return false
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.TID))
-	if err != nil || !c.Valid() { // else the number is the thread's that waits
-		return false
-	}
-	_, rest, _ := bytes.Cut(status, []byte("\nCapEff:\t"))
-	word, _, _ := bytes.Cut(rest, []byte("\n"))
-	caps, err := strconv.ParseUint(string(word), 16, 64)
-	return err == nil && caps&(1<<capability) != 0
-}
+func mayRaw(c *intercept.Call) bool { return c.Capable(unix.CAP_NET_RAW) }
 
 // handleKernelSocketcall answers socketcall(2): see handleSocketcall.
 func (m *Module) handleKernelSocketcall(c *intercept.Call) intercept.Action {

@@ -77,7 +77,7 @@ func bindFor(c *intercept.Call, fd int, sa []byte) (err error) {
 	if err := unix.Capget(&hdr, &caps[0]); err != nil {
 		return fmt.Errorf("capget: %w", err)
 	}
-	if caps[0].Effective&low == 0 || capable(c, unix.CAP_NET_BIND_SERVICE) {
+	if caps[0].Effective&low == 0 || c.Capable(unix.CAP_NET_BIND_SERVICE) {
 		return nameCall(unix.SYS_BIND, fd, sa)
 	}
 	caps[0].Effective &^= low

@@ -121,7 +121,7 @@ func taskIDs(c *intercept.Call) (users, groups ids, err error) {
 // mayClaim reports whether the calling thread may say that it is cred
 // (net/core/scm.c:scm_check_creds). The kernel asks us, who may more.
 func mayClaim(c *intercept.Call, cred *unix.Ucred, users, groups ids) bool {
-	return (int(cred.Pid) == c.Task.TGID() || capable(c, unix.CAP_SYS_ADMIN)) &&
-		(slices.Contains(users[:], cred.Uid) || capable(c, unix.CAP_SETUID)) &&
-		(slices.Contains(groups[:], cred.Gid) || capable(c, unix.CAP_SETGID))
+	return (int(cred.Pid) == c.Task.TGID() || c.Capable(unix.CAP_SYS_ADMIN)) &&
+		(slices.Contains(users[:], cred.Uid) || c.Capable(unix.CAP_SETUID)) &&
+		(slices.Contains(groups[:], cred.Gid) || c.Capable(unix.CAP_SETGID))
 }

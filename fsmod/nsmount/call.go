@@ -37,9 +37,6 @@ type Call struct {
 }
 
 const (
-	msMagic     = 0xc0ed0000 // MS_MGC_VAL, linux/mount.h
-	msMagicMask = 0xffff0000
-
 	msPropagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
 	msAtime       = unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
 	msKnown       = msPropagation | msAtime | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_REMOUNT |
@@ -114,9 +111,6 @@ func (c *caller) others(rows []row) bool {
 
 // mount makes or changes a mount at the file at, which is on the mount id.
 func (c *caller) mount(at int, id uint64) error {
-	if c.Flags&msMagicMask == msMagic {
-		c.Flags &^= msMagicMask
-	}
 	root, err := openPath(unix.AT_FDCWD, "/")
 	if err != nil {
 		return err

@@ -12,8 +12,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -127,22 +125,12 @@ func (k *Calls) handler(f func(*Namespace, *intercept.Call) error) intercept.Han
 // mayMount reports whether a program of the view may mount: all of an ordinary user's, and those
 // of root's that have the capability.
 func mayMount(c *intercept.Call) bool {
-	if Unprivileged() {
-		return true
-	}
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(c.TID) + "/status")
-	if err != nil {
-		return false
-	}
-	_, caps, _ := strings.Cut(string(status), "\nCapEff:\t")
-	caps, _, _ = strings.Cut(caps, "\n")
-	n, err := strconv.ParseUint(caps, 16, 64)
-	return err == nil && n&(1<<unix.CAP_SYS_ADMIN) != 0
+	return Unprivileged() || c.Capable(unix.CAP_SYS_ADMIN)
 }
 
 // mount is mount(2). All that it points to is read once.
 func (k *Calls) mount(n *Namespace, c *intercept.Call) error {
-	call := Call{Flags: uint64(uint32(c.Args[3]))}
+	call := Call{Flags: fsmod.MountFlags(c.Args[3])}
 	for _, s := range []struct {
 		at   uint64
 		text *string

@@ -308,7 +308,7 @@ def sh(line):
 dst = d + "/dst"
 print(mount(d + "/src", dst, None, 4096), os.listdir(dst + "/sub"), umount(dst), umount(dst))
 print(mount("none", dst, "tmpfs", 0, "mode=755"), os.listdir(dst)); open(dst + "/x", "w").write("x"); print(os.listdir(dst), umount(dst, 2))
-print(mount(d + "/image.tar", dst, "umrun.image", 1), open(dst + "/in").read(), umount(dst))
+print(mount(d + "/image.tar", dst, "umrun.image", 1 | 0xc0ed0000), open(dst + "/in").read(), umount(dst))
 def free(path): # that nobody reads it as an image any more
     f = open(path)
     for i in range(500):
