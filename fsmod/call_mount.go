@@ -154,6 +154,7 @@ func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 		return nil, unix.EINVAL
 	}
 	old, ro := a.at.m, a.flags&unix.MS_RDONLY != 0
+	again := func() error { return nil }
 	switch {
 	case !old.made:
 		return nil, unix.EPERM
@@ -163,11 +164,19 @@ func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 		}
 		return nil, unix.EPERM
 	case old.Kind == Tmpfs && a.flags&unix.MS_BIND == 0:
-		if _, err := m.tmpfsOptions(c, a.data); err != nil { // those that are taken change nothing
+		opts, err := m.tmpfsOptions(c, a.data)
+		switch {
+		case old.dir.apart != nil:
+			again = func() error { return old.dir.apart.remount(a.data) }
+		case err != nil:
+			m.unboundable(opts)
 			return nil, err
-		}
+		} // else those that are taken change nothing
 	}
 	return func() error {
+		if err := again(); err != nil {
+			return err
+		}
 		return m.alter(func(t *table) (*table, error) {
 			if !slices.Contains(t.rows, old) {
 				return nil, unix.EINVAL
@@ -238,6 +247,7 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 		if err != nil {
 			return nil
 		}
+		d.apart = of.dir.apart
 		fs = d
 	}
 	mt := Mount{Kind: Bind, Source: source, Target: target, ReadOnly: of.ReadOnly}

@@ -5,8 +5,7 @@
 package fsmod
 
 import (
-	"os"
-	"strconv"
+	"errors"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,13 +44,13 @@ func (m *Module) mountNew(c *intercept.Call, a *mounting) (func() error, error) 
 	mt := Mount{Target: target, ReadOnly: a.flags&unix.MS_RDONLY != 0}
 	switch {
 	case a.fstype == "tmpfs" && dir:
-		opts, err := m.tmpfsOptions(c, a.data)
-		if err != nil {
-			return nil, err
-		}
+		opts, without := m.tmpfsOptions(c, a.data)
 		mt.Kind = Tmpfs
 		return func() error {
-			fs, err := openPrivate(opts.create)
+			fs, err := m.openMade(opts, without)
+			if errors.Is(err, unix.EINVAL) { // the options are bad, as the program is told
+				return unix.EINVAL
+			}
 			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
 		}, nil
 	case a.fstype == TypeHide && a.data == "":
@@ -135,69 +134,4 @@ func closeTree(mt Mounted) {
 	if mt.Gone != nil {
 		_ = mt.Gone()
 	}
-}
-
-// tmpfsOptions are those of a tmpfs (tmpfs(5)).
-type tmpfsOptions struct {
-	mode     uint32
-	uid, gid int // -1: ours
-}
-
-func (m *Module) tmpfsOptions(c *intercept.Call, data string) (o tmpfsOptions, err error) {
-	o = tmpfsOptions{mode: 0o1777, uid: -1, gid: -1}
-	if m.mixed.Load() || os.Geteuid() == 0 {
-		cr, err := taskCredentials(strconv.Itoa(c.TID))
-		if err != nil {
-			return o, err
-		}
-		o.uid, o.gid = int(cr.uid), int(cr.gid)
-	}
-	for word := range strings.SplitSeq(data, ",") {
-		if word == "" {
-			continue
-		}
-		key, value, _ := strings.Cut(word, "=")
-		base := 10
-		switch key {
-		case "mode":
-			base = 8
-		case "uid", "gid":
-		case "size", "nr_blocks", "nr_inodes":
-			if value == "0" { // no limit
-				continue
-			}
-			if _, ok := parseSize(value); ok || strings.HasSuffix(value, "%") { // else the kernel would refuse it, too
-				m.unbounded.Do(func() {
-					m.log.Warn("a tmpfs that the program mounts is refused (EINVAL), as umrun cannot bound it: --fs-engine ns can, and 0 asks for no bound", "option", word)
-				})
-			}
-			return o, unix.EINVAL
-		default:
-			return o, unix.EINVAL
-		}
-		n, e := strconv.ParseUint(value, base, 32)
-		switch {
-		case e != nil:
-			return o, unix.EINVAL
-		case key == "mode":
-			o.mode = uint32(n) & 0o7777
-		case os.Geteuid() != 0 && (key == "uid" && int(n) != os.Geteuid() || key == "gid" && int(n) != os.Getegid()):
-			return o, unix.EINVAL // as for an id that a user namespace does not have
-		case key == "uid":
-			o.uid = int(n)
-		default:
-			o.gid = int(n)
-		}
-	}
-	return o, nil
-}
-
-func (o tmpfsOptions) create(root string) error {
-	if err := os.Mkdir(root, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Lchown(root, o.uid, o.gid); err != nil {
-		return err
-	}
-	return unix.Chmod(root, o.mode)
 }

@@ -21,6 +21,9 @@ type dirFS struct {
 	file bool                   // root is no directory
 	path atomic.Pointer[string] // of root on the host, as /proc names it; "" for "/"
 	own  func() error           // removes what is the tree's alone; may be nil
+	// apart is where the tree is if path leads there in another mount namespace, which is empty
+	// but for it. nil: in our own.
+	apart *apart
 }
 
 // openDirFS opens path, following symbolic links.

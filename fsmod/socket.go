@@ -10,6 +10,7 @@
 package fsmod
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -100,6 +101,7 @@ func (m *Module) BindSocket(c *intercept.Call, fd int, path string) (err error) 
 				return err
 			}
 			if n.m.dir != nil {
+				b.apart = n.m.dir.apart
 				return n.m.dir.parent(n.name, b.bind)
 			}
 			return b.layered(n)
@@ -117,6 +119,8 @@ type binding struct {
 	c    *intercept.Call
 	fd   int
 	path string // as the program has it
+
+	apart *apart // where the directory is, if that is not in our mount namespace
 }
 
 // layered binds to a name in a tree that makes its files itself: what it makes is replaced.
@@ -165,14 +169,16 @@ func (b *binding) bind(dir int, last string) error {
 		return name == last && len(path) <= sunPathMax && unix.Stat(up, &st) == nil && inodeOf(&st) == inodeOf(&at)
 	}
 	if !strings.HasPrefix(b.path, "/") {
-		return b.below(dir, last, &at)
+		if err := b.below(last, &at); err != errElsewhere {
+			return err
+		}
 	}
 	host := ""
 	if up, err := os.Readlink(procFD(dir)); err == nil {
 		host = filepath.Join(up, last)
 	}
 	for _, path := range []string{b.path, host} {
-		if !leads(path) {
+		if !strings.HasPrefix(path, "/") || !leads(path) {
 			continue
 		}
 		err := b.m.create(b.c, 0, func(uint32) error { return bindPath(b.fd, path) })
@@ -181,12 +187,39 @@ func (b *binding) bind(dir int, last string) error {
 		}
 		return err
 	}
-	return b.below(dir, last, &at)
+	if b.apart != nil && len(host) <= sunPathMax {
+		err := b.onThread(b.apart.enter, func() error { return bindPath(b.fd, host) })
+		if err == nil {
+			b.m.table.sock(host, b.path)
+		}
+		return err
+	}
+	return b.onThread(func() error { return unix.Unshare(unix.CLONE_FS) }, func() error {
+		if err := unix.Fchdir(dir); err != nil {
+			return err
+		}
+		return bindPath(b.fd, last)
+	})
 }
 
-// below binds by a relative path, on a thread with a working directory of its own: the
-// program's where its own path leads there, else the directory itself.
-func (b *binding) below(dir int, last string, at *unix.Stat_t) error {
+// errElsewhere says that a path of the program's does not lead where its socket is to be.
+var errElsewhere = errors.New("the path leads elsewhere")
+
+// below binds by a relative path of the program's, on a thread with its working directory.
+func (b *binding) below(last string, at *unix.Stat_t) error {
+	return b.onThread(func() error { return unix.Unshare(unix.CLONE_FS) }, func() error {
+		var st unix.Stat_t
+		up, name := filepath.Split(b.path)
+		if name != last || unix.Chdir(taskFile(b.c.TID, "cwd")) != nil || unix.Stat("./"+up, &st) != nil || inodeOf(&st) != inodeOf(at) {
+			return errElsewhere
+		}
+		return bindPath(b.fd, b.path)
+	})
+}
+
+// onThread runs bind with the umask and the credentials of the task, on a thread that has become
+// another by enter before.
+func (b *binding) onThread(enter, bind func() error) error {
 	umask := b.m.creds.umask
 	cr, err := taskCredentials(strconv.Itoa(b.c.TID))
 	if err != nil {
@@ -196,33 +229,17 @@ func (b *binding) below(dir int, last string, at *unix.Stat_t) error {
 		umask = cr.umask
 	}
 	intercept.OnThread(func() {
-		f := func() { err = b.onThread(dir, last, at, umask) }
-		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+		if err = enter(); err != nil {
 			return
 		}
+		unix.Umask(int(umask))
 		if !b.m.mixed.Load() || cr.same(&b.m.creds) {
-			f()
-		} else if b.m.creds.during(&cr, f) != nil {
+			err = bind()
+		} else if b.m.creds.during(&cr, func() { err = bind() }) != nil {
 			err = unix.EACCES
 		}
 	})
 	return err
-}
-
-// onThread is below on its thread.
-func (b *binding) onThread(dir int, last string, at *unix.Stat_t, umask uint32) error {
-	unix.Umask(int(umask))
-	if !strings.HasPrefix(b.path, "/") && unix.Chdir(taskFile(b.c.TID, "cwd")) == nil {
-		up, name := filepath.Split(b.path)
-		var st unix.Stat_t
-		if name == last && unix.Stat("./"+up, &st) == nil && inodeOf(&st) == inodeOf(at) {
-			return bindPath(b.fd, b.path)
-		}
-	}
-	if err := unix.Fchdir(dir); err != nil {
-		return err
-	}
-	return bindPath(b.fd, last)
 }
 
 // bindPath is bind(2) to a path, whatever it begins with.

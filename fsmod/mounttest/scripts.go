@@ -33,7 +33,7 @@ os.chdir(d)
 at, src = d + "/at", d + "/src"
 `
 
-// Calls are the cases. Each prints the same natively and in a view, but for TrapDiffers.
+// Calls are the cases. Each prints the same natively and in a view, but for TrapUserDiffers.
 var Calls = []Case{
 	{"bind", `
 print(mount(src, at, None, BIND), read("at/file"), read(at + "/sub/x"), read("at/hidden"))
@@ -62,6 +62,16 @@ os.mkdir("at/d"); print(mount(src, at + "/d", None, BIND), read("at/d/file"), um
 print(mount("tmpfs", at, "tmpfs", 0, "size=0,nr_blocks=0,nr_inodes=0"), umount(at))
 print([(mount("tmpfs", at, "tmpfs", 0, o), umount(at)) for o in ("size=64k", "nr_blocks=16", "nr_inodes=9", "size=1%")])
 print(mount("tmpfs", at, "tmpfs"), mount(None, at, None, REMOUNT, "size=64k"), do(os.posix_fallocate, os.open("at/f", os.O_CREAT | os.O_RDWR), 0, 1 << 20), umount(at, DETACH))
+`},
+	{"tmpfs that is full", `
+if mount("tmpfs", at, "tmpfs", 0, "size=64k,nr_inodes=4,mode=700") != "ok": print("refused"); sys.exit()
+f = os.open("at/f", os.O_CREAT | os.O_RDWR); print(do(os.posix_fallocate, f, 0, 1 << 17), os.close(f), os.statvfs("at").f_blocks * os.statvfs("at").f_frsize)
+for n in "abc": print(do(os.mkdir, "at/" + n))
+print(mount(None, at, None, REMOUNT, "size=1m,nr_inodes=9"), do(os.mkdir, "at/d"), mount(None, at, None, REMOUNT, "size=x"), mount(None, at, None, REMOUNT | RDONLY), do(os.mkdir, "at/e"), sorted(os.listdir("at")))
+f = os.open("at/f", os.O_RDONLY); print(os.readlink("/proc/self/fd/%d" % f)); os.chdir("at/a"); print(os.getcwd(), os.listdir(".."), umount(at), umount(at, DETACH), os.listdir("..") == sorted(os.listdir(".."))); os.chdir(d); os.close(f)
+print(mount("tmpfs", at, "tmpfs", NOSUID, "size=1m")); os.symlink("/bin/true", "at/l"); open("at/s", "w").write("#!/bin/sh\necho ran $0\n"); os.chmod("at/s", 0o755); sys.stdout.flush(); print(os.spawnl(os.P_WAIT, at + "/s", "s"), os.spawnl(os.P_WAIT, "at/l", "l")); sys.stdout.flush()
+import socket, subprocess; s = socket.socket(socket.AF_UNIX); s.bind("at/sock"); s.listen(); c = socket.socket(socket.AF_UNIX); c.connect(at + "/sock"); print(s.getsockname(), c.getpeername()); s.close(); c.close()
+print(subprocess.run(["cp", "/bin/true", "at/t"]).returncode, subprocess.run([at + "/t"]).returncode, mount("at", "src/sub", None, BIND), read("src/sub/s"), do(os.link, "at/s", "src/sub/s2"), do(os.rename, "at/s", "src/s"), umount("src/sub"), umount(at))
 `},
 	{"read-only", `
 print(mount(src, at, None, BIND | RDONLY), do(open, "at/w1", "w") != "EROFS")
@@ -131,12 +141,14 @@ print(sh("mount -t tmpfs -o size=0,mode=700 none at; stat -c %a at; findmnt -no 
 `},
 }
 
-// TrapDiffers has what a case prints by the engine trap if that is something else, by its name.
-var TrapDiffers = map[string]string{
+// TrapUserDiffers has what a case prints by the engine trap in an ordinary user's view if that is
+// something else, by its name. The log says so once.
+var TrapUserDiffers = map[string]string{
 	"tmpfs with bounds": `ok ok
 [('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL')]
 ok EINVAL None ok
 `,
+	"tmpfs that is full": "refused\n",
 }
 
 // Locked is what cannot be undone: DIR/deep/secret, with a file f, is hidden, and DIR/open,
