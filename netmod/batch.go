@@ -46,7 +46,7 @@ func (m *Module) handleRecvmmsg(c *intercept.Call) intercept.Action {
 func readBatch(c *intercept.Call) (*batch, error) {
 	b := &batch{
 		at:      intercept.Addr(c.Args[1]),
-		left:    min(int(uint32(c.Args[2])), iovMax),
+		left:    int(uint32(c.Args[2])),
 		flags:   int(int32(c.Args[3])),
 		timeout: intercept.Addr(c.Args[4]),
 	}
@@ -95,6 +95,7 @@ func (b *batch) result(c *intercept.Call, s *packet, e unix.Errno) intercept.Act
 	}
 	if e != 0 && e != unix.EAGAIN && e != unix.EINTR { // which says that the thread is gone
 		s.soErr, s.quiet, s.unshown = e, false, true
+		s.showErrors()
 	}
 	if b.timeout != 0 && b.done > 0 {
 		rest := max(time.Until(b.end), 0)
@@ -113,21 +114,28 @@ func (s *packet) recvBatch(c *intercept.Call, d *held, b *batch) intercept.Actio
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for more := b.left > 0; more; more = b.took() {
+		if b.done == iovMax { // of a socket that is shut there are as many as it likes
+			c.TakesLong()
+		}
 		x, err := b.next(c)
+		if err == nil {
+			err = s.refuses(x.flags)
+		}
 		if err == nil {
 			if x.flags&unix.MSG_ERRQUEUE != 0 { // is never waited for
 				b.flags |= unix.MSG_DONTWAIT
 			}
 			_, err = s.recvOne(c, d.N, x)
 		}
+		wait := b.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N)
+		if err == io.EOF {
+			err = s.shut(c, x, wait)
+		}
 		if err == nil {
 			continue
 		}
 		e := intercept.Errno(err)
-		if err == io.EOF { // shut
-			return b.result(c, s, unix.EAGAIN)
-		}
-		if e == unix.EAGAIN && b.flags&unix.MSG_DONTWAIT == 0 && !nonblocking(d.N) {
+		if e == unix.EAGAIN && wait {
 			return s.park(&s.readers, c, x, s.rcvTimeo)
 		}
 		return b.result(c, s, e)

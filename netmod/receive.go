@@ -39,29 +39,44 @@ func (m *Module) handleRecvmsg(c *intercept.Call) intercept.Action {
 }
 
 func (s *packet) recv(c *intercept.Call, d *held, x *transfer) intercept.Action {
-	if s.family == unix.AF_PACKET && x.flags&^afpacketFlags != 0 {
-		return intercept.Fail(unix.EINVAL)
-	}
-	if x.flags&unix.MSG_OOB != 0 && !s.isUDP() { // which does not look at it
-		return intercept.Fail(unix.EOPNOTSUPP)
+	if err := s.refuses(x.flags); err != nil {
+		return intercept.Fail(intercept.Errno(err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	wait := x.flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) == 0 && !nonblocking(d.N)
 	n, err := s.recvOne(c, d.N, x)
+	if err == io.EOF {
+		err = s.shut(c, x, wait)
+	}
 	if err == nil {
 		return intercept.Return(int64(n))
 	}
-	e := intercept.Errno(err)
-	if err == io.EOF { // shut: nothing to wait for (net/core/datagram.c:__skb_wait_for_more_packets)
-		e = unix.EAGAIN
-	}
-	if e != unix.EAGAIN || x.flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) != 0 || nonblocking(d.N) {
+	if e := intercept.Errno(err); e != unix.EAGAIN || !wait {
 		return intercept.Fail(e)
 	}
-	if err == io.EOF {
-		return intercept.Return(0)
-	}
 	return s.park(&s.readers, c, x, s.rcvTimeo)
+}
+
+// refuses is the error of flags that a receive cannot have.
+func (s *packet) refuses(flags int) error {
+	switch {
+	case s.family == unix.AF_PACKET && flags&^afpacketFlags != 0:
+		return unix.EINVAL
+	case flags&unix.MSG_OOB != 0 && !s.isUDP(): // which does not look at it
+		return unix.EOPNOTSUPP
+	}
+	return nil
+}
+
+// shut is what a receive gets from a socket that is shut and empty. One that would wait has nothing
+// to wait for, and so an empty message from nobody (net/core/datagram.c:__skb_wait_for_more_packets).
+func (s *packet) shut(c *intercept.Call, x *transfer, wait bool) error {
+	if !wait {
+		return unix.EAGAIN
+	}
+	_, err := s.deliver(c, x, nil, incoming{})
+	return err
 }
 
 // recvOne receives one datagram for a trapped call: first the one in the pair,

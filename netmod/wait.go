@@ -96,28 +96,25 @@ func (s *packet) serveReaders() {
 		buf := getBuffer()
 		peek := w.x.flags&unix.MSG_PEEK != 0
 		_, size, m, err := s.next(*buf, peek)
-		if err != nil && intercept.Errno(err) == unix.EAGAIN {
+		b := w.x.batch
+		ends := b != nil && b.flags&unix.MSG_DONTWAIT != 0 // when it has all that was there
+		if err != nil && (intercept.Errno(err) == unix.EAGAIN || err == io.EOF && ends) {
 			putBuffer(buf)
-			if b := w.x.batch; b != nil && b.flags&unix.MSG_DONTWAIT != 0 { // all that was there
+			if ends {
 				s.readers = s.readers[1:]
 				w.finish(b.result(w.call, s, unix.EAGAIN))
 				continue
 			}
 			return
 		}
-		if err != nil {
-			s.readers = s.readers[1:]
-			a := s.failed(w, intercept.Errno(err))
-			if err == io.EOF && w.x.batch == nil { // shut meanwhile
-				a = intercept.Return(0)
-			}
-			w.finish(a)
-			putBuffer(buf)
-			continue
+		n := 0
+		switch err {
+		case nil:
+			s.tookStamp(m.Stamp)
+			n, err = s.hand(w.call, w.x, (*buf)[:min(size, len(*buf))], size, m)
+		case io.EOF: // shut meanwhile
+			err = s.shut(w.call, w.x, true)
 		}
-		data := (*buf)[:min(size, len(*buf))]
-		s.tookStamp(m.Stamp)
-		n, err := s.hand(w.call, w.x, data, size, m)
 		a := intercept.Return(int64(n))
 		if err != nil {
 			a = s.failed(w, intercept.Errno(err))

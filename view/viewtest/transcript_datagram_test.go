@@ -6,7 +6,7 @@ package viewtest_test
 
 func init() {
 	transcripts = append(transcripts,
-		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6", "tcpmsg 4", "tcpmsg 6", "pingsock 4", "pingsock 6", "cmsg 4", "cmsg 6", "cmsg mapped", "mapped udp", "mapped tcp", "mapped scopes", "scope tcp", "scope udp", "scope ping",
+		"groups 4", "groups 6", "mcast ip4", "mcast ip6", "broadcast", "bind udp", "bind tcp", "msg 4", "msg 6", "mmsg 4", "mmsg 6", "tcpmsg 4", "tcpmsg 6", "pingsock 4", "pingsock 6", "cmsg 4", "cmsg 6", "cmsg mapped", "mapped udp", "mapped tcp", "mapped scopes", "scope tcp", "scope udp", "scope ping",
 		"state tcp4", "state tcp6", "state udp4", "state udp6", "state files",
 	)
 	const (
