@@ -123,7 +123,7 @@ func (m *Module) doChroot(c *intercept.Call) intercept.Action {
 	m.table.chrooted.Store(true)
 	nr := nrs(c)
 	return m.enter(c, &o, dir, func(do func(intercept.Injected) (int64, error), fd int) (int64, error) {
-		return onPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
+		return OnPage(c, do, []byte(".\x00"), func(tid int, dot uint64) (result int64, err error) {
 			if result, err = do(intercept.Injected{NR: nr.fchdir, Args: [6]uint64{uint64(fd)}}); err != nil || result < 0 {
 				return result, err
 			}

@@ -55,9 +55,9 @@ func nrs(c *intercept.Call) *numbers {
 	return &nativeNumbers
 }
 
-// onPage gives the thread some memory with a content for as long as f runs, whose result it
+// OnPage gives the thread some memory with a content for as long as f runs, whose result it
 // returns, or why there is no memory, a negative errno.
-func onPage(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
+func OnPage(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
 	size := pages(content)
 	const private = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	at, err := do(intercept.Injected{NR: nrs(c).mmap, Args: [6]uint64{0, size, unix.PROT_READ | unix.PROT_WRITE, private, ^uint64(0) & mask(c), 0}})

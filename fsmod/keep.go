@@ -58,7 +58,7 @@ func (k *keptPages) put(parent int, p keptPage) {
 	k.m[parent] = p
 }
 
-// onKept is onPage for an exec, with memory that may be the parent's from the last one.
+// onKept is OnPage for an exec, with memory that may be the parent's from the last one.
 func (k *keptPages) onKept(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
 	parent := parentOf(c.TID)
 	if p := k.get(parent); uint64(len(content)+keptHead) <= p.size && p.there(c.TID) {
@@ -70,7 +70,7 @@ func (k *keptPages) onKept(c *intercept.Call, do func(intercept.Injected) (int64
 	var p keptPage
 	_, _ = rand.Read(p.number[:]) // never fails
 	content = append(p.number[:], content...)
-	return onPage(c, do, content, func(tid int, at uint64) (int64, error) {
+	return OnPage(c, do, content, func(tid int, at uint64) (int64, error) {
 		p.at, p.size = at, pages(content)
 		shared := parent > 0 && p.there(parent)
 		result, err := f(tid, at+keptHead)
@@ -81,7 +81,7 @@ func (k *keptPages) onKept(c *intercept.Call, do func(intercept.Injected) (int64
 	})
 }
 
-// pages is how much memory onPage has for a content.
+// pages is how much memory OnPage has for a content.
 func pages(content []byte) uint64 { return uint64(len(content)+4095) &^ 4095 }
 
 // parentOf is the parent of a task's process (proc_pid_stat(5)), 0 if it cannot be known.

@@ -46,7 +46,7 @@ func (m *Module) givePath(c *intercept.Call, fd int, cloexec bool) (a intercept.
 		end  = ctl + 24 // CMSG_SPACE(sizeof(int))
 	)
 	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
-		result, err := onPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
+		result, err := OnPage(c, do, make([]byte, end), func(tid int, page uint64) (int64, error) {
 			var b [end]byte
 			var hdr unix.Msghdr
 			hdr.SetIovlen(1)

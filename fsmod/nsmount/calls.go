@@ -12,6 +12,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +22,7 @@ import (
 	"umrun/intercept"
 )
 
-// Calls answers mount(2) and umount2(2) of a view's programs. There is no state.
+// Calls answers mount(2) and umount2(2) of a view's programs.
 type Calls struct {
 	Namespace func() (*Namespace, error) // of the view; it may wait for it
 
@@ -27,6 +30,12 @@ type Calls struct {
 	Image func(c *intercept.Call, source, fstype string) (Images, error)
 
 	Log *slog.Logger
+
+	domains atomic.Bool // a program has asked for a Landlock domain, see sandbox.go
+	warned  sync.Once
+
+	mu   sync.Mutex
+	free map[int]string // threads that have shown to be in none, and when they began. Guarded by mu
 }
 
 // Images serve what one mount needs.
@@ -86,13 +95,16 @@ func (k *Calls) Rules() intercept.Rules {
 	add(intercept.Native, unix.SYS_UMOUNT2, nil, umount2)
 	add(intercept.I386, i386Umount2, nil, umount2)
 	add(intercept.I386, i386Umount, nil, func(n *Namespace, c *intercept.Call) error { return k.umount(n, c, 0) })
+	for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {
+		rules = append(rules, intercept.Rule{Arch: arch, NR: unix.SYS_LANDLOCK_RESTRICT_SELF, Do: intercept.Notify, Handler: intercept.HandlerFunc(k.restrict)})
+	}
 	for _, nr := range newer {
 		var args []intercept.Arg
 		if nr == unix.SYS_OPEN_TREE { // else it is an open
 			args = []intercept.Arg{intercept.ArgMasked(2, unix.OPEN_TREE_CLONE, unix.OPEN_TREE_CLONE)}
 		}
 		for _, arch := range []intercept.Arch{intercept.Native, intercept.I386} {
-			add(arch, nr, args, func(*Namespace, *intercept.Call) error { return unix.ENOSYS })
+			add(arch, nr, args, nil)
 		}
 	}
 	for _, p := range parts {
@@ -103,7 +115,8 @@ func (k *Calls) Rules() intercept.Rules {
 	return rules
 }
 
-// handler answers with f's error the calls of those who are in the view's namespaces.
+// handler answers with f's error the calls of those who are in the view's namespaces. Without f
+// there are no such calls.
 func (k *Calls) handler(f func(*Namespace, *intercept.Call) error) intercept.HandlerFunc {
 	return func(c *intercept.Call) intercept.Action {
 		c.MayWait()
@@ -117,10 +130,18 @@ func (k *Calls) handler(f func(*Namespace, *intercept.Call) error) intercept.Han
 		if !c.Valid() { // it was not the caller's namespace
 			return intercept.Fail(unix.EINTR)
 		}
+		if f == nil {
+			return intercept.Fail(unix.ENOSYS)
+		}
 		c.TakesLong() // a process is started
+		if a, must := k.inDomain(n, c); must {
+			return a
+		}
 		return intercept.Fail(intercept.Errno(f(n, c)))
 	}
 }
+
+func taskFile(tid int, name string) string { return "/proc/" + strconv.Itoa(tid) + "/" + name }
 
 // mayMount reports whether a program of the view may mount: all of an ordinary user's, and those
 // of root's that have the capability.

@@ -60,7 +60,8 @@
 // two calls trap, the child looks up what they name as the program would (walk.go), judges the
 // descriptors, and mounts these. Which mounts are the program's own a Namespace remembers
 // (table.go); all others are locked to it. What goes lazily goes as a whole (detach.go), or who
-// is in it would see what was covered there.
+// is in it would see what was covered there. Who has put itself into a Landlock domain with rules about
+// files mounts nothing, as natively: see sandbox.go for how that is known.
 //
 // # Copy on write
 //

@@ -105,10 +105,11 @@ func (n *Namespace) Has(tid int) bool {
 	return true
 }
 
-// An order is what a child is to do: one of the two.
+// An order is what a child is to do: one of the three.
 type order struct {
 	Change *Change
 	Call   *Call
+	Trial  bool // see trial
 	Made   []Made
 	User   bool // the view has a user namespace
 }
@@ -235,11 +236,14 @@ func (o *order) follow(fds int) ([]Made, error) {
 	if _, err := unix.FcntlInt(enterLink, unix.F_GETFD, 0); err == nil {
 		link = os.NewFile(enterLink, "link")
 	}
-	if o.Call != nil {
+	switch {
+	case o.Trial:
+		err = makeTrial(link)
+	case o.Call != nil:
 		c := caller{Call: o.Call, fds: fds, user: o.User, made: made, link: link}
 		err = c.do()
 		made = c.made
-	} else {
+	default:
 		err = o.Change.make(fds, o.User, link)
 	}
 	// A number is given anew when a mount has gone.
