@@ -72,7 +72,7 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 	if m.image == nil {
 		return nil, unix.EPERM
 	}
-	disk, _ := m.device(c, unix.AT_FDCWD, a.source).(*Disk)
+	disk := m.DiskAt(c, a.source)
 	if imageTypes[a.fstype] && !mt.ReadOnly && disk == nil {
 		return nil, unix.EROFS // mount(8) tries again with ro
 	}

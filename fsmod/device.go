@@ -46,14 +46,10 @@ func (m *Module) device(c *intercept.Call, dir int, name string) Device {
 	return nil
 }
 
-// OpenDisk opens the ramdisk that a path of the calling thread names, to be read; -1: it names
-// none.
-func (m *Module) OpenDisk(c *intercept.Call, path string) (int, error) {
-	disk, ok := m.device(c, unix.AT_FDCWD, path).(*Disk)
-	if !ok {
-		return -1, nil
-	}
-	return disk.Open(unix.O_RDONLY)
+// DiskAt is the ramdisk that a path of the calling thread names, or nil.
+func (m *Module) DiskAt(c *intercept.Call, path string) *Disk {
+	disk, _ := m.device(c, unix.AT_FDCWD, path).(*Disk)
+	return disk
 }
 
 // spelled makes a path of the calling thread absolute and clean, as it is written.

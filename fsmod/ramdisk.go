@@ -7,6 +7,7 @@ package fsmod
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,18 @@ func (r *Disk) Claim(mt *Mounted) {
 		return err
 	}
 }
+
+// Claimed notes that the disk is mounted until the result is closed.
+func (r *Disk) Claimed() io.Closer {
+	var mt Mounted
+	r.Claim(&mt)
+	return claim(mt.Gone)
+}
+
+type claim func() error
+
+// Close is [io.Closer].
+func (c claim) Close() error { return c() }
 
 // Path is a name of the disk for this process, until it is closed.
 func (r *Disk) Path() string { return procFD(int(r.file.Fd())) }

@@ -5,13 +5,17 @@
 package view
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/fusemount"
 	"umrun/fsmod/nsmount"
 	"umrun/intercept"
 )
@@ -21,23 +25,23 @@ type programImage struct {
 	*images
 	v      *View
 	source string // as the program calls it
+	target string // this too
 	fstype string
-	disk   *os.File // a ramdisk of the view that is the source; nil: a file is
+	disk   *fsmod.Disk // a ramdisk of the view that is the source; nil: a file is
 
-	err error // why it is not served; written before the child has its answer
+	// Written before the child has its answer.
+	writer *fuseServer // of what is written to
+	err    error       // why it is not served
 }
 
+// serveSoon is how long the command of an image may take until it serves: other mounts of the view wait.
+const serveSoon = 20 * time.Second
+
 // programImage begins to serve one.
-func (v *View) programImage(c *intercept.Call, source, fstype string) (nsmount.Images, error) {
-	p := &programImage{v: v, source: source, fstype: fstype}
+func (v *View) programImage(c *intercept.Call, call *nsmount.Call) (nsmount.Images, error) {
+	p := &programImage{v: v, source: call.Source, target: call.Target, fstype: call.Type}
 	if v.files != nil {
-		fd, err := v.files.OpenDisk(c, source)
-		if err != nil {
-			return nil, err
-		}
-		if fd >= 0 {
-			p.disk = os.NewFile(uintptr(fd), source)
-		}
+		p.disk = v.files.DiskAt(c, call.Source)
 	}
 	p.images = &images{log: v.plan.conf.Log, opened: map[int]openedImage{}}
 	return p, p.receive(p.serve)
@@ -52,14 +56,21 @@ func (p *programImage) Disk() bool { return p.disk != nil }
 // serve is what the child asks for: to open an image, and to serve its mount.
 func (p *programImage) serve(n int, f *os.File) (*os.File, error) {
 	switch {
+	case n == nsmount.ImageServed && f == nil && p.disk != nil:
+		if p.writer, p.err = p.write(); p.err != nil {
+			return nil, p.err
+		}
+		return p.writer.Tree()
 	case n == nsmount.ImageOpened && p.disk == nil:
 		p.err = p.open(f)
 		return nil, p.err
 	case n == nsmount.ImageServed && p.disk != nil:
-		disk := p.disk
-		p.disk = nil
-		if p.err = p.open(disk); p.err != nil {
-			return nil, errors.Join(p.err, f.Close())
+		disk, err := os.Open(p.disk.Path())
+		if err == nil {
+			err = p.open(disk)
+		}
+		if p.err = err; err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
 	}
 	return p.images.serve(0, f)
@@ -70,11 +81,7 @@ func (p *programImage) open(file *os.File) error {
 	defer file.Close()
 	o, err := openImage(fsmod.Mount{Kind: fsmod.Image, Source: fmt.Sprintf("/proc/self/fd/%d", file.Fd()), ReadOnly: true}, p.log)
 	if err != nil {
-		p.log.Warn("a mount by the program", "image", p.source, "err", err)
-		if problem := (*Problem)(nil); errors.As(err, &problem) && problem.Err == error(unix.EBUSY) {
-			return unix.EBUSY
-		}
-		return unix.EINVAL
+		return p.failed(err, unix.EINVAL)
 	}
 	if !fsmod.IsFormatOf(p.fstype, o.Format()) {
 		return errors.Join(unix.EINVAL, o.Close())
@@ -83,16 +90,57 @@ func (p *programImage) open(file *os.File) error {
 	return nil
 }
 
+// write has a command serve the ramdisk.
+func (p *programImage) write() (*fuseServer, error) {
+	m := fsmod.Mount{Kind: fsmod.Image, Source: p.source, Target: p.target}
+	err := checkWritable(m, p.disk.Path())
+	if err == nil && !fsmod.IsFormatOf(p.fstype, "ext4") {
+		return nil, unix.EINVAL
+	}
+	var s *fuseServer
+	if err == nil {
+		ctx, cancel := context.WithTimeout(p.v.life, serveSoon)
+		defer cancel()
+		s, err = p.v.plan.startFuse(ctx, m, p.disk.Path())
+	}
+	if err != nil {
+		return nil, p.failed(err, unix.EROFS) // mount(8) tries again with ro
+	}
+	return s, nil
+}
+
+// failed tells why an image is not served, and what the program gets: errno, or EBUSY.
+func (p *programImage) failed(err error, errno unix.Errno) error {
+	p.log.Warn("a mount by the program", "image", p.source, "err", err)
+	if problem := (*Problem)(nil); errors.As(err, &problem) && problem.Err == error(unix.EBUSY) {
+		return unix.EBUSY
+	}
+	return errno
+}
+
 // Done is [nsmount.Images].
-func (p *programImage) Done(err error) error {
+func (p *programImage) Done(device string, err error) error {
+	if err == nil && p.writer != nil {
+		err = p.writer.give()
+	}
 	if err == nil {
 		p.started()
-		p.v.kernel.keepUntil(p.gone(), p.images)
+		s := &programServer{device: device, closers: closers{p.images}, closed: make(chan struct{})}
+		var gone <-chan struct{}
+		if p.writer != nil {
+			gone, s.closers = p.writer.Ended(), closers{p.writer, p.images}
+		} else {
+			gone = p.images.gone()
+		}
+		if p.disk != nil {
+			s.closers = append(s.closers, p.disk.Claimed())
+		}
+		p.v.kernel.keepUntil(gone, s, p.log)
 		return nil
 	}
 	e := p.Close() // the child has its answers
-	if p.disk != nil {
-		e = errors.Join(e, p.disk.Close())
+	if p.writer != nil {
+		e = errors.Join(e, p.writer.Close())
 	}
 	if e != nil {
 		p.log.Warn("a mount by the program that was not made", "image", p.source, "err", e)
@@ -101,4 +149,36 @@ func (p *programImage) Done(err error) error {
 		return p.err
 	}
 	return err
+}
+
+// A programServer is what a mount of a program's needs.
+type programServer struct {
+	device  string // see [nsmount.Namespace.Shows]
+	closers closers
+	once    sync.Once
+	closed  chan struct{}
+	err     error
+}
+
+// Close closes it. Twice is fine.
+func (s *programServer) Close() error {
+	s.once.Do(func() {
+		s.err = s.closers.Close()
+		close(s.closed)
+	})
+	return s.err
+}
+
+// unmounted waits for those whose last mount in the view a program has removed: what comes next
+// finds what was written, and the disk free.
+func (v *View) unmounted(ns *nsmount.Namespace) {
+	for _, s := range v.kernel.programs() {
+		if ns.Shows(s.device) {
+			continue
+		}
+		select {
+		case <-s.closed:
+		case <-time.After(fusemount.Busy): // another mount namespace has it still
+		}
+	}
 }

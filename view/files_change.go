@@ -70,11 +70,18 @@ func (v *View) Mount(m fsmod.Mount) error {
 	return nil
 }
 
+// diskOf is the ramdisk of the view that a mount shows as an image, or nil.
+func (v *View) diskOf(m fsmod.Mount) *fsmod.Disk {
+	if m.Kind != fsmod.Image {
+		return nil
+	}
+	return v.disks[m.Source]
+}
+
 // open opens the tree of a mount that is to be added.
 func (v *View) open(m fsmod.Mount) (mt fsmod.Mounted, err error) {
-	check := checkMount
-	disk := v.disks[m.Source]
-	if disk != nil && m.Kind == fsmod.Image { // which has no place on the host
+	check, disk := checkMount, v.diskOf(m)
+	if disk != nil { // which has no place on the host
 		check = checkPlace
 	}
 	if _, err := check(m, v.Mounts()); err != nil {

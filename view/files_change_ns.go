@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -36,20 +37,33 @@ func (k *kernelMounts) keep(c io.Closer) {
 }
 
 // keepUntil keeps something until gone is closed, or the view ends.
-func (k *kernelMounts) keepUntil(gone <-chan struct{}, c io.Closer) {
-	k.keep(c)
+func (k *kernelMounts) keepUntil(gone <-chan struct{}, s *programServer, log *slog.Logger) {
+	k.keep(s)
 	go func() { // ends with the mount
 		<-gone
+		err := s.Close()
 		k.mu.Lock()
-		i := slices.Index(k.left, c)
+		i := slices.Index(k.left, io.Closer(s))
 		if i >= 0 {
 			k.left = slices.Delete(k.left, i, i+1)
 		}
 		k.mu.Unlock()
-		if i >= 0 {
-			_ = c.Close() // it was only read
+		if i >= 0 && err != nil { // else the view's end tells
+			log.Warn("a mount by the program that has gone", "err", err)
 		}
 	}()
+}
+
+// programs returns what serves mounts that programs have made.
+func (k *kernelMounts) programs() (all []*programServer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.left {
+		if s, ok := c.(*programServer); ok {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // A kernelMount is one with what is to be closed when it is gone.
@@ -98,11 +112,15 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 	case err != nil:
 		return NotBuilt(fmt.Sprintf("-m %v: %v", m, err))
 	}
-	if _, err := checkMount(m, v.Mounts()); err != nil {
+	check, disk := checkMount, v.diskOf(m)
+	if disk != nil { // which has no place on the host
+		check = checkPlace
+	}
+	if _, err := check(m, v.Mounts()); err != nil {
 		return err
 	}
 	m.Target = real(m.Target)
-	held, server, err := v.hold(m)
+	held, server, err := v.hold(m, disk)
 	if err != nil {
 		return err
 	}
@@ -115,29 +133,40 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 }
 
 // hold begins what a mount needs as long as it is there: held, which may be nil, and what is
-// asked for it while it is made.
-func (v *View) hold(m fsmod.Mount) (held io.Closer, server *images, err error) {
-	switch {
-	case m.Kind == fsmod.Cow && m.Source != "":
-		if held, err = holdUpper(m); err != nil {
-			return nil, nil, err
+// asked for it while it is made. disk is that of an image, or nil.
+func (v *View) hold(m fsmod.Mount, disk *fsmod.Disk) (held io.Closer, server *images, err error) {
+	file, used := m.Source, closers{}
+	if disk != nil {
+		file, used = disk.Path(), closers{disk.Claimed()}
+		if m.Served() {
+			err = checkWritable(m, file)
 		}
-	case m.Served():
-		s, err := v.plan.startFuse(v.life, m, m.Source)
+	}
+	defer func() {
 		if err != nil {
+			err = errors.Join(err, used.Close())
+		}
+	}()
+	switch {
+	case err != nil:
+	case m.Kind == fsmod.Cow && m.Source != "":
+		held, err = holdUpper(m)
+	case m.Served():
+		var s *fuseServer
+		if s, err = v.plan.startFuse(v.life, m, file); err != nil {
 			return nil, nil, err
 		}
 		if server, err = openImages([]fsmod.Mount{m}, map[int]*fuseServer{0: s}, v.plan.conf.Log); err != nil {
 			return nil, nil, errors.Join(err, s.Close())
 		}
-		held = closers{server, s}
+		held = append(closers{server, s}, used...)
 	case m.Kind == fsmod.Image:
-		if server, err = openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log); err != nil {
-			return nil, nil, err
+		m.Source = file
+		if server, err = openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log); err == nil {
+			held = append(closers{server}, used...)
 		}
-		held = server
 	}
-	return held, server, nil
+	return held, server, err
 }
 
 // make makes a mount in a namespace. The error is a [*Problem].

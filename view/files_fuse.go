@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,14 @@ type fuseServer struct {
 	done    sync.WaitGroup
 	once    sync.Once
 	err     error
+
+	given atomic.Bool // to the view, whose last mount ends the command
+}
+
+// give leaves the mount to who has it in the view.
+func (s *fuseServer) give() error {
+	s.given.Store(true)
+	return s.Give()
 }
 
 // startFuse runs the command of m, whose kind [fsmod.Mount.Served] knows and whose image is in
@@ -114,7 +123,10 @@ func (s *fuseServer) watch() {
 	case <-s.Ended():
 		select {
 		case <-s.closing:
+			return
 		default:
+		}
+		if !s.given.Load() || s.Status() != 0 { // else its mounts have gone
 			s.plan.conf.Log.Warn(fmt.Sprintf("-m %v: the command has ended (exit status %d): nothing in %s can be reached any more", s.mount, s.Status(), s.mount.Target))
 		}
 	case <-s.closing:

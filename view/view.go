@@ -209,7 +209,7 @@ func (v *View) rules() intercept.Rules {
 		rules = append(rules, v.files.Rules()...)
 	}
 	if v.plan.Files != nil && v.plan.Files.Engine == EngineNS {
-		calls := &nsmount.Calls{Namespace: v.ns, Image: v.programImage, Log: v.plan.conf.Log}
+		calls := &nsmount.Calls{Namespace: v.ns, Image: v.programImage, Unmounted: v.unmounted, Log: v.plan.conf.Log}
 		rules = append(rules, calls.Rules()...)
 	}
 	return rules

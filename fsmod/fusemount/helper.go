@@ -114,11 +114,15 @@ func (h *helper) run() int {
 				return h.end(up)
 			}
 			_ = h.say(message{Kind: ended, Status: h.status}, -1)
-		case _, ok := <-h.requests:
-			if !ok {
+		case r, ok := <-h.requests:
+			switch {
+			case !ok:
 				return h.end(up)
+			case r == wantTree:
+				h.tree()
+			case r == wantGiven:
+				h.unmount()
 			}
-			h.tree()
 		case <-stop:
 			return h.end(up)
 		}

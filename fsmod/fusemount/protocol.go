@@ -34,7 +34,10 @@ type spec struct {
 }
 
 // A request is one byte.
-const wantTree = 't'
+const (
+	wantTree  = 't'
+	wantGiven = 'g' // no copy of the mount is to be left but those given away
+)
 
 // A message is one packet, with a descriptor where it says so.
 type message struct {

@@ -277,6 +277,18 @@ func (s *Server) Tree() (*os.File, error) {
 	}
 }
 
+// Give leaves the mount to those who have it by [Server.Tree]: when the last of them is gone, the
+// command sees that, writes back, and ends in its own time. Root is closed. Close is still to be
+// called; before that it ends the mount as ever. A shared one cannot be given away.
+func (s *Server) Give() error {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	if _, err := s.conn.Write([]byte{wantGiven}); err != nil {
+		return fmt.Errorf("give the mount away: %w", err)
+	}
+	return s.Root.Close()
+}
+
 // Ended is closed when no process of the command is left: then all that is done on the mount
 // fails with ENOTCONN.
 func (s *Server) Ended() <-chan struct{} { return s.ended }

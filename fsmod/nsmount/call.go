@@ -33,7 +33,7 @@ type Call struct {
 	Data     string
 	Flags    uint64
 	PID, TID int
-	Disk     bool // the source is a ramdisk, which the supervisor has opened
+	Disk     bool // the source is a ramdisk, which the supervisor has
 }
 
 const (
@@ -160,12 +160,14 @@ func (c *caller) remount(at int, id uint64) error {
 	switch {
 	case !isRoot(at):
 		return unix.EINVAL
-	case m == nil, m.Sealed && writable:
+	case m == nil:
 		return unix.EPERM
-	case m.Mount.Kind == fsmod.Image && writable:
+	case m.Sealed && writable && m.Mount.Kind == fsmod.Image:
 		return unix.EROFS
+	case m.Sealed && writable:
+		return unix.EPERM
 	}
-	if c.Flags&unix.MS_BIND == 0 && c.Data != "" {
+	if c.Flags&unix.MS_BIND == 0 && c.Data != "" && m.Mount.Kind != fsmod.Image { // whose options are none of ours
 		if err := c.reconfigure(at, m); err != nil {
 			return err
 		}

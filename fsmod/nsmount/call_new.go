@@ -54,7 +54,7 @@ func (c *caller) mountNew(at int, dir bool) error {
 // What the supervisor is asked for by way of the link.
 const (
 	ImageOpened = iota // to open an image, which is sent
-	ImageServed        // to serve the one that it has opened
+	ImageServed        // to serve the one that it has opened, or the ramdisk; without a descriptor: for the mount of that
 )
 
 // mountImage makes the mount of an image: a regular file, or a ramdisk of the view.
@@ -82,7 +82,7 @@ func (c *caller) mountImage(b *builder, at int) error {
 	switch {
 	case c.link == nil:
 		return unix.EPERM
-	case written && c.Flags&unix.MS_RDONLY == 0:
+	case written && !c.Disk && c.Flags&unix.MS_RDONLY == 0:
 		return unix.EROFS // mount(8) tries again with ro
 	case c.Data != "":
 		return unix.EINVAL
@@ -92,12 +92,12 @@ func (c *caller) mountImage(b *builder, at int) error {
 			return err
 		}
 	}
-	m := fsmod.Mount{Kind: fsmod.Image, Source: c.Source, ReadOnly: true}
+	m := fsmod.Mount{Kind: fsmod.Image, Source: c.Source, ReadOnly: !written || c.Flags&unix.MS_RDONLY != 0}
 	tree, err := b.served(ImageServed, m)
 	if err != nil {
 		return err
 	}
-	return c.put(tree, at, Made{Mount: m, Sealed: true})
+	return c.put(tree, at, Made{Mount: m, Sealed: m.ReadOnly})
 }
 
 // mountOther has the kernel make a mount of a type that is none of ours, for root.

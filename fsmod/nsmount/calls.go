@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,10 @@ type Calls struct {
 	Namespace func() (*Namespace, error) // of the view; it may wait for it
 
 	// Image begins to serve the image that a program mounts.
-	Image func(c *intercept.Call, source, fstype string) (Images, error)
+	Image func(c *intercept.Call, call *Call) (Images, error)
+
+	// Unmounted is told that a program has removed a mount for good, before that hears of it itself.
+	Unmounted func(*Namespace)
 
 	Log *slog.Logger
 
@@ -43,8 +47,9 @@ type Images interface {
 	Link() *os.File // for the child, which has it for asking; nil: there is nobody to ask
 	Disk() bool     // the source is one of the view's own, and open
 
-	// Done tells what became of the mount, and returns the error that the program gets.
-	Done(err error) error
+	// Done tells what became of the mount, and which file system it shows. It returns the error
+	// that the program gets.
+	Done(device string, err error) error
 }
 
 // newer are the calls of which programs go back to mount(2), as mount(8) does, if there are none.
@@ -168,53 +173,73 @@ func (k *Calls) mount(n *Namespace, c *intercept.Call) error {
 		}
 	}
 	image, _ := fsmod.IsImageType(call.Type)
-	if !image || k.Image == nil || call.Flags&(unix.MS_REMOUNT|unix.MS_BIND|msPropagation) != 0 {
-		return k.call(n, c, call, 1, nil)
+	var err error
+	if call.Target, err = c.ReadString(intercept.Addr(c.Args[1]), pathMax); err != nil {
+		return err
 	}
-	served, err := k.Image(c, call.Source, call.Type)
+	if !image || k.Image == nil || call.Flags&(unix.MS_REMOUNT|unix.MS_BIND|msPropagation) != 0 {
+		_, err = k.call(n, c, call, nil)
+		return err
+	}
+	served, err := k.Image(c, &call)
 	if err != nil {
 		return err
 	}
 	call.Disk = served.Disk()
-	return served.Done(k.call(n, c, call, 1, served.Link()))
+	device, err := k.call(n, c, call, served.Link())
+	return served.Done(device, err)
 }
 
 // umount is umount2(2), and umount(2) of old.
 func (k *Calls) umount(n *Namespace, c *intercept.Call, flags uint32) error {
-	return k.call(n, c, Call{Umount: true, Flags: uint64(flags)}, 0, nil)
-}
-
-// call has a child make the call of c, whose argument target is a path.
-func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, target int, link *os.File) (err error) {
-	if call.Target, err = c.ReadString(intercept.Addr(c.Args[target]), pathMax); err != nil {
-		return err
+	target, err := c.ReadString(intercept.Addr(c.Args[0]), pathMax)
+	if err == nil {
+		_, err = k.call(n, c, Call{Umount: true, Target: target, Flags: uint64(flags)}, nil)
 	}
-	root, err := c.Task.OpenDir("root")
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	cwd, err := c.Task.OpenDir("cwd")
-	if err != nil {
-		return err
-	}
-	defer cwd.Close()
-	if call.PID, call.TID = c.Task.TGID(), c.TID; !c.Valid() {
-		return unix.EINTR
-	}
-	err = n.call(call, link, root, cwd)
-	var failed *ChangeError
-	if err != nil && !errors.As(err, &failed) {
-		k.Log.Error("a mount by the program", "target", call.Target, "err", err)
+	if err == nil && flags&unix.MNT_DETACH == 0 {
+		k.Unmounted(n)
 	}
 	return err
 }
 
+// call has a child make the call of c. Of a new mount device is the file system.
+func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, link *os.File) (device string, err error) {
+	root, err := c.Task.OpenDir("root")
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	cwd, err := c.Task.OpenDir("cwd")
+	if err != nil {
+		return "", err
+	}
+	defer cwd.Close()
+	if call.PID, call.TID = c.Task.TGID(), c.TID; !c.Valid() {
+		return "", unix.EINTR
+	}
+	device, err = n.call(call, link, root, cwd)
+	var failed *ChangeError
+	if err != nil && !errors.As(err, &failed) {
+		k.Log.Error("a mount by the program", "target", call.Target, "err", err)
+	}
+	return device, err
+}
+
 // call makes a call of a program whose root and working directory these are.
-func (n *Namespace) call(c Call, link, root, cwd *os.File) error {
+func (n *Namespace) call(c Call, link, root, cwd *os.File) (device string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.do(order{Call: &c}, link, root, cwd)
+	if err = n.do(order{Call: &c}, link, root, cwd); err == nil && !c.Umount && len(n.made) > 0 {
+		device = n.made[len(n.made)-1].device()
+	}
+	return device, err
+}
+
+// Shows reports whether a program's mount shows something of a file system, as Done is told it.
+func (n *Namespace) Shows(device string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.made, func(m Made) bool { return m.device() == device })
 }
 
 // Made returns what programs have mounted, in the order in which it was.

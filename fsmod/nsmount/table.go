@@ -37,6 +37,12 @@ type Made struct {
 	Fresh  bool // its file system is its own, and was made by mount(2)
 }
 
+// device is the file system of it, as mountinfo numbers them.
+func (m *Made) device() string {
+	device, _, _ := strings.Cut(m.Shows, " ")
+	return device
+}
+
 // readTable reads the mounts of the namespace that we are in. fds is of our /proc/self/fd.
 func readTable(fds int) ([]row, error) {
 	fd, err := unix.Openat(fds, "../mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
