@@ -3,7 +3,7 @@
 // mount(2) and umount2(2) of a program, in the child that has gone to its view.
 //
 // What the program names is looked up once, as it would look it up itself and with no more
-// rights than it has. What is found is judged, and mounted or mounted on, by its descriptor.
+// rights than it has ([caller.as]). What is found is judged, and mounted or mounted on, by its descriptor.
 // umount2(2) has no such form, and what is open is in use: there the place is judged anew, by
 // the directory that it is in, which no link leads past.
 //
@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/intercept"
 )
 
 // A Call is a mount(2), or an umount2(2).
@@ -34,6 +35,9 @@ type Call struct {
 	Flags    uint64
 	PID, TID int
 	Disk     bool // the source is a ramdisk, which the supervisor has
+	FUSE     bool // the link is the descriptor that the data names
+
+	As *fsmod.Rights // who calls, in root's view; nil: all are the same
 }
 
 const (
@@ -68,7 +72,7 @@ func (c *caller) do() (err error) {
 	if c.Umount && c.Flags&^(unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != 0 {
 		return unix.EINVAL
 	}
-	at, err := c.walk.find(c.Target, !c.Umount || c.Flags&unix.UMOUNT_NOFOLLOW == 0)
+	at, err := c.find(c.Target, !c.Umount || c.Flags&unix.UMOUNT_NOFOLLOW == 0)
 	if err != nil {
 		return err
 	}
@@ -94,6 +98,29 @@ func fewCaps() error {
 	const admin = 1 << unix.CAP_SYS_ADMIN
 	data := [2]unix.CapUserData{{Effective: admin, Permitted: admin}}
 	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0])
+}
+
+// as runs f with the rights of the program. In an ordinary user's view all have those that fewCaps
+// leaves.
+func (c *caller) as(f func() error) (err error) {
+	if c.As == nil {
+		return f()
+	}
+	intercept.OnThread(func() {
+		if err = c.As.Take(); err == nil {
+			err = f()
+		}
+	})
+	return err
+}
+
+// find opens what a path of the program's names, for its place alone.
+func (c *caller) find(path string, follow bool) (fd int, err error) {
+	err = c.as(func() (err error) {
+		fd, err = c.walk.find(path, follow)
+		return err
+	})
+	return fd, err
 }
 
 // own returns what is known of a mount that a program has made; nil: it has not.
@@ -213,7 +240,7 @@ func (c *caller) bind(at int, dir, top bool) error {
 	if c.Source == "" {
 		return unix.EINVAL
 	}
-	src, err := c.walk.find(c.Source, true)
+	src, err := c.find(c.Source, true)
 	if err != nil {
 		return err
 	}

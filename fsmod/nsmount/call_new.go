@@ -7,8 +7,8 @@ package nsmount
 import (
 	"errors"
 	"os"
-	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +23,11 @@ func (c *caller) mountNew(at int, dir bool) error {
 	b := &builder{plan: &Plan{User: c.user}, pool: -1, link: c.link, fds: c.fds, base: enterBase}
 	switch {
 	case c.Type == "tmpfs" && dir:
-		tree, err := newTmpfs(options(c.Data)...)
+		var tree int
+		err := c.as(func() (err error) { // whose it is
+			tree, err = newTmpfs(options(c.Data)...)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -61,7 +65,7 @@ const (
 func (c *caller) mountImage(b *builder, at int) error {
 	var file int // that is the source
 	if !c.Disk {
-		src, err := c.walk.find(c.Source, true)
+		src, err := c.find(c.Source, true)
 		if err != nil {
 			return err
 		}
@@ -74,7 +78,11 @@ func (c *caller) mountImage(b *builder, at int) error {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
 			return unix.ENOTBLK
 		}
-		if file, err = unix.Openat(c.fds, strconv.Itoa(src), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		err = c.as(func() (err error) {
+			file, err = unix.Openat(c.fds, strconv.Itoa(src), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -103,7 +111,7 @@ func (c *caller) mountImage(b *builder, at int) error {
 // mountOther has the kernel make a mount of a type that is none of ours, for root.
 func (c *caller) mountOther(at int) error {
 	source := c.Source
-	if src, err := c.walk.find(source, true); err == nil { // not all sources are paths
+	if src, err := c.find(source, true); err == nil { // not all sources are paths
 		var st unix.Stat_t
 		if err = unix.Fstat(src, &st); err == nil && (st.Mode&unix.S_IFMT == unix.S_IFBLK || st.Mode&unix.S_IFMT == unix.S_IFREG) {
 			source, err = nameOf(c.fds, src)
@@ -122,9 +130,11 @@ func (c *caller) mountOther(at int) error {
 	// The kernel looks up itself what is no device, and what the options name. It is not to go by
 	// links of processes from which the program's own domain keeps it. Where there are no domains
 	// the program is in none.
-	runtime.LockOSThread() // never unlocked
-	_ = intercept.EnterDomain()
-	if err := unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.Data); err != nil {
+	err = c.as(func() error {
+		_ = intercept.EnterDomain()
+		return unix.Mount(source, ".", c.Type, uintptr(c.Flags), c.data())
+	})
+	if err != nil {
 		return err
 	}
 	rows, err := readTable(c.fds)
@@ -135,4 +145,34 @@ func (c *caller) mountOther(at int) error {
 		}
 	}
 	return err
+}
+
+// fuseFD is the descriptor that the data of mount(2) names, if the type is a FUSE file system's.
+func fuseFD(fstype, data string) (fd int, ok bool) {
+	kind, _, _ := strings.Cut(fstype, ".")
+	if kind != "fuse" && kind != "fuseblk" {
+		return -1, false
+	}
+	for _, o := range options(data) {
+		if n, is := strings.CutPrefix(o, "fd="); is { // the last one counts
+			var err error
+			fd, err = strconv.Atoi(n)
+			ok = err == nil
+		}
+	}
+	return fd, ok
+}
+
+// data is what the kernel is told, where the descriptor that it names is another one.
+func (c *caller) data() string {
+	if !c.FUSE {
+		return c.Data
+	}
+	all := options(c.Data)
+	for i, o := range all {
+		if strings.HasPrefix(o, "fd=") {
+			all[i] = "fd=" + strconv.Itoa(enterLink)
+		}
+	}
+	return strings.Join(all, ",")
 }

@@ -2,7 +2,7 @@
 
 // mount(2) and umount2(2) of a program, in the supervisor.
 //
-// They trap, and nothing else does, since a program has no capability in its view, and is to be
+// They trap, and of what uses the mounts nothing does, since a program has no capability in its view, and is to be
 // able to mount all the same. Who is in a user or mount namespace of its own mounts there, by the
 // kernel: such a call goes on, which the program cannot change while it waits.
 
@@ -177,6 +177,17 @@ func (k *Calls) mount(n *Namespace, c *intercept.Call) error {
 	if call.Target, err = c.ReadString(intercept.Addr(c.Args[1]), pathMax); err != nil {
 		return err
 	}
+	if fd, ok := fuseFD(call.Type, call.Data); ok && !Unprivileged() {
+		dup, err := c.Dup(fd)
+		if err != nil {
+			return unix.EINVAL // fs/fuse/inode.c:fuse_fill_super
+		}
+		dev := os.NewFile(uintptr(dup), "/dev/fuse")
+		defer dev.Close()
+		call.FUSE = true
+		_, err = k.call(n, c, call, dev)
+		return err
+	}
 	if !image || k.Image == nil || call.Flags&(unix.MS_REMOUNT|unix.MS_BIND|msPropagation) != 0 {
 		_, err = k.call(n, c, call, nil)
 		return err
@@ -214,6 +225,13 @@ func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, link *os.File) 
 		return "", err
 	}
 	defer cwd.Close()
+	if !Unprivileged() {
+		rights, err := fsmod.RightsOf(c.TID)
+		if err != nil {
+			return "", err
+		}
+		call.As = &rights
+	}
 	if call.PID, call.TID = c.Task.TGID(), c.TID; !c.Valid() {
 		return "", unix.EINTR
 	}

@@ -370,3 +370,54 @@ func TestIntegrationMountLinks(t *testing.T) {
 	}
 	w.NoStrays(t)
 }
+
+// fewScript mounts as a user who has CAP_SYS_ADMIN and no other capability, and looks for what only root may
+// look for: in DIR/vault.
+const fewScript = mounttest.Prelude + `
+import struct
+os.makedirs("vault/pub"); os.makedirs("vault/at"); open("vault/pub/f", "w").write("in the vault"); open("image", "w").close()
+os.chmod("vault", 0o700); os.chmod("image", 0o600)
+libc.prctl(8, 1, 0, 0, 0)
+uid, gid = map(int, sys.argv[2:4]); os.setgroups([]); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)
+caps = [1 << 21, 1 << 21, 0, 0, 0, 0]
+print(libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *caps)))
+print(read("vault/pub/f"), mount("vault/pub", at, None, BIND), mount("none", "vault/at", "tmpfs"), umount("vault/at"), mount(d + "/vault/../src", at, None, BIND))
+print(mount("none", at, "tmpfs"), os.stat(at).st_uid == uid, os.stat(at).st_gid == gid, umount(at))
+print(mount("/proc/self/cwd/src", at, None, BIND), read("at/file"), umount("/proc/thread-self/cwd/at"))
+if "view" in sys.argv: print(mount("image", at, "umrun.image", RDONLY))
+`
+
+// TestIntegrationMountFew: root's program that has changed its user mounts what it may look up.
+func TestIntegrationMountFew(t *testing.T) {
+	viewtest.Need(t, "root", "/usr/bin/python3", "unshare")
+	w := viewtest.New(t)
+	python := func(more ...string) []string {
+		return append([]string{"/usr/bin/python3", "-c", fewScript, scriptTree(t, w, true), strconv.Itoa(viewtest.UID), strconv.Itoa(viewtest.GID)}, more...)
+	}
+	want := w.HostCmd(t.Context(), append([]string{"unshare", "-m", "--propagation", "private"}, python()...)...).Result()
+	if want.Status != 0 || want.Stdout != "0\nEACCES EACCES EACCES EACCES EACCES\nok True True ok\nok source ok\n" {
+		t.Fatal(want)
+	}
+	for _, engine := range setEngines {
+		args := append([]string{"-n", "none", "--no-proc", "--fs-engine", engine, "--"}, python("view")...)
+		if r := umrunAs(t, w, false, args...).Result(); r.Stdout != want.Stdout+"EACCES\n" || r.Stderr != "" {
+			t.Errorf("%s: want %q, got %v", engine, want.Stdout, r)
+		}
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationMountFUSE: with the engine ns root's program is the server of a FUSE file system, too.
+func TestIntegrationMountFUSE(t *testing.T) {
+	viewtest.Need(t, "root", "bindfs")
+	w := viewtest.New(t)
+	openFUSE(t, w)
+	const script = `cd "$1" && bindfs src free && ls free && echo x >free/new && umount free && ls free src`
+	for _, in := range [][]string{{"unshare", "-m", "--propagation", "private"}, {viewtest.Binary(t), "-n", "none", "--no-proc", "--fs-engine", "ns", "--"}} {
+		r := w.HostCmd(t.Context(), append(in, "/bin/sh", "-c", script, "sh", scriptTree(t, w, false))...).Result()
+		if r.Stdout != "file\nsub\nfree:\n\nsrc:\nfile\nnew\nsub\n" || r.Stderr != "" {
+			t.Errorf("%v: %v", in, r)
+		}
+	}
+	w.NoStrays(t)
+}
