@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,54 @@ func (m *Module) userOf(t *table, r *mount) string {
 		if what := t.used(pid, r); what != "" {
 			comm, _ := os.ReadFile(taskFile(pid, "comm"))
 			return fmt.Sprintf("%s of process %d (%s) is in it", what, pid, bytes.TrimSpace(comm))
+		}
+	}
+	return ""
+}
+
+// writes reports whether somebody of the target can write to a file of a mount by a descriptor.
+func (m *Module) writes(t *table, r *mount) bool {
+	if m.tasks == nil {
+		return false
+	}
+	return slices.ContainsFunc(m.tasks(), func(pid int) bool {
+		return eachFD(pid, func(fd int, _ string) bool {
+			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+			in := t.tagOf(fd)
+			return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY && in != nil && in.tag == r.tag
+		}) != ""
+	})
+}
+
+// eachFD calls f with a duplicate of each descriptor of a process that is of a file, and its name
+// in /proc, until it is true, and returns the number of that.
+func eachFD(pid int, f func(fd int, name string) bool) (number string) {
+	fds, _ := os.ReadDir(taskFile(pid, "fd"))
+	if len(fds) == 0 {
+		return ""
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(pidfd)
+	for _, e := range fds {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		name := taskFile(pid, "fd/"+e.Name())
+		if host, err := readlink(name); err != nil || !strings.HasPrefix(host, "/") {
+			continue // a socket, a pipe
+		}
+		fd, err := unix.PidfdGetfd(pidfd, n, 0)
+		if err != nil {
+			continue // closed meanwhile
+		}
+		found := f(fd, name)
+		unix.Close(fd)
+		if found {
+			return e.Name()
 		}
 	}
 	return ""
@@ -50,34 +99,11 @@ func (t *table) used(pid int, r *mount) string {
 			return "a mapping"
 		}
 	}
-	fds, _ := os.ReadDir(taskFile(pid, "fd"))
-	if len(fds) == 0 {
-		return ""
-	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(pidfd)
-	for _, e := range fds {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		name := taskFile(pid, "fd/"+e.Name())
-		if host, err := readlink(name); err != nil || !strings.HasPrefix(host, "/") {
-			continue // a socket, a pipe
-		}
-		fd, err := unix.PidfdGetfd(pidfd, n, 0)
-		if err != nil {
-			continue // closed meanwhile
-		}
+	if n := eachFD(pid, func(fd int, name string) bool {
 		in := t.tagOf(fd)
-		path := isPath(fd)
-		unix.Close(fd)
-		if in != nil && in.tag == r.tag || path && t.usedBy(name, r) {
-			return "descriptor " + e.Name()
-		}
+		return in != nil && in.tag == r.tag || isPath(fd) && t.usedBy(name, r)
+	}); n != "" {
+		return "descriptor " + n
 	}
 	return ""
 }

@@ -22,10 +22,12 @@ import (
 )
 
 const (
-	// Flags that change nothing here: a view has no set-user-ID programs, and times are
-	// those of the files below.
-	msHarmless = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME |
+	// Flags that change nothing here, or are kept: a view has no set-user-ID programs, and times
+	// are those of the files below.
+	msHarmless = msKept | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_STRICTATIME |
 		unix.MS_SILENT | unix.MS_LAZYTIME
+	// msKept are told in mountinfo. MS_NODEV keeps devices from being opened.
+	msKept        = unix.MS_NOSUID | unix.MS_NODEV
 	msPropagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
 )
 
@@ -163,7 +165,12 @@ func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 			return nil, unix.EROFS
 		}
 		return nil, unix.EPERM
-	case old.Kind == Tmpfs && a.flags&unix.MS_BIND == 0:
+	case a.flags&unix.MS_BIND != 0 || a.data == "" && old.Kind != Tmpfs: // no options of a file system
+	case old.Kind == Bind: // those of one that others see
+		return nil, unix.EPERM
+	case old.Kind != Tmpfs:
+		return nil, unix.EINVAL
+	default:
 		opts, err := m.tmpfsOptions(c, a.data)
 		switch {
 		case old.dir.apart != nil:
@@ -177,14 +184,33 @@ func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 		if err := again(); err != nil {
 			return err
 		}
-		return m.alter(func(t *table) (*table, error) {
+		var now mount
+		err := m.alter(func(t *table) (*table, error) {
 			if !slices.Contains(t.rows, old) {
 				return nil, unix.EINVAL
 			}
-			now := *old
-			now.ReadOnly = ro
+			if ro && !old.ReadOnly && m.writes(t, old) {
+				return nil, unix.EBUSY
+			}
+			now = *old
+			now.ReadOnly, now.flags = ro, a.flags&msKept
 			return t.replacing(old, &now), nil
 		})
+		if err != nil || !ro || old.ReadOnly {
+			return err
+		}
+		// Who opened a file in this moment was faster.
+		busy := false
+		err = m.alter(func(t *table) (*table, error) {
+			if busy = slices.Contains(t.rows, &now) && m.writes(t, &now); busy {
+				t = t.replacing(&now, old)
+			}
+			return t, nil
+		})
+		if busy && err == nil {
+			return unix.EBUSY
+		}
+		return err
 	}, nil
 }
 
@@ -255,7 +281,7 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 		mt.Source = "/"
 	}
 	r := rowAt(Mounted{Mount: mt, FS: fs})
-	r.made, r.sealed, r.of = true, of.ReadOnly, of
+	r.made, r.sealed, r.of, r.flags = true, of.ReadOnly, of, of.flags
 	if whole {
 		r.made, r.copied = of.made, true
 	}
@@ -263,7 +289,7 @@ func (m *Module) bound(of *mount, name string, fd int, source, target string) *m
 }
 
 // addMade adds a mount of the target's own.
-func (m *Module) addMade(mt Mounted, err error) error {
+func (m *Module) addMade(mt Mounted, flags uint64, err error) error {
 	if err != nil {
 		var errno unix.Errno
 		if !errors.As(err, &errno) {
@@ -273,7 +299,7 @@ func (m *Module) addMade(mt Mounted, err error) error {
 		return err
 	}
 	r := rowAt(mt)
-	r.made, r.sealed = true, mt.Kind == Image && mt.ReadOnly
+	r.made, r.sealed, r.flags = true, mt.Kind == Image && mt.ReadOnly, flags&msKept
 	if err := m.addRows([]*mount{r}); err != nil {
 		closeTree(mt)
 		return err

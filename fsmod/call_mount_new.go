@@ -51,13 +51,13 @@ func (m *Module) mountNew(c *intercept.Call, a *mounting) (func() error, error) 
 			if errors.Is(err, unix.EINVAL) { // the options are bad, as the program is told
 				return unix.EINVAL
 			}
-			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
+			return m.addMade(Mounted{Mount: mt, FS: fs}, a.flags, err)
 		}, nil
 	case a.fstype == TypeHide && a.data == "":
 		mt.Kind = Hide
 		return func() error {
 			fs, err := openPrivate(func(root string) error { return makeHidden(root, dir) })
-			return m.addMade(Mounted{Mount: mt, FS: fs}, err)
+			return m.addMade(Mounted{Mount: mt, FS: fs}, a.flags, err)
 		}, nil
 	case isImage && dir:
 		return m.mountImage(c, a, mt)
@@ -112,7 +112,7 @@ func (m *Module) mountImage(c *intercept.Call, a *mounting, mt Mount) (func() er
 			closeTree(mounted)
 			return unix.EINVAL
 		}
-		return m.addMade(mounted, err)
+		return m.addMade(mounted, a.flags, err)
 	}, nil
 }
 

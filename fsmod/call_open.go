@@ -279,6 +279,9 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	if m.secret(c, o) {
 		return intercept.Fail(unix.EACCES), false
 	}
+	if o.m.hidesDevice(o) {
+		return intercept.Fail(unix.EACCES), false
+	}
 	special := o.typ() != unix.S_IFREG && o.typ() != unix.S_IFDIR
 	if o.m.ReadOnly && !special && (write || flags&unix.O_TMPFILE == unix.O_TMPFILE) {
 		if o.typ() == unix.S_IFDIR && flags&unix.O_TMPFILE != unix.O_TMPFILE {
@@ -333,6 +336,11 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	return m.install(c, fd, o.m, flags), false
 }
 
+// hidesDevice reports whether o is a device, of a mount with MS_NODEV (fs/namei.c:may_open_dev).
+func (m *mount) hidesDevice(o *object) bool {
+	return m != nil && m.flags&unix.MS_NODEV != 0 && (o.typ() == unix.S_IFCHR || o.typ() == unix.S_IFBLK)
+}
+
 // install hands out a file of a mount.
 func (m *Module) install(c *intercept.Call, fd int, mt *mount, flags int) intercept.Action {
 	if mt != nil {
@@ -364,6 +372,9 @@ func (m *Module) openNameless(c *intercept.Call, o *object, flags int) intercept
 	}
 	want := flags & unix.O_ACCMODE
 	mt := m.table.tagOf(o.fd)
+	if mt.hidesDevice(o) {
+		return intercept.Fail(unix.EACCES)
+	}
 	gone := o.st.Nlink == 0 // and it was the program's: by no name could it be covered
 	if write := want != unix.O_RDONLY || flags&unix.O_TRUNC != 0; write && mt != nil && mt.ReadOnly {
 		return intercept.Fail(unix.EROFS)

@@ -54,6 +54,7 @@ type mount struct {
 	tree  *tree  // what is closed with it
 
 	made   bool   // by the target, by mount(2)
+	flags  uint64 // of msKept, as that has them
 	copied bool   // into a bind of the target's, with what it is in; made is the original's
 	glued  bool   // a directory that is missing, see [table.glue]
 	sealed bool   // read-only for good

@@ -50,9 +50,18 @@ func (t *table) describe(host []byte, info bool) []byte {
 		if r.ReadOnly {
 			options = "ro"
 		}
+		own := options
+		for _, f := range []struct {
+			flag uint64
+			name string
+		}{{unix.MS_NOSUID, ",nosuid"}, {unix.MS_NODEV, ",nodev"}} {
+			if r.flags&f.flag != 0 {
+				own += f.name
+			}
+		}
 		kind, source := r.describe()
 		if !info {
-			b = fmt.Appendf(b, "%s %s %s %s 0 0\n", escapeMount(source), escapeMount(r.Target), kind, options)
+			b = fmt.Appendf(b, "%s %s %s %s 0 0\n", escapeMount(source), escapeMount(r.Target), kind, own)
 			continue
 		}
 		var st unix.Stat_t
@@ -60,7 +69,7 @@ func (t *table) describe(host []byte, info bool) []byte {
 			st = s
 		}
 		b = fmt.Appendf(b, "%d %d %d:%d / %s %s - %s %s %s\n", firstMountID+i, t.parent(host, i), unix.Major(st.Dev), unix.Minor(st.Dev),
-			escapeMount(r.Target), options, kind, escapeMount(source), options)
+			escapeMount(r.Target), own, kind, escapeMount(source), options)
 	}
 	return b
 }

@@ -83,6 +83,18 @@ print(mount("none", at, None, REMOUNT | BIND), do(os.mkdir, "at/w5"), do(os.rmdi
 print(mount("none", at + "/sub", None, REMOUNT | BIND | RDONLY), umount(at))
 print(mount("tmpfs", at, "tmpfs", RDONLY), do(os.mkdir, "at/x"), mount("none", at, None, REMOUNT), do(os.mkdir, "at/x"), umount(at))
 `},
+	{"attributes", `
+def options(at): return [[o for o in l.split()[5].split(",") if o in ("ro", "rw", "nosuid", "nodev")] for l in open("/proc/self/mountinfo") if l.split()[4] == at]
+print(mount(src, at, None, BIND), mount(None, at, None, REMOUNT | BIND | NOSUID | NODEV, "anything"), options(at), mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID | RDONLY), options(at))
+print(mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID)); f = os.open("at/file", os.O_RDWR); g = os.open("at/file", os.O_RDONLY)
+print(mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID | RDONLY), os.close(f), mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID | RDONLY), os.close(g), do(os.open, "at/file", os.O_RDWR), umount(at))
+print(mount("tmpfs", at, "tmpfs", NODEV | NOSUID), options(at)); f = os.open("at/f", os.O_CREAT | os.O_WRONLY); print(mount(None, at, None, REMOUNT | RDONLY | NODEV | NOSUID), os.close(f), mount(None, at, None, REMOUNT | RDONLY | NODEV | NOSUID), options(at), umount(at))
+if os.geteuid() == 0:
+    os.mknod("src/dev", 0o20666, os.makedev(1, 3)); null = lambda at: do(lambda: os.close(os.open(at, os.O_RDONLY)))
+    print(mount(src, at, None, BIND), null("at/dev"), mount(None, at, None, REMOUNT | BIND | NODEV), null("at/dev"), null("src/dev"), os.stat("at/dev").st_rdev)
+    f = os.open("at/dev", os.O_PATH); print(null("/proc/self/fd/%d" % f), os.close(f), mount("at/dev", "src/file", None, BIND), null("src/file"), umount("src/file"))
+    print(mount(None, at, None, REMOUNT | BIND), null("at/dev"), umount(at), mount("tmpfs", at, "tmpfs", NODEV), do(os.mknod, "at/dev", 0o20666, os.makedev(1, 3)), null("at/dev"), umount(at))
+`},
 	{"busy", `
 print(mount("tmpfs", at, "tmpfs")); f = os.open("at/f", os.O_CREAT | os.O_RDWR); os.write(f, b"kept")
 print(umount(at), umount(at, FORCE), umount(at, DETACH), os.pread(f, 10, 0), read("at/f"), os.readlink("/proc/self/fd/%d" % f))
@@ -167,6 +179,7 @@ print(mount("tmpfs", secret, "tmpfs"), mount(d + "/deep", free, None, BIND), mou
 print(mount(d + "/deep", free, None, BIND | REC)); os.chdir(free); f = os.open(".", os.O_RDONLY)
 print(umount(free, DETACH), read("secret/f"), read("/proc/self/fd/%d/secret/f" % f), do(lambda: os.open("secret/f", os.O_RDONLY, dir_fd=f)), do(os.rename, "secret", "x")); os.chdir(d); os.close(f)
 print(mount("tmpfs", "/", "tmpfs"), mount(free, "/", None, BIND))
+print(mount("open", free, None, BIND), mount(None, free, None, REMOUNT, "commit=30"), mount(None, free, None, REMOUNT | BIND, "commit=30"), mount(None, free, None, REMOUNT | RDONLY), do(os.mkdir, free + "/x"), umount(free))
 `
 
 // LockedWant is what it prints as root. A user's EACCES is none's ENOENT.
@@ -182,6 +195,7 @@ ok EINVAL ok ok ENOENT EPERM EBUSY ok ok ENOENT
 ok
 ok ENOENT ENOENT ENOENT EBUSY
 EBUSY EBUSY
+ok EPERM ok ok EROFS ok
 `
 
 // LockedWantUser is what it prints as an ordinary user.
@@ -197,4 +211,5 @@ ok EINVAL ok ok EACCES EPERM EBUSY ok ok EACCES
 ok
 ok EACCES EACCES EACCES EBUSY
 EBUSY EBUSY
+ok EPERM ok ok EROFS ok
 `
