@@ -125,6 +125,7 @@ func (p *programImage) Done(device string, err error) error {
 	}
 	if err == nil {
 		p.started()
+		p.done.Wait() // the child has ended, and what it was sent is not ours any more
 		s := &programServer{device: device, closers: closers{p.images}, closed: make(chan struct{})}
 		var gone <-chan struct{}
 		if p.writer != nil {
@@ -153,7 +154,7 @@ func (p *programImage) Done(device string, err error) error {
 
 // A programServer is what a mount of a program's needs.
 type programServer struct {
-	device  string // see [nsmount.Namespace.Shows]
+	device  string // as [nsmount.Images] is told it
 	closers closers
 	once    sync.Once
 	closed  chan struct{}
@@ -169,11 +170,11 @@ func (s *programServer) Close() error {
 	return s.err
 }
 
-// unmounted waits for those whose last mount in the view a program has removed: what comes next
-// finds what was written, and the disk free.
-func (v *View) unmounted(ns *nsmount.Namespace) {
+// unmounted waits for what serves a file system whose last mount in the view a program has removed:
+// what comes next finds what was written, and the disk free.
+func (v *View) unmounted(device string) {
 	for _, s := range v.kernel.programs() {
-		if ns.Shows(s.device) {
+		if s.device != device {
 			continue
 		}
 		select {

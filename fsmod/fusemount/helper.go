@@ -122,6 +122,7 @@ func (h *helper) run() int {
 				h.tree()
 			case r == wantGiven:
 				h.unmount()
+				_ = h.say(message{Kind: given}, -1)
 			}
 		case <-stop:
 			return h.end(up)

@@ -54,6 +54,7 @@ const (
 	mounted kind = iota // with the root, O_PATH
 	failed              // it will not be mounted; Errno is 0 if the command has ended, with Status
 	tree                // with the detached mount, or Errno
+	given               // we have the mount no more, nor any copy
 	ended               // no process of the command is left
 )
 

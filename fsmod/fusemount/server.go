@@ -57,6 +57,7 @@ type Server struct {
 	ended  chan struct{}   // closed when no process of the command is left
 	first  chan answer     // mounted or failed; has room for it
 	trees  chan answer     // has room for one
+	given  chan struct{}   // has room for one
 	status int             // of the command; set before ended is closed
 	asking sync.Mutex      // held while a tree is asked for
 	reaped unix.WaitStatus // of the helper; set before heard is closed
@@ -142,7 +143,7 @@ func start(sp *spec, c *Config) (*Server, error) {
 		sp.Argv = c.Command(p.point())
 	}
 	sp.User = !sp.Shared && nsmount.Unprivileged()
-	s := &Server{place: p, heard: make(chan struct{}), ended: make(chan struct{}), first: make(chan answer, 1), trees: make(chan answer, 1)}
+	s := &Server{place: p, heard: make(chan struct{}), ended: make(chan struct{}), first: make(chan answer, 1), trees: make(chan answer, 1), given: make(chan struct{}, 1)}
 	if err := s.fork(sp, c); err != nil {
 		return nil, errors.Join(err, p.remove())
 	}
@@ -217,6 +218,8 @@ func (s *Server) listen() {
 			s.first <- a
 		case tree:
 			s.trees <- a
+		case given:
+			s.given <- struct{}{}
 		case ended:
 			if !over {
 				over, s.status = true, a.Status
@@ -279,12 +282,17 @@ func (s *Server) Tree() (*os.File, error) {
 
 // Give leaves the mount to those who have it by [Server.Tree]: when the last of them is gone, the
 // command sees that, writes back, and ends in its own time. Root is closed. Close is still to be
-// called; before that it ends the mount as ever. A shared one cannot be given away.
+// called; before that it ends the mount as ever. Once is enough. A shared one cannot be given away.
 func (s *Server) Give() error {
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	if _, err := s.conn.Write([]byte{wantGiven}); err != nil {
 		return fmt.Errorf("give the mount away: %w", err)
+	}
+	select {
+	case <-s.given: // or it is busy for a moment
+	case <-s.heard:
+		return fmt.Errorf("the helper has ended: %w", unix.ENOTCONN)
 	}
 	return s.Root.Close()
 }

@@ -30,8 +30,9 @@ type Calls struct {
 	// Image begins to serve the image that a program mounts.
 	Image func(c *intercept.Call, call *Call) (Images, error)
 
-	// Unmounted is told that a program has removed a mount for good, before that hears of it itself.
-	Unmounted func(*Namespace)
+	// Unmounted is told when a program has removed the last of its mounts of a file system, as
+	// Done was told it, before the program hears of it itself.
+	Unmounted func(device string)
 
 	Log *slog.Logger
 
@@ -204,16 +205,18 @@ func (k *Calls) mount(n *Namespace, c *intercept.Call) error {
 // umount is umount2(2), and umount(2) of old.
 func (k *Calls) umount(n *Namespace, c *intercept.Call, flags uint32) error {
 	target, err := c.ReadString(intercept.Addr(c.Args[0]), pathMax)
-	if err == nil {
-		_, err = k.call(n, c, Call{Umount: true, Target: target, Flags: uint64(flags)}, nil)
+	if err != nil {
+		return err
 	}
-	if err == nil && flags&unix.MNT_DETACH == 0 {
-		k.Unmounted(n)
+	device, err := k.call(n, c, Call{Umount: true, Target: target, Flags: uint64(flags)}, nil)
+	if device != "" && flags&unix.MNT_DETACH == 0 {
+		k.Unmounted(device)
 	}
 	return err
 }
 
-// call has a child make the call of c. Of a new mount device is the file system.
+// call has a child make the call of c. Of a new mount device is the file system, and of one that has
+// gone, if no other shows it.
 func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, link *os.File) (device string, err error) {
 	root, err := c.Task.OpenDir("root")
 	if err != nil {
@@ -247,17 +250,24 @@ func (k *Calls) call(n *Namespace, c *intercept.Call, call Call, link *os.File) 
 func (n *Namespace) call(c Call, link, root, cwd *os.File) (device string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err = n.do(order{Call: &c}, link, root, cwd); err == nil && !c.Umount && len(n.made) > 0 {
-		device = n.made[len(n.made)-1].device()
+	before := n.made
+	if err = n.do(order{Call: &c}, link, root, cwd); err != nil {
+		return "", err
 	}
-	return device, err
-}
-
-// Shows reports whether a program's mount shows something of a file system, as Done is told it.
-func (n *Namespace) Shows(device string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.ContainsFunc(n.made, func(m Made) bool { return m.device() == device })
+	has := func(made []Made, device string) bool {
+		return slices.ContainsFunc(made, func(m Made) bool { return m.device() == device })
+	}
+	switch {
+	case !c.Umount && len(n.made) > 0:
+		return n.made[len(n.made)-1].device(), nil
+	case c.Umount:
+		for _, m := range before {
+			if d := m.device(); !has(n.made, d) {
+				return d, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // Made returns what programs have mounted, in the order in which it was.

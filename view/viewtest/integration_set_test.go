@@ -379,6 +379,7 @@ func TestIntegrationRamdiskMount(t *testing.T) {
 		if engine == "trap" {
 			v.says("/sbin/mkfs.ext4 -q /dev/ram0 2>&1 | grep -c 'in use'", "1\n")
 		}
+		v.says("umount DIR/dst; for i in $(seq 20); do mount -t ext4 /dev/ram0 DIR/dst && umount DIR/dst || break; done; mount -t ext4 /dev/ram0 DIR/dst; echo $i", "20\n")
 		v.says(inUse+"mount -i -o remount,ro DIR/dst; { echo y >DIR/dst/f; } 2>/dev/null || echo ro; mount -i -o remount,rw DIR/dst; echo y >DIR/dst/f; umount DIR/dst; ls DIR/dst",
 			"1\nro\na\nb\n")
 		v.set(0, "", "set", "lab", "mount", "image:/dev/ram0:DIR/path:rw")
@@ -412,6 +413,8 @@ func TestIntegrationRamdiskCopies(t *testing.T) {
 		if engine == "ns" { // with trap it is given up with the next change
 			v.says("i=0; until mount -t ext4 /dev/ram0 DIR/dst 2>/dev/null; do i=$((i+1)); [ $i -lt 200 ] || break; sleep 0.05; done; cat DIR/dst/d/g; umount DIR/dst", "later\n")
 			v.says("mount -t ext4 /dev/ram0 DIR/dst; unshare -Urm sh -c 'echo >DIR/in; exec sleep 4' 5>&- & while ! [ -e DIR/in ]; do sleep 0.05; done; umount DIR/dst && ls DIR/dst; wait; i=0; until mount -t ext4 /dev/ram0 DIR/dst 2>/dev/null; do i=$((i+1)); [ $i -lt 200 ] || break; sleep 0.05; done; ls DIR/dst/d", "a\nb\nf\ng\n")
+			// What another namespace, or nobody by a name, has still, holds up no other umount.
+			v.says("sleep 20 <DIR/dst/d/f & umount -l DIR/dst; s=$(date +%s); for i in 1 2 3; do mount -t tmpfs none DIR/dst; umount DIR/dst; done; [ $(($(date +%s)-s)) -lt 4 ] && echo soon; kill $!", "soon\n")
 		}
 		v.end()
 	})
