@@ -36,8 +36,10 @@
 // Then the helper ends, and what is left of its process namespace with it. Only if the helper
 // itself is killed by SIGKILL does the command end at once (in a shared one: not at all).
 //
+// A mount that was given away ([Server.Give]) ends by itself, when those who have it let it go.
+//
 // # Goroutines and locks
 //
 // A Server has one goroutine, which reads what the helper says; Close awaits it. Server.asking
-// is held while a Tree is asked for.
+// is held while a Tree is asked for, or the mount given away.
 package fusemount

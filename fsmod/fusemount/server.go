@@ -59,7 +59,7 @@ type Server struct {
 	trees  chan answer     // has room for one
 	given  chan struct{}   // has room for one
 	status int             // of the command; set before ended is closed
-	asking sync.Mutex      // held while a tree is asked for
+	asking sync.Mutex      // held while a tree is asked for, or the mount given away
 	reaped unix.WaitStatus // of the helper; set before heard is closed
 
 	once sync.Once
