@@ -136,7 +136,7 @@ func (m *Module) list(mt *mount, fd int, st *unix.Stat_t, begin bool) (*listing,
 	if l != nil && !begin {
 		return l, nil
 	}
-	host, err := readlink(procFD(fd))
+	host, err := nameOfFD(fd)
 	if err != nil {
 		return nil, err
 	}

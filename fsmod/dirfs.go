@@ -137,7 +137,7 @@ func (d *dirFS) openLong(name string, flags int, mode uint32) (int, error) {
 		if i < 0 {
 			return -1, unix.ENAMETOOLONG
 		}
-		fd, err := at.openat(name[:i], unix.O_PATH|unix.O_DIRECTORY, 0)
+		fd, err := at.openDir(name[:i])
 		if err != nil {
 			return -1, err
 		}
@@ -145,6 +145,22 @@ func (d *dirFS) openLong(name string, flags int, mode uint32) (int, error) {
 		at.root, name = fd, name[i+1:]
 	}
 	return at.openat(name, flags, mode)
+}
+
+// openDir opens a directory on the way to something, with O_PATH.
+func (d *dirFS) openDir(name string) (int, error) {
+	dir, err := d.openat(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == unix.ENOTDIR {
+		// O_DIRECTORY on a symbolic link says so too.
+		if fd, e := d.openat(name, unix.O_PATH, 0); e == nil {
+			var st unix.Stat_t
+			if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+				err = unix.ELOOP
+			}
+			unix.Close(fd)
+		}
+	}
+	return dir, err
 }
 
 // openat2 is openat2(2), which an interruption does not end.
@@ -213,18 +229,8 @@ func (d *dirFS) parent(name string, f func(dir int, last string) error) error {
 		}
 		return f(d.root, name)
 	}
-	dir, err := d.openat(name[:i], unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := d.openDir(name[:i])
 	if err != nil {
-		if err == unix.ENOTDIR {
-			// O_DIRECTORY on a symbolic link says so too.
-			if fd, e := d.openat(name[:i], unix.O_PATH, 0); e == nil {
-				var st unix.Stat_t
-				if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-					err = unix.ELOOP
-				}
-				unix.Close(fd)
-			}
-		}
 		return err
 	}
 	defer unix.Close(dir)

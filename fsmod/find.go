@@ -119,6 +119,11 @@ func (m *Module) aboveRemoved(c *intercept.Call, dir int) (string, error) {
 		what = "fd/" + strconv.Itoa(dir)
 	}
 	host, err := link(c, what)
+	if err == unix.ENAMETOOLONG {
+		if host, err = deepAbove(c, what); err == nil {
+			return m.table.viewOfHost(host, func() *mount { return m.seenAt(c, what) }), nil
+		}
+	}
 	if err != nil || !strings.HasSuffix(host, deleted) {
 		return "", unix.ENOENT
 	}

@@ -6,7 +6,6 @@ package fsmod
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -181,7 +180,7 @@ func (m *Module) outside(c *intercept.Call, tid int) bool {
 // viewOf names an open file. ok is false unless the file that has the name in the view is
 // this very one.
 func (m *Module) viewOf(fd int, st *unix.Stat_t) (view string, ok bool) {
-	host, err := os.Readlink(procFD(fd))
+	host, err := nameOfFD(fd)
 	if err != nil || !strings.HasPrefix(host, "/") {
 		return "", false
 	}
@@ -312,8 +311,11 @@ func taskFile(tid int, what string) string { return "/proc/" + strconv.Itoa(tid)
 
 // cwdOf is the view's path of a task's working directory.
 func (m *Module) cwdOf(c *intercept.Call) (string, error) {
-	host, err := link(c, "cwd")
-	if err != nil {
+	host, err := linkOf(c, "cwd")
+	switch {
+	case err == unix.ENOENT:
+		return "", err
+	case err != nil:
 		return "", unix.EACCES
 	}
 	if strings.HasSuffix(host, deleted) || !strings.HasPrefix(host, "/") {
@@ -341,7 +343,7 @@ func (m *Module) dirOf(c *intercept.Call, fd int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		host, err = readlink(procFD(d.N))
+		host, err = nameOfFD(d.N)
 		d.CloseShort()
 		if err != nil {
 			return "", err

@@ -162,6 +162,9 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 			from = "."
 		}
 		path := from + "/" + strings.TrimRight(rest, "/")
+		if len(path) >= pathMax { // step by step
+			return o, unix.ELOOP
+		}
 		o.fd, err = o.m.dir.raw(path)
 		if err == unix.EXDEV || err == unix.EAGAIN {
 			err = unix.ELOOP

@@ -7,6 +7,7 @@ package cow
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,24 @@ import (
 // and into no other file system.
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
+// pathMax is PATH_MAX of linux/limits.h, with the NUL.
+const pathMax = 4096
+
 // openBelow opens a name relative to a directory of a layer. The last name is not
 // followed; with O_PATH a symbolic link is opened itself.
 func openBelow(dir int, name string, flags int, mode uint32) (int, error) {
+	for len(name) >= pathMax { // which is too long for one call
+		i := strings.LastIndexByte(name[:pathMax-1], '/')
+		if i < 0 {
+			return -1, unix.ENAMETOOLONG
+		}
+		fd, err := openDir(dir, name[:i], new(unix.Stat_t))
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(fd)
+		dir, name = fd, name[i+1:]
+	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: beneath}
 	for {
 		fd, err := unix.Openat2(dir, name, &how)

@@ -31,7 +31,6 @@ const (
 	ownFlags  = "umrun opens the file, after it has followed the links: O_NOFOLLOW and O_DIRECTORY are its own"
 	noHandle  = "a file handle names the host's file, and would be opened past the view"
 	newXattr  = "the calls of Linux 6.13 are not answered; libraries take the older ones"
-	tooDeep   = "what no path of 4096 bytes reaches is not served"
 	byUmrun   = "umrun connects, with the socket's file in place of its path: the other end learns umrun's process"
 	hostName  = "the kernel knows the file by the host's name, or by none"
 	events    = "umrun opens files of a cow itself, and a watch is on the file or directory that was there then: the lower one"
@@ -79,7 +78,6 @@ var posixDifferences = slices.Concat([]posixDifference{
 var trapped = slices.Concat(noHandles(noHandle), []posixDifference{
 	{name: named(`(call|callat)/(set|get|list|remove)xattrat .*`), umrun: "ENOSYS", reason: newXattr},
 	{name: named(`flags/F_GETFL of (NOFOLLOW|PATH.*)`), reason: ownFlags},
-	{name: named(`deep/(depth|make a file there|a file there|getcwd|all the way up, nothing|up again|(openat|unlinkat|fchdir|chdir).*|all removed|ended)`), reason: tooDeep},
 	{name: named(`socket/which is this process`), native: "yes", umrun: "no", reason: byUmrun},
 	{name: named(`proc/(fd of fifo|name in maps.*)`), reason: hostName},
 })
