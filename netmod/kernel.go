@@ -42,6 +42,9 @@ func (m *Module) kernelRules() intercept.Rules {
 	if m.paths == nil {
 		rules = append(rules, m.kernelBindRules()...)
 	}
+	if m.paths != nil || m.bars {
+		rules = append(rules, m.landlockRules()...)
+	}
 	rules = append(rules, compat(i386Socketcall, m.handleKernelSocketcall))
 	if m.kernel.Namespace().Inode == m.netns {
 		return append(rules, familyRules()...)

@@ -107,7 +107,7 @@ func (m *Module) Rules() intercept.Rules {
 			on(unix.SYS_SOCKETPAIR, m.handleSocketpair, args),
 			compat(i386Socket, m.handleSocket, args))
 	}
-	return rules
+	return append(rules, m.landlockRules()...)
 }
 
 // notAFUnix returns conditions of which at least one holds exactly when the low 32

@@ -19,9 +19,9 @@ import (
 // domainPrelude has Landlock's domains for scripts (landlock(7)).
 const domainPrelude = mounttest.Prelude + `
 import struct, subprocess, threading, time
-def domain(files, net=0, allow=None):
-    attr = ctypes.create_string_buffer(struct.pack("QQ", files, net))
-    rules = libc.syscall(444, attr, 16 if net else 8, 0)
+def domain(files, scoped=0, allow=None):
+    attr = ctypes.create_string_buffer(struct.pack("QQQ", files, 0, scoped))
+    rules = libc.syscall(444, attr, 24 if scoped else 8, 0)
     if allow:
         f = os.open(allow, os.O_PATH)
         libc.syscall(445, rules, 1, ctypes.create_string_buffer(struct.pack("=Qi", files, f)), 0); os.close(f)
@@ -42,8 +42,8 @@ def child(label, *f):
 // domainScript mounts in domains, some of which have rules about files.
 const domainScript = domainPrelude + `
 child("none", tries)
-for files, net in ((1, 0), (0x1fff, 0), (1 << 13, 0), (0, 1), (4, 1)):
-    child("domain %d %d" % (files, net), lambda: domain(files, net), tries)
+for files, scoped in ((1, 0), (0x1fff, 0), (1 << 13, 0), (0, 1), (4, 1)):
+    child("domain %d %d" % (files, scoped), lambda: domain(files, scoped), tries)
 child("none", tries)
 child("all allowed", lambda: domain(0x3fff, 0, "/"), tries)
 child("twice", lambda: domain(0, 1), tries, lambda: domain(0, 2), tries, lambda: domain(1), tries)
