@@ -51,7 +51,8 @@ func (m *Module) doExecveat(c *intercept.Call) intercept.Action {
 // closesOnExec reports whether a descriptor of the program is gone after an exec
 // (proc_pid_fdinfo(5)).
 func closesOnExec(c *intercept.Call, fd int) bool {
-	b, err := os.ReadFile(taskFile(c.TID, "fdinfo/"+strconv.Itoa(fd)))
+	var buf [procSize]byte
+	b, err := intercept.ReadProc(taskFile(c.TID, "fdinfo/"+strconv.Itoa(fd)), buf[:])
 	if err != nil {
 		return true
 	}
@@ -401,7 +402,8 @@ func sameFiles(tid int, c *intercept.Call, files []uint64) error {
 	if tgid := c.Task.TGID(); tgid != 0 {
 		pid = tgid
 	}
-	b, err := os.ReadFile(taskFile(pid, "maps"))
+	var buf [procSize]byte
+	b, err := intercept.ReadProc(taskFile(pid, "maps"), buf[:])
 	if err != nil {
 		return fmt.Errorf("mappings: %w", err)
 	}

@@ -7,7 +7,6 @@ package fsmod
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -44,7 +43,8 @@ func (cr credentials) real() credentials {
 // taskCredentials reads those of a task (proc_pid_status(5)).
 func taskCredentials(task string) (credentials, error) {
 	var cr credentials
-	b, err := os.ReadFile("/proc/" + task + "/status")
+	var buf [procSize]byte
+	b, err := intercept.ReadProc("/proc/"+task+"/status", buf[:])
 	if err != nil {
 		return cr, unix.ESRCH
 	}
@@ -223,7 +223,8 @@ func setCaps(effective uint64) error {
 
 // traced reports whether a thread has a tracer, and can be made to do nothing by us.
 func traced(tid int) bool {
-	b, _ := os.ReadFile(taskFile(tid, "status"))
+	var buf [procSize]byte
+	b, _ := intercept.ReadProc(taskFile(tid, "status"), buf[:])
 	_, rest, ok := bytes.Cut(b, []byte("\nTracerPid:\t"))
 	return ok && rest[0] != '0'
 }

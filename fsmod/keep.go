@@ -12,7 +12,6 @@ package fsmod
 import (
 	"crypto/rand"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 
@@ -86,7 +85,8 @@ func pages(content []byte) uint64 { return uint64(len(content)+4095) &^ 4095 }
 
 // parentOf is the parent of a task's process (proc_pid_stat(5)), 0 if it cannot be known.
 func parentOf(tid int) int {
-	b, err := os.ReadFile(taskFile(tid, "stat"))
+	var buf [procSize]byte
+	b, err := intercept.ReadProc(taskFile(tid, "stat"), buf[:])
 	if err != nil {
 		return 0
 	}

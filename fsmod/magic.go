@@ -307,6 +307,9 @@ func (m *Module) seenAt(c *intercept.Call, what string) *mount {
 	return m.table.lastSeen(inodeOf(&st))
 }
 
+// procSize is more than most files of procfs have, see intercept.ReadProc.
+const procSize = 4096
+
 func taskFile(tid int, what string) string { return "/proc/" + strconv.Itoa(tid) + "/" + what }
 
 // cwdOf is the view's path of a task's working directory.

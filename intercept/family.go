@@ -34,6 +34,7 @@ type family struct {
 	onChange func(unix.WaitStatus)
 	sigchld  chan os.Signal // capacity 1: "look again"
 	quit     chan struct{}  // closed by close
+	stops    *stopWatch     // nil: nobody wants to know of stops
 	once     sync.Once
 	wg       sync.WaitGroup
 	pid      int
@@ -69,24 +70,35 @@ func newFamily(onChange func(unix.WaitStatus), fork func() (int, error)) (*famil
 	}
 	f.filters, _ = statusField(os.Getpid(), "Seccomp_filters")
 	signal.Notify(f.sigchld, unix.SIGCHLD)
+	stopsUntold()
+	if onChange != nil {
+		f.stops = newStopWatch()
+	}
 	forked := make(chan error)
 	f.wg.Go(func() { f.parent(fork, forked) })
 	if err := <-forked; err != nil {
+		f.stops = nil // it does not run
 		f.close()
 		return nil, err
+	}
+	if f.stops != nil {
+		go f.stops.run(f.pid, f.nudge) // close waits for it
 	}
 	return f, nil
 }
 
 // serve tells the family by which listener it can see its end.
 func (f *family) serve(n *notifier) {
-	n.nudge = func() {
-		select {
-		case f.sigchld <- unix.SIGCHLD:
-		default: // it will look anyway
-		}
-	}
+	n.nudge = f.nudge
 	f.serving <- n
+}
+
+// nudge has the family look.
+func (f *family) nudge() {
+	select {
+	case f.sigchld <- unix.SIGCHLD:
+	default: // it will look anyway
+	}
 }
 
 // parent is the family's goroutine.
@@ -125,8 +137,7 @@ func (f *family) parent(fork func() (int, error), forked chan<- error) {
 			retry = nil
 		}
 		f.reapFirst()
-		// While anybody may call, only the dead matter; a look at all children takes long, and
-		// each stop of a thread that is traced has us look.
+		// While anybody may call, only the dead matter; a look at all children takes long.
 		dying := (n == nil || ended == nil || someDead()) && f.reapOrphans()
 		if n == nil {
 			continue
@@ -153,7 +164,7 @@ func (f *family) reapFirst() {
 	for !f.hasExited() {
 		var ws unix.WaitStatus
 		f.mu.Lock()
-		pid, _, err := wait4(f.pid, &ws, unix.WUNTRACED|unix.WCONTINUED)
+		pid, busy, err := wait4(f.pid, &ws, unix.WUNTRACED|unix.WCONTINUED)
 		ended := pid == f.pid && (ws.Exited() || ws.Signaled())
 		if errors.Is(err, unix.EINTR) {
 			f.mu.Unlock()
@@ -173,7 +184,15 @@ func (f *family) reapFirst() {
 			delete(firstborn.pids, f.pid)
 			firstborn.Unlock()
 			close(f.exited)
+			if f.stops != nil {
+				f.stops.look()
+			}
+		case busy: // we are nudged when it is over
+			return
 		case pid == 0:
+			if f.stops != nil {
+				f.stops.look()
+			}
 			return
 		case f.onChange != nil:
 			f.onChange(ws)
@@ -204,7 +223,7 @@ func (f *family) reapOrphans() (dying bool) {
 }
 
 // someDead reports whether a child of ours has ended and was not waited for, be it whose it
-// may.
+// may; or it may be so, as one that is traced is seen first when it stops.
 func someDead() bool {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
@@ -225,8 +244,9 @@ func childrenOf(process string) []int {
 	}
 	defer dir.Close()
 	tids, _ := dir.Readdirnames(-1)
+	var buf procFile
 	for _, tid := range tids {
-		b, err := os.ReadFile(tasks + tid + "/children")
+		b, err := ReadProc(tasks+tid+"/children", buf[:])
 		if err != nil {
 			continue
 		}
@@ -263,7 +283,12 @@ func (f *family) kill() { _ = f.signal(unix.SIGKILL) }
 
 // close ends the goroutine. Who is not reaped by then stays unreaped.
 func (f *family) close() {
-	f.once.Do(func() { close(f.quit) })
+	f.once.Do(func() {
+		close(f.quit)
+		if f.stops != nil {
+			f.stops.end()
+		}
+	})
 	f.wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -7,7 +7,6 @@ package intercept
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -71,7 +70,8 @@ var filtersAtStart = sync.OnceValue(func() int {
 
 // masters are the tracer of a task and the number of its filters, -1 if it cannot be told.
 func masters(task string) (tracer, filters int) {
-	b, err := os.ReadFile("/proc/" + task + "/status")
+	var p procFile
+	b, err := ReadProc("/proc/"+task+"/status", p[:])
 	if err == nil {
 		tracer, err = parseStatus(b, "TracerPid")
 	}
@@ -168,8 +168,9 @@ func (t *tracer) injected(tid, nr int, args *[6]uint64) bool {
 // the children of the process are.
 var tracing = struct {
 	sync.Mutex
-	tids map[int]int // how often
-}{tids: make(map[int]int)}
+	tids   map[int]int  // how often
+	missed map[int]bool // somebody would have waited for them
+}{tids: make(map[int]int), missed: make(map[int]bool)}
 
 func traceBegin(tids ...int) {
 	tracing.Lock()
@@ -179,14 +180,18 @@ func traceBegin(tids ...int) {
 	}
 }
 
-func traceEnd(tids ...int) {
+// traceEnd reports whether somebody has missed one of them and is to look again.
+func traceEnd(tids ...int) (missed bool) {
 	tracing.Lock()
 	defer tracing.Unlock()
 	for _, tid := range tids {
 		if tracing.tids[tid]--; tracing.tids[tid] == 0 {
 			delete(tracing.tids, tid)
+			missed = missed || tracing.missed[tid]
+			delete(tracing.missed, tid)
 		}
 	}
+	return missed
 }
 
 // wait4 is wait4(2) with WNOHANG of a child that is not being traced. busy says that it is.
@@ -194,6 +199,7 @@ func wait4(pid int, ws *unix.WaitStatus, options int) (got int, busy bool, err e
 	tracing.Lock()
 	defer tracing.Unlock()
 	if tracing.tids[pid] > 0 {
+		tracing.missed[pid] = true
 		return 0, true, nil
 	}
 	got, err = unix.Wait4(pid, ws, options|unix.WNOHANG, nil)
@@ -218,9 +224,10 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 		}
 		traceBegin(tids...)
 		defer func() {
-			traceEnd(tids...)
 			n.trace.expect(c.TID, Injected{NR: -1})
-			n.nudge()
+			if traceEnd(tids...) {
+				n.nudge()
+			}
 		}()
 		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
 		if err := j.seize(); err != nil {

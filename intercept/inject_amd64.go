@@ -128,7 +128,7 @@ func (j *injector) wait() (stop, error) {
 			nanosleep(50_000)
 			continue
 		}
-		if info.Code == cldExited || info.Code == cldKilled || info.Code == cldDumped {
+		if ended(&info) {
 			j.ours = false
 			j.bury()
 			return stopOther, unix.ESRCH
@@ -155,13 +155,6 @@ func takeStop(tid int) (ws unix.WaitStatus, ok bool) {
 	const status = 24 // si_status, asm-generic/siginfo.h
 	return unix.WaitStatus(*(*int32)(unsafe.Add(unsafe.Pointer(&info), status))<<8 | 0x7f), true
 }
-
-// si_code of SIGCHLD, asm-generic/siginfo.h.
-const (
-	cldExited = 1
-	cldKilled = 2
-	cldDumped = 3
-)
 
 // poll is WNOHANG for a thread that may take another number.
 func (j *injector) poll() int {
@@ -343,7 +336,8 @@ func (j *injector) call(saved *unix.PtraceRegs, call Injected) (int64, error) {
 // trapped reports whether a filter of the program's own has answered the call by SIGSYS
 // (SECCOMP_RET_TRAP): the result is the number of the call then.
 func (j *injector) trapped() bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", j.tid))
+	var p procFile
+	b, err := p.read(j.tid, "status")
 	if err != nil {
 		return false
 	}

@@ -18,7 +18,8 @@ import (
 // (net/socket.c: sock_alloc). Unlike that of [Call.UID] it is told of every thread.
 // ErrGone when the call is over.
 func (c *Call) FSUID() (uint32, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.TID))
+	var p procFile
+	b, err := p.read(c.TID, "status")
 	if err != nil || !c.Valid() { // else the number is the thread's that waits
 		return 0, ErrGone
 	}
@@ -63,7 +64,8 @@ func (c *Call) Capable(capability int) bool {
 	if unix.Stat("/proc/self/ns/user", &ours) != nil || unix.Stat(fmt.Sprintf("/proc/%d/ns/user", c.TID), &its) != nil || ours.Ino != its.Ino {
 		return false
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.TID))
+	var p procFile
+	status, err := p.read(c.TID, "status")
 	if err != nil || !c.Valid() { // else the number is the thread's that waits
 		return false
 	}
