@@ -9,9 +9,6 @@
 // in the file; where that means another file in the view, a copy of the program is
 // executed that names the right one.
 //
-// Where the kernel finds all of that by itself, as it does of most programs, it is left to it
-// (programs.go).
-//
 // The path that execveat(2) gets is the end of a string in memory that other threads may
 // write to, and so may they write to the program's file. So what the thread has become is
 // looked at before it runs: its files are those that were opened, or it is killed.
@@ -40,7 +37,7 @@ const (
 
 func (m *Module) doExecve(c *intercept.Call) intercept.Action {
 	m.noCores(c)
-	return m.exec(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), c.Args[1], c.Args[2], 0, true)
+	return m.exec(c, unix.AT_FDCWD, intercept.Addr(c.Args[0]), c.Args[1], c.Args[2], 0)
 }
 
 func (m *Module) doExecveat(c *intercept.Call) intercept.Action {
@@ -48,7 +45,7 @@ func (m *Module) doExecveat(c *intercept.Call) intercept.Action {
 	if flags&^(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
 		return intercept.Fail(unix.EINVAL)
 	}
-	return m.exec(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), c.Args[2], c.Args[3], flags, false)
+	return m.exec(c, int(int32(c.Args[0])), intercept.Addr(c.Args[1]), c.Args[2], c.Args[3], flags)
 }
 
 // closesOnExec reports whether a descriptor of the program is gone after an exec
@@ -76,9 +73,6 @@ type image struct {
 	prefix []string // arguments in the place of the first one; nil: none, it is no script
 	loader int      // descriptor of the ELF loader, if it is another one than the host's; else -1
 	files  []uint64 // inode numbers of the program and its loader
-	exe    inode    // the program
-	parts  []part   // what the kernel is to find, from a script to the loader
-	near   bool     // they are the host's, and so is all on the way to them
 }
 
 func (im *image) close() {
@@ -90,20 +84,12 @@ func (im *image) close() {
 	}
 }
 
-// exec makes another program of the thread. own: the call is execve(2).
-func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp uint64, flags int, own bool) intercept.Action {
+func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp uint64, flags int) intercept.Action {
 	path, err := c.ReadString(at, pathMax)
 	if err != nil {
 		return fail(err)
 	}
-	own = own && m.mayExecItself(c)
-	if own {
-		if p := m.programs.known(m.table, path); p != nil {
-			m.table.runsHosts(p.exe)
-			return m.execsItself(c, p.files)
-		}
-	}
-	o, err := m.findPath(c, dir, path, flags)
+	o, err := m.find(c, dir, at, flags)
 	if err != nil {
 		return fail(err)
 	}
@@ -116,11 +102,6 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 		return fail(err)
 	}
 	defer im.close()
-	if own && im.isHosts(c) {
-		m.table.runs(im)
-		m.programs.keep(m.table, path, im)
-		return m.execsItself(c, im.files)
-	}
 	var page []byte
 	var pointers []uint64
 	if im.prefix != nil {
@@ -160,7 +141,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 	call := func(do func(intercept.Injected) (int64, error), tid int, empty, argv uint64) (int64, error) {
 		result, err := do(intercept.Injected{NR: nrs(c).execveat, Args: [6]uint64{uint64(fd), empty, argv, envp, unix.AT_EMPTY_PATH}})
 		if err == intercept.ErrExec {
-			if e := sameFiles(tid, c, files, nil); e != nil {
+			if e := sameFiles(tid, c, files); e != nil {
 				return 0, e
 			}
 		}
@@ -191,7 +172,7 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 
 // loadImage finds what is executed for o, which it takes.
 func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, error) {
-	im := &image{loader: -1, near: true}
+	im := &image{loader: -1}
 	ok := false
 	defer func() {
 		if !ok {
@@ -209,7 +190,6 @@ func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, er
 				o.m, _ = m.table.lookup(o.view)
 			}
 		}
-		im.finds(name, &o)
 		f, err := m.openProgram(&o)
 		o.close()
 		if err != nil {
@@ -230,7 +210,6 @@ func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, er
 		head := buf[:n]
 		if !bytes.HasPrefix(head, []byte("#!")) {
 			im.files = append(im.files, o.st.Ino)
-			im.exe = inodeOf(&o.st)
 			err := m.elf(c, im)
 			ok = err == nil
 			return im, err
@@ -307,7 +286,6 @@ func (m *Module) elf(c *intercept.Call, im *image) error {
 	}
 	defer o.close()
 	im.files = append(im.files, o.st.Ino)
-	im.finds(name, &o)
 	var st unix.Stat_t
 	if unix.Stat(m.hostRoot(c, name)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
 		return nil
@@ -351,13 +329,6 @@ func (t *table) runs(im *image) {
 		clear(t.exes)
 	}
 	t.exes[inodeOf(&st)] = im.view
-}
-
-// runsHosts is runs of one that the view calls what the host does.
-func (t *table) runsHosts(exe inode) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.exes, exe)
 }
 
 // argPointers reads the arguments of a program but the first, which a script's
@@ -425,8 +396,8 @@ func argTable(c *intercept.Call, at uint64, prefix []string, pointers []uint64) 
 }
 
 // sameFiles makes sure that a thread which has just become another program maps no files
-// but these, and such as also allows, which may be nil.
-func sameFiles(tid int, c *intercept.Call, files []uint64, also func(path []byte) bool) error {
+// but these.
+func sameFiles(tid int, c *intercept.Call, files []uint64) error {
 	pid := tid
 	if tgid := c.Task.TGID(); tgid != 0 {
 		pid = tgid
@@ -446,13 +417,6 @@ func sameFiles(tid int, c *intercept.Call, files []uint64, also func(path []byte
 			return unix.EIO
 		}
 		if ino != 0 && !slices.Contains(files, ino) {
-			path := line
-			for range 5 {
-				_, path, _ = bytes.Cut(path, []byte(" "))
-			}
-			if also != nil && also(bytes.TrimSuffix(bytes.TrimLeft(path, " "), []byte("\n"))) {
-				continue
-			}
 			return fmt.Errorf("%s is mapped: %w", f[len(f)-1], unix.EACCES)
 		}
 	}

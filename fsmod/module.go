@@ -96,20 +96,19 @@ type state struct {
 	now      atomic.Pointer[Module] // with the mounts as they are
 	changing sync.Mutex             // held while they change
 
-	pid      int            // our own
-	fds      int            // /proc/self/fd, with O_PATH, by which what is open is opened anew; 0: no mounts
-	creds    credentials    // our own
-	mixed    atomic.Bool    // some task may have other credentials
-	umasked  atomic.Bool    // some task may have another umask
-	watched  atomic.Bool    // some task watches files: inotify(7)
-	waits    sync.WaitGroup // opens that wait, and what is prepared
-	apart    sync.Map       // calls (*intercept.Call) that goroutines of their own answer
-	kept     keptPages      // by the parents of scripts
-	programs programs       // that the kernel finds as well
-	where    stands         // working directories
-	whose    whose          // credentials
-	cores    bool           // RLIMIT_CORE is kept at 0; set by Rules
-	limited  sync.Once      // it was set
+	pid     int            // our own
+	fds     int            // /proc/self/fd, with O_PATH, by which what is open is opened anew; 0: no mounts
+	creds   credentials    // our own
+	mixed   atomic.Bool    // some task may have other credentials
+	umasked atomic.Bool    // some task may have another umask
+	watched atomic.Bool    // some task watches files: inotify(7)
+	waits   sync.WaitGroup // opens that wait, and what is prepared
+	apart   sync.Map       // calls (*intercept.Call) that goroutines of their own answer
+	kept    keptPages      // by the parents of scripts
+	where   stands         // working directories
+	whose   whose          // credentials
+	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
+	limited sync.Once      // it was set
 
 	unbounded sync.Once // the log says that a tmpfs has no bounds
 

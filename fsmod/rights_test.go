@@ -240,8 +240,8 @@ def tell(name, f):
     try: r = f()
     except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
     print(name, r)
-with open(d + "/alias/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
-os.chmod(d + "/alias/script", 0o755)
+with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
+os.chmod(d + "/script", 0o755)
 was = os.fstat(0).st_ino
 top = os.open("/", os.O_RDONLY); os.close(top)
 resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, 4096))
@@ -253,7 +253,7 @@ sys.stdout.flush()
 pid = os.fork()
 if pid == 0:
     resource.setrlimit(resource.RLIMIT_AS, (1 << 16, 1 << 16))
-    try: os.execv(d + "/alias/script", ["script"])
+    try: os.execv(d + "/script", ["script"])
     except OSError as e: os._exit(e.errno)
 st = os.waitpid(pid, 0)[1]
 pid = os.fork()
@@ -269,7 +269,7 @@ if pid == 0: # a tracer, as of a debugger
 os.waitpid(pid, 0)
 if os.geteuid() == 0:
     n = len(os.listdir("/proc/self/fd"))
-    tell("chroot", lambda: os.chroot(d + "/alias/script"))
+    tell("chroot", lambda: os.chroot(d + "/script"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (top + 2, 4096)) # room for one of two
     tell("chroot without room", lambda: os.chroot(d))
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))

@@ -26,7 +26,6 @@ type object struct {
 
 	dir    bool   // a slash stood behind it: it is to be a directory
 	last   string // last component as it was written
-	near   bool   // all that was passed is the host's own
 	access int    // of an object without a name: F_GETFL of the descriptor it is
 }
 
@@ -64,7 +63,6 @@ type walk struct {
 	base    string // of RESOLVE_BENEATH and RESOLVE_IN_ROOT
 	resolve uint64 // RESOLVE_* of openat2(2)
 	links   int
-	away    bool // something was passed that is not the host's own
 }
 
 // to resolves path from a directory of the view; follow says whether a symbolic link at
@@ -82,7 +80,6 @@ func (w *walk) to(cur, path string, follow bool) (object, error) {
 		o, err := w.attempt(cur, rest)
 		if err == nil {
 			if o.typ() != unix.S_IFLNK || !follow && !o.dir {
-				o.near = !w.away
 				return o, w.settle(&o)
 			}
 			// The last one is a link.
@@ -149,7 +146,6 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 	t := w.m.table
 	o.view = view
 	o.m, o.name = t.lookup(view)
-	w.away = w.away || o.m != t.host || dots
 	var err error
 	if w.resolve&unix.RESOLVE_NO_XDEV != 0 {
 		if m, _ := t.lookup(cur); m != o.m {
@@ -259,7 +255,6 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 		switch name {
 		case ".":
 		case "..":
-			w.away = true
 			switch {
 			case w.resolve&unix.RESOLVE_BENEATH != 0 && cur == w.base:
 				return "", "", nil, unix.EXDEV
@@ -277,7 +272,6 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 		default:
 			o := object{fd: -1, view: cur + "/" + name}
 			o.m, o.name = t.lookup(o.view)
-			w.away = w.away || o.m != t.host
 			if w.resolve&unix.RESOLVE_NO_XDEV != 0 {
 				if m, _ := t.lookup(cur); m != o.m {
 					return "", "", nil, unix.EXDEV
@@ -325,7 +319,6 @@ func (w *walk) substitute(cur, name string, o *object, after string) (next, left
 		return "", "", nil, unix.ELOOP
 	}
 	if isProc(o.fd) {
-		w.away = true
 		text, to, err := w.magic(cur, name)
 		switch {
 		case err != nil:

@@ -103,7 +103,6 @@ type Call struct {
 	about  string              // for the Meter
 	known  atomic.Int64        // when Task was the thread's, and alive, and only a fatal signal ended the call; see moment
 	by     *receiver           // that handles it; nil: none does
-	after  func()              // what the receiver does when the handler has returned; or nil
 }
 
 // The states of a Call. Who moves it to callAnswered answers it, once.

@@ -67,8 +67,7 @@
 // before, whatever has become of its number.
 //
 // What only a thread can do to itself it is made to do ([Call.Inject]): ptrace(2) has it
-// make other calls in the place of its own. No rule sees these. Or it makes its own, an execve(2),
-// and what it has become is looked at before that runs.
+// make other calls in the place of its own. No rule sees these.
 //
 // # Signals
 //
@@ -104,20 +103,17 @@
 // The supervising process is a child subreaper: daemons stay its descendants. It
 // reaps those, and no other children of the process (see family). Start may be
 // called several times in a process; each target has its own listener and rules.
-// The process gets no SIGCHLD for children that stop (SA_NOCLDSTOP, stops.go).
 //
 // # Goroutines and locks
 //
 // A [Supervisor] has four goroutines: the receiver (notifier.receive), its guard, which
 // gives its turn to another one when a handler waits that may (notifier.guard, turn.go), the watcher
 // of parked calls (watcher.run), and the parent (family.parent, locked to its thread since
-// the target dies with it), and one more if somebody wants to know of stops of the first process
-// (stopWatch.run, locked to its thread). While the program calls without a pause (rush.go) there is the
+// the target dies with it). While the program calls without a pause (rush.go) there is the
 // usher, and there may be a second receiver (notifier.assist), each receiver locked to its
 // thread. They end by themselves when the last task of the target is
 // gone. From the first injection on there is the tracer (tracer.run, locked to its thread),
-// with one more for each call that waits for it; an execve(2) of a thread's own is traced by the
-// receiver, which gives its turn to another one if that takes long. Close ends and awaits all, but for
+// with one more for each call that waits for it. Close ends and awaits all, but for
 // receivers that wait in the kernel for somebody who never answers.
 //
 // No lock of this package is held while a handler, a cancel function or a callback

@@ -24,7 +24,7 @@ import (
 // A family is the first process of a target and the descendants that come to us
 // when their parents die.
 //
-// One goroutine, parent, forks and reaps. SIGCHLD tells it of ends, a stopWatch of stops. It stays locked to its thread, since the
+// One goroutine, parent, forks and reaps. It stays locked to its thread, since the
 // kernel sends the child's death signal when the thread that forked it ends.
 //
 // It reaps nobody else's children: the process may have others (helpers, those of

@@ -29,14 +29,8 @@ import (
 // first instruction; Run returns it, or [ErrAgain], or any other error to end the thread. So
 // does every error of do's that Run returns. It runs on the tracer's goroutine and must
 // not block for long.
-//
-// Exec, in the place of Run, has the thread make its own call, which is execve(2), as it is, and
-// is told what came of it: [ErrExec], nil if the call failed, or another error if the thread has
-// ended. An error that Exec returns ends the thread. It runs when the handler has returned, on
-// the receiving thread: most of the time that takes less than to hand it to another.
 type Injection struct {
-	Run  func(tid int, do func(Injected) (int64, error)) (result int64, err error)
-	Exec func(tid int, err error) error
+	Run func(tid int, do func(Injected) (int64, error)) (result int64, err error)
 }
 
 // ErrExec says that a thread has become another program.
@@ -222,75 +216,41 @@ func (n *notifier) Inject(c *Call, in Injection) Action {
 	if !c.take() {
 		return Action{kind: actPark}
 	}
-	if in.Exec != nil && c.by != nil {
-		c.after = func() {
-			runtime.LockOSThread() // which is the tracer
-			defer runtime.UnlockOSThread()
-			n.inject(c, &in)
+	n.trace.run(func() {
+		tgid := c.Task.TGID()
+		tids := []int{c.TID}
+		if tgid != c.TID {
+			tids = append(tids, tgid)
 		}
-	} else {
-		n.trace.run(func() { n.inject(c, &in) })
-	}
+		traceBegin(tids...)
+		defer func() {
+			n.trace.expect(c.TID, Injected{NR: -1})
+			if traceEnd(tids...) {
+				n.nudge()
+			}
+		}()
+		j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
+		if err := j.seize(); err != nil {
+			j.letGo()
+			if errors.Is(err, unix.ESRCH) {
+				return // it was killed
+			}
+			n.log.Warn("a thread cannot be traced: its call fails", "tid", c.TID, "call", c.NR, "err", err)
+			_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.EPERM})
+			return
+		}
+		// A thread that is never seen again has been tampered with.
+		limit := time.AfterFunc(injectionLimit, func() { _ = unix.Tgkill(tgid, c.TID, unix.SIGKILL) })
+		defer limit.Stop()
+		if err := j.do(&in); err != nil {
+			j.letGo()
+			if !errors.Is(err, unix.ESRCH) {
+				n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
+			}
+		}
+	})
 	return Action{kind: actPark}
 }
-
-// inject makes an injection, on a thread that nothing else runs on meanwhile.
-func (n *notifier) inject(c *Call, in *Injection) {
-	tgid := c.Task.TGID()
-	tids := []int{c.TID}
-	if tgid != c.TID {
-		tids = append(tids, tgid)
-	}
-	traceBegin(tids...)
-	defer func() {
-		n.trace.expect(c.TID, Injected{NR: -1})
-		if traceEnd(tids...) {
-			n.nudge()
-		}
-	}()
-	j := injector{n: n, c: c, tid: c.TID, tgid: tgid}
-	if err := j.seize(); err != nil {
-		j.letGo()
-		if errors.Is(err, unix.ESRCH) {
-			return // it was killed
-		}
-		n.log.Warn("a thread cannot be traced: its call fails", "tid", c.TID, "call", c.NR, "err", err)
-		_, _ = n.Reply(c, Reply{Kind: ReplyErrno, Errno: unix.EPERM})
-		return
-	}
-	// A thread that is never seen again has been tampered with.
-	limit := time.AfterFunc(injectionLimit, func() { _ = unix.Tgkill(tgid, c.TID, unix.SIGKILL) })
-	defer limit.Stop()
-	do := j.do
-	if in.Exec != nil {
-		do = j.exec
-		if r := c.by; r != nil && !r.second {
-			defer n.relieve(r)()
-		}
-	}
-	if err := do(in); err != nil {
-		j.letGo()
-		if !errors.Is(err, unix.ESRCH) {
-			n.log.Error("inject a call", "tid", c.TID, "call", c.NR, "err", err)
-		}
-	}
-}
-
-// relieve gives a receiver's turn to another one if it is not stopped soon.
-func (n *notifier) relieve(r *receiver) (stop func() bool) {
-	call := r.calls
-	if !r.waits.CompareAndSwap(0, call) && r.waits.Load() == lost {
-		return func() bool { return false }
-	}
-	return time.AfterFunc(relievedAfter, func() {
-		if r.waits.CompareAndSwap(call, lost) {
-			n.handOver()
-		}
-	}).Stop
-}
-
-// relievedAfter is more than an execve takes that reads nothing from a disk.
-const relievedAfter = time.Millisecond
 
 // injectionLimit is how long an injection may take: an execve reads files.
 const injectionLimit = 20 * time.Second

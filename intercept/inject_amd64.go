@@ -29,9 +29,8 @@ type injector struct {
 	n         *notifier
 	c         *Call
 	tid, tgid int
-	stopped   bool        // a SIGSTOP was kept from it
-	signal    unix.Signal // of the last stop
-	ours      bool        // we are its tracer, and it has not ended
+	stopped   bool // a SIGSTOP was kept from it
+	ours      bool // we are its tracer, and it has not ended
 }
 
 // Requests of ptrace(2) that x/sys/unix has no functions for.
@@ -62,7 +61,7 @@ func (j *injector) registers(req int, regs *unix.PtraceRegs) error {
 	return j.ptrace(req, 0, unsafe.Pointer(regs))
 }
 
-// seize makes us the tracer of the thread.
+// seize makes us the tracer of the thread and has it stop as soon as it leaves the kernel.
 func (j *injector) seize() error {
 	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(j.tid), 0, options, 0, 0); errno != 0 {
@@ -73,11 +72,6 @@ func (j *injector) seize() error {
 		_ = j.detach()
 		return fmt.Errorf("PTRACE_SEIZE: %w", unix.ESRCH)
 	}
-	return nil
-}
-
-// interrupt has the thread stop as soon as it leaves the kernel.
-func (j *injector) interrupt() error {
 	if err := j.resume(unix.PTRACE_INTERRUPT); err != nil {
 		return fmt.Errorf("PTRACE_INTERRUPT: %w", err)
 	}
@@ -143,7 +137,6 @@ func (j *injector) wait() (stop, error) {
 		if !ok {
 			continue // it was killed meanwhile
 		}
-		j.signal = ws.StopSignal()
 		if s := kindOf(ws); s != stopSignal || ws.StopSignal() != unix.SIGSTOP {
 			return s, nil
 		}
@@ -180,7 +173,7 @@ func (j *injector) leaderExec() (stop, bool) {
 	if !ok {
 		return 0, false
 	}
-	j.tid, j.signal = j.tgid, ws.StopSignal()
+	j.tid = j.tgid
 	return kindOf(ws), true
 }
 
@@ -220,9 +213,6 @@ func (j *injector) bury() {
 
 // do makes the calls and lets the thread go.
 func (j *injector) do(in *Injection) (err error) {
-	if err := j.interrupt(); err != nil {
-		return err
-	}
 	// It was killed if that fails, which the wait tells; or the kernel is older than 5.19,
 	// where PTRACE_INTERRUPT has ended the call itself, with the same result.
 	_, _ = j.n.Reply(j.c, Reply{Kind: ReplyRestart})

@@ -14,7 +14,6 @@ type injector struct {
 	tid, tgid int
 }
 
-func (*injector) seize() error          { return ErrNotInjected }
-func (*injector) do(*Injection) error   { return ErrNotInjected }
-func (*injector) exec(*Injection) error { return ErrNotInjected }
-func (*injector) letGo()                {}
+func (*injector) seize() error        { return ErrNotInjected }
+func (*injector) do(*Injection) error { return ErrNotInjected }
+func (*injector) letGo()              {}

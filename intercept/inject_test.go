@@ -5,9 +5,6 @@
 package intercept
 
 import (
-	"errors"
-	"maps"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -77,49 +74,5 @@ func TestInjectAgain(t *testing.T) {
 	}
 	if _, out := start(t, Config{Rules: onCall(h)}, "call").wait(t); out != "call: 1000\n" || calls.Load() != 4 {
 		t.Errorf("output %q after %d calls", out, calls.Load())
-	}
-}
-
-// TestInjectExec has threads execute programs by themselves: what came of it is told before the
-// program runs, which ends if that is said.
-func TestInjectExec(t *testing.T) {
-	if !canInject {
-		t.Skip(ErrNotInjected)
-	}
-	const script = "(exec /gone 2>/dev/null); env true && echo ran; env -u A true; echo $?; kill -STOP $$; for i in 1 2 3 4 5 6 7 8; do env true & done; wait; echo all"
-	for _, old := range []bool{false, true} {
-		var mu sync.Mutex
-		ends := make(map[error]int)
-		changes := make(chan unix.WaitStatus, 10)
-		h := func(c *Call) Action {
-			return c.Inject(Injection{Exec: func(tid int, err error) error {
-				mu.Lock()
-				defer mu.Unlock()
-				ends[err]++
-				if ends[ErrExec] == 5 { // the true of the second env
-					return errors.New("not this one")
-				}
-				return nil
-			}})
-		}
-		r := start(t, Config{
-			Path: "/bin/sh", Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"},
-			Rules:         Rules{{NR: unix.SYS_EXECVE, Do: Notify, Handler: HandlerFunc(h)}},
-			OnChange:      func(ws unix.WaitStatus) { changes <- ws },
-			interruptible: old,
-		})
-		if ws := <-changes; !ws.Stopped() {
-			t.Errorf("status %#x", ws)
-		}
-		if err := r.Signal(unix.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		_, out := r.wait(t)
-		if want := "ran\nKilled\n137\nall\n"; out != want {
-			t.Errorf("interruptible %t: output %q, want %q", old, out, want)
-		}
-		if want := map[error]int{nil: 1, ErrExec: 21}; !maps.Equal(ends, want) {
-			t.Errorf("interruptible %t: told of %v, want %v", old, ends, want)
-		}
 	}
 }

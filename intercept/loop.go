@@ -200,9 +200,6 @@ func (n *notifier) handle(r *receiver, nt *notification, begin reading) (apart b
 		n.watch.add(c)
 	}
 	n.meter.add(begin, arch, c.NR, c.about)
-	if c.after != nil {
-		c.after()
-	}
 	return of.apart
 }
 

@@ -39,12 +39,7 @@ func (t *Task) TGID() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.tgid == 0 && !t.gone {
-		// Most are their groups' leaders.
-		if _, _, errno := unix.RawSyscall(unix.SYS_TGKILL, uintptr(t.tid), uintptr(t.tid), 0); errno == 0 || errno == unix.EPERM {
-			t.tgid = t.tid
-		} else {
-			t.tgid, _ = threadGroup(t.tid)
-		}
+		t.tgid, _ = threadGroup(t.tid)
 	}
 	return t.tgid
 }
