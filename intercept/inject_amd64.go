@@ -61,9 +61,10 @@ func (j *injector) registers(req int, regs *unix.PtraceRegs) error {
 	return j.ptrace(req, 0, unsafe.Pointer(regs))
 }
 
-// seize makes us the tracer of the thread and has it stop as soon as it leaves the kernel.
+// seize makes us the tracer of the thread and has it stop as soon as it leaves the kernel. It
+// ends with us: what it was made to do, or has become, nobody would look at any more.
 func (j *injector) seize() error {
-	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC
+	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(j.tid), 0, options, 0, 0); errno != 0 {
 		return fmt.Errorf("PTRACE_SEIZE: %w", errno)
 	}
