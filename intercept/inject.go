@@ -31,6 +31,16 @@ import (
 // not block for long.
 type Injection struct {
 	Run func(tid int, do func(Injected) (int64, error)) (result int64, err error)
+
+	// Over, which may be nil, gives back what Run uses: it is called once, after Run, or when Run
+	// will not be called, as the thread was killed or has a tracer. It is not when umrun ends.
+	Over func()
+}
+
+func (in *Injection) over() {
+	if in.Over != nil {
+		in.Over()
+	}
 }
 
 // ErrExec says that a thread has become another program.
@@ -209,14 +219,17 @@ func wait4(pid int, ws *unix.WaitStatus, options int) (got int, busy bool, err e
 // Inject implements [Backend].
 func (n *notifier) Inject(c *Call, in Injection) Action {
 	if !canInject {
+		in.over()
 		return Fail(unix.ENOSYS)
 	}
 	// The call is not parked: the watcher takes nothing back that the tracer will answer. A
 	// signal waits until the injection is over.
 	if !c.take() {
+		in.over()
 		return Action{kind: actPark}
 	}
 	n.trace.run(func() {
+		defer in.over()
 		tgid := c.Task.TGID()
 		tids := []int{c.TID}
 		if tgid != c.TID {

@@ -7,6 +7,7 @@ package intercept
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,5 +75,40 @@ func TestInjectAgain(t *testing.T) {
 	}
 	if _, out := start(t, Config{Rules: onCall(h)}, "call").wait(t); out != "call: 1000\n" || calls.Load() != 4 {
 		t.Errorf("output %q after %d calls", out, calls.Load())
+	}
+}
+
+// TestInjectOver: what an injection uses is given back once, also if the thread has been killed
+// before it can make a call.
+func TestInjectOver(t *testing.T) {
+	if !canInject {
+		t.Skip(ErrNotInjected)
+	}
+	for _, killed := range []bool{false, true} {
+		var ran, over atomic.Int32
+		h := func(c *Call) Action {
+			if killed {
+				if err := unix.Kill(c.Task.TGID(), unix.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				for c.Valid() {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			return c.Inject(Injection{Over: func() { over.Add(1) }, Run: func(int, func(Injected) (int64, error)) (int64, error) {
+				ran.Add(1)
+				if over.Load() != 0 {
+					t.Error("it is over before it has run")
+				}
+				return 1000, nil
+			}})
+		}
+		start(t, Config{Rules: onCall(h)}, "call").wait(t)
+		for end := time.Now().Add(10 * time.Second); over.Load() == 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if want := int32(1); over.Load() != want || killed == (ran.Load() == want) {
+			t.Errorf("killed %t: over %d times, run %d times", killed, over.Load(), ran.Load())
+		}
 	}
 }

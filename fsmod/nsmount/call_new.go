@@ -155,9 +155,8 @@ func fuseFD(fstype, data string) (fd int, ok bool) {
 	}
 	for _, o := range options(data) {
 		if n, is := strings.CutPrefix(o, "fd="); is { // the last one counts
-			var err error
-			fd, err = strconv.Atoi(n)
-			ok = err == nil
+			u, err := strconv.ParseUint(n, 0, 31) // 0x10 and 020 too, as the kernel
+			fd, ok = int(u), err == nil
 		}
 	}
 	return fd, ok

@@ -68,8 +68,7 @@ func (k *Calls) inDomain(n *Namespace, c *intercept.Call) (a intercept.Action, m
 		t.close()
 		return intercept.Fail(intercept.Errno(err)), true
 	}
-	return c.Inject(intercept.Injection{Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
-		defer t.close()
+	return c.Inject(intercept.Injection{Over: t.close, Run: func(_ int, do func(intercept.Injected) (int64, error)) (int64, error) {
 		moved, err := t.move(c, uint64(fd), do)
 		if err != nil || !moved {
 			return -int64(unix.EPERM), err
@@ -118,6 +117,9 @@ func (n *Namespace) trial() (t trial, err error) {
 	go func() { // ends with the last copy of the child's end
 		defer close(done)
 		_ = imagemount.Receive(ours, func(_ int, f *os.File) (*os.File, error) {
+			if f == nil { // we may have no more descriptors
+				return nil, unix.EMFILE
+			}
 			tree = f
 			return nil, nil
 		})
@@ -128,22 +130,24 @@ func (n *Namespace) trial() (t trial, err error) {
 	theirs.Close()
 	<-done
 	ours.Close()
-	if tree == nil {
+	if tree != nil {
+		defer tree.Close()
+	}
+	if err != nil {
 		return t, err
 	}
-	defer tree.Close()
-	var st unix.Stat_t
 	if t.dir, err = openDir(int(tree.Fd()), "."); err != nil {
 		return t, err
 	}
-	t.b, err = openPath(t.dir, "b")
-	if err == nil {
-		err = unix.Fstatat(t.dir, "a/f", &st, unix.AT_SYMLINK_NOFOLLOW)
-		t.file = st.Ino
-	}
-	if err != nil {
+	if t.b, err = openPath(t.dir, "b"); err != nil {
 		unix.Close(t.dir)
+		return t, err
 	}
+	var st unix.Stat_t
+	if err = unix.Fstatat(t.dir, "a/f", &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		t.close()
+	}
+	t.file = st.Ino
 	return t, err
 }
 
