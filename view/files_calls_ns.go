@@ -126,17 +126,17 @@ func (p *programImage) Done(device string, err error) error {
 	if err == nil {
 		p.started()
 		p.done.Wait() // the child has ended, and what it was sent is not ours any more
-		s := &programServer{device: device, closers: closers{p.images}, closed: make(chan struct{})}
 		var gone <-chan struct{}
+		held := closers{p.images}
 		if p.writer != nil {
-			gone, s.closers = p.writer.Ended(), closers{p.writer, p.images}
+			gone, held = p.writer.Ended(), closers{p.writer, p.images}
 		} else {
 			gone = p.images.gone()
 		}
 		if p.disk != nil {
-			s.closers = append(s.closers, p.disk.Claimed())
+			held = append(held, p.disk.Claimed())
 		}
-		p.v.kernel.keepUntil(gone, s, p.log)
+		p.v.kernel.keepUntil(gone, newProgramServer(device, held), p.log)
 		return nil
 	}
 	e := p.Close() // the child has its answers
@@ -152,13 +152,17 @@ func (p *programImage) Done(device string, err error) error {
 	return err
 }
 
-// A programServer is what a mount of a program's needs.
+// A programServer is what serves a file system that programs have mounted, or have mounts of.
 type programServer struct {
 	device  string // as [nsmount.Images] is told it
 	closers closers
 	once    sync.Once
 	closed  chan struct{}
 	err     error
+}
+
+func newProgramServer(device string, held closers) *programServer {
+	return &programServer{device: device, closers: held, closed: make(chan struct{})}
 }
 
 // Close closes it. Twice is fine.

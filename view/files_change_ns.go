@@ -12,10 +12,12 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"umrun/fsmod"
+	"umrun/fsmod/fusemount"
 	"umrun/fsmod/nsmount"
 )
 
@@ -49,7 +51,7 @@ func (k *kernelMounts) keepUntil(gone <-chan struct{}, s *programServer, log *sl
 		}
 		k.mu.Unlock()
 		if i >= 0 && err != nil { // else the view's end tells
-			log.Warn("a mount by the program that has gone", "err", err)
+			log.Warn("a mount that has gone", "err", err)
 		}
 	}()
 }
@@ -159,7 +161,7 @@ func (v *View) hold(m fsmod.Mount, disk *fsmod.Disk) (held io.Closer, server *im
 		if server, err = openImages([]fsmod.Mount{m}, map[int]*fuseServer{0: s}, v.plan.conf.Log); err != nil {
 			return nil, nil, errors.Join(err, s.Close())
 		}
-		held = append(closers{server, s}, used...)
+		held = &servedMount{closers: append(closers{server, s}, used...), writer: s}
 	case m.Kind == fsmod.Image:
 		m.Source = file
 		if server, err = openImages([]fsmod.Mount{m}, nil, v.plan.conf.Log); err == nil {
@@ -194,12 +196,48 @@ func (v *View) kernelUnmount(at string, lazy bool) error {
 	}
 	gone, err := v.kernel.unmount(ns, at, lazy)
 	for _, g := range gone {
+		if v.leave(g, lazy) {
+			continue
+		}
 		if err := g.Close(); err != nil { // somebody may still have it
 			v.plan.conf.Log.Warn("a mount that was removed", "mount", at, "err", err)
 			v.kernel.keep(g)
 		}
 	}
 	return err
+}
+
+// A servedMount is what is held for a mount that a command serves.
+type servedMount struct {
+	closers
+	writer *fuseServer
+}
+
+func isServed(held io.Closer) bool {
+	_, ok := held.(*servedMount)
+	return ok
+}
+
+// leave leaves what a mount needs that was removed to those who have its file system elsewhere, as
+// by a bind of the program's, or from before where the mount went lazily: then it is true.
+func (v *View) leave(held io.Closer, lazy bool) bool {
+	s, ok := held.(*servedMount)
+	if !ok {
+		return false
+	}
+	device, err := s.writer.device()
+	if err != nil || s.writer.give() != nil {
+		return false // it has ended
+	}
+	if !lazy {
+		select {
+		case <-s.writer.Ended():
+			return false
+		case <-time.After(fusemount.Busy):
+		}
+	}
+	v.kernel.keepUntil(s.writer.Ended(), newProgramServer(device, s.closers), v.plan.conf.Log)
+	return true
 }
 
 // unmount removes the topmost mount at a path, and returns what is to be closed then. EINVAL:
@@ -237,7 +275,7 @@ func (k *kernelMounts) unmount(ns *nsmount.Namespace, at string, lazy bool) (gon
 		if m := k.all[n]; n == i || went(m) {
 			switch {
 			case m.held == nil:
-			case lazy:
+			case lazy && !isServed(m.held):
 				k.left = append(k.left, m.held)
 			default:
 				gone = append(gone, m.held)

@@ -32,7 +32,7 @@ type fuseServer struct {
 	once    sync.Once
 	err     error
 
-	given atomic.Bool // to the view, whose last mount ends the command
+	given atomic.Bool // to the view, whose last mount ends the command; Close tells how
 }
 
 // give leaves the mount to who has it in the view.
@@ -117,6 +117,13 @@ func (s *fuseServer) problem(err error) *Problem {
 	return p
 }
 
+// device is the file system of the mount, as mountinfo numbers them. It is not given away yet.
+func (s *fuseServer) device() (string, error) {
+	var st unix.Statx_t
+	err := unix.Statx(int(s.Root.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, 0, &st)
+	return fmt.Sprintf("%d:%d", st.Dev_major, st.Dev_minor), err
+}
+
 // watch tells when the command ends before its time.
 func (s *fuseServer) watch() {
 	select {
@@ -126,7 +133,7 @@ func (s *fuseServer) watch() {
 			return
 		default:
 		}
-		if !s.given.Load() || s.Status() != 0 { // else its mounts have gone
+		if !s.given.Load() { // else its mounts have gone
 			s.plan.conf.Log.Warn(fmt.Sprintf("-m %v: the command has ended (exit status %d): nothing in %s can be reached any more", s.mount, s.Status(), s.mount.Target))
 		}
 	case <-s.closing:

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,6 +61,7 @@ type Server struct {
 	given  chan struct{}   // has room for one
 	status int             // of the command; set before ended is closed
 	asking sync.Mutex      // held while a tree is asked for, or the mount given away
+	gave   atomic.Bool     // it was
 	reaped unix.WaitStatus // of the helper; set before heard is closed
 
 	once sync.Once
@@ -291,6 +293,7 @@ func (s *Server) Give() error {
 	}
 	select {
 	case <-s.given: // or it is busy for a moment
+		s.gave.Store(true)
 	case <-s.heard:
 		return fmt.Errorf("the helper has ended: %w", unix.ENOTCONN)
 	}
@@ -319,7 +322,7 @@ func (s *Server) Close() error {
 		before := false
 		select {
 		case <-s.ended:
-			before = true // the user has been told, or there was no mount yet
+			before = !s.gave.Load() // the user has been told, or there was no mount yet
 		default:
 		}
 		// The helper sees the end of file; what it says is still heard.
