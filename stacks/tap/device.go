@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -47,8 +48,11 @@ func Open(o Options) (*Link, error) {
 		return nil, err
 	}
 	l, err := New(fd, 0)
-	if err == nil && made {
+	switch {
+	case err == nil && made:
 		err = raise(l.name, o.MTU)
+	case err == nil:
+		settle(l.name)
 	}
 	if err == nil {
 		l.mtu, l.up, err = look(l.name)
@@ -181,6 +185,26 @@ func raise(name string, mtu int) error {
 		ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
 		if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
 			return fmt.Errorf("set up: %w", err)
+		}
+		return nil
+	})
+}
+
+// settle has the kernel begin at once to send by a device that is up and has its carrier since it
+// was attached to. It would drop packets until a worker has seen to that
+// (net/core/link_watch.c), which a question for the carrier waits for, since Linux 6.8
+// (net/ethtool/ioctl.c:ethtool_op_get_link). Elsewhere the answer is as good as none.
+func settle(name string) {
+	_ = withSocket(func(s int) error {
+		value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GLINK}
+		req := struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte // of a struct ifreq
+		}{data: unsafe.Pointer(&value)}
+		copy(req.name[:unix.IFNAMSIZ-1], name)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); errno != 0 {
+			return errno
 		}
 		return nil
 	})
