@@ -43,6 +43,9 @@ s = socket.socket(socket.AF_UNIX); print(do(s.bind, "sock"), do(s.listen)); c = 
 print(do(os.chdir, "a/b"), do(os.mkdir, "x"), do(os.chdir, "../.."), sorted(os.listdir(".")), do(os.fchdir, path), do(os.rmdir, "a/b/x"))
 print([do(os.chdir, "..") for _ in range(30)] == [None] * 30, getcwd(), do(read, ("/".join([name] * 30))[:4000].rsplit("/", 1)[0] + "/f"), do(os.fchdir, here))
 os.chdir("a/b"); os.rmdir("../b"); print(do(os.listdir, "."), do(write, "n", ""), do(os.stat, "../b"), do(os.chdir, ".."), do(os.lstat, "b"), read("../g"))
+sys.stdout.flush()
+if os.fork() == 0: os.fchdir(here); print(do(os.chroot, "."), do(os.listdir, "/") == do(os.listdir, "."), do(read, "/g"), do(os.stat, "/../g") == do(os.stat, "g"), flush=True); os._exit(0)
+os.wait()
 for tool in (["find", top, "-type", "f"], ["du", "-a", "--inodes", top], ["ls", "-R", top]):
     r = subprocess.run(tool, capture_output=True, text=True, cwd="/"); print(tool[0], r.returncode, len(r.stdout.splitlines()), r.stderr[-100:])
 os.chdir(top)

@@ -291,7 +291,7 @@ func (m *Module) rootOf(c *intercept.Call) (string, error) {
 	if !m.table.chrooted.Load() {
 		return "", nil
 	}
-	host, err := link(c, "root")
+	host, err := linkOf(c, "root")
 	if err != nil {
 		return "", unix.EACCES
 	}
