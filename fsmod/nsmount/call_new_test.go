@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Tests of what a mount(2) of a program says.
+
 package nsmount
 
 import "testing"
