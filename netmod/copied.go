@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -299,19 +302,61 @@ func (s *sending) piece(fd int, data []byte, flags int) (n int, err error) {
 	return n, err
 }
 
-// keepOnly gives the thread descriptors of its own, of which it closes all but one.
+// keepOnly gives the thread descriptors of its own, of which it closes all but one, and those by
+// which Go's runtime waits: it may do so on any thread, as at the end of a collection, and gives
+// the process up if it cannot. No message means anything by them.
 func keepOnly(fd int) error {
-	err := unix.Unshare(unix.CLONE_FILES)
-	if err == nil && fd > 0 {
-		err = unix.CloseRange(0, uint(fd-1), 0)
+	kept, err := waitedBy("/proc/self/fd")
+	if err == nil {
+		err = unix.Unshare(unix.CLONE_FILES)
 	}
 	if err == nil {
-		err = unix.CloseRange(uint(fd+1), math.MaxUint32, 0)
+		err = closeBut(append(kept, fd))
+	}
+	if err == nil { // a number may have become another file's before the table was the thread's
+		var still []int
+		still, err = waitedBy("/proc/thread-self/fd")
+		if err == nil {
+			err = closeBut(append(still, fd))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("descriptors of a thread: %w", unix.ENOBUFS)
 	}
 	return nil
+}
+
+// waitedBy returns the descriptors of epoll(7) and eventfd(2) in a directory of descriptors.
+func waitedBy(dir string) (fds []int, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		name, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil || name != "anon_inode:[eventpoll]" && name != "anon_inode:[eventfd]" {
+			continue // that of the directory is closed by now
+		}
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
+}
+
+// closeBut closes all of the thread's descriptors but these.
+func closeBut(fds []int) error {
+	slices.Sort(fds)
+	first := 0
+	for _, fd := range slices.Compact(fds) {
+		if fd > first {
+			if err := unix.CloseRange(uint(first), uint(fd-1), 0); err != nil {
+				return err
+			}
+		}
+		first = fd + 1
+	}
+	return unix.CloseRange(uint(first), math.MaxUint32, 0)
 }
 
 // pieceBy is piece on a thread that was made ready.

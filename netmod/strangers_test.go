@@ -119,7 +119,7 @@ func TestStrangersBounds(t *testing.T) {
 		t.Error("the one that was marked last is not marked any more")
 	}
 	ss.close()
-	if n := descriptors(t) - before - 4*strangersMarked; n != 0 {
+	if n := descriptors(t) - before - 4*strangersMarked; n > 0 { // other tests' may be closed by now
 		t.Errorf("%d descriptors are left", n)
 	}
 }

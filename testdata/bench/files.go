@@ -199,7 +199,7 @@ func pathTraps(file string) string {
 	for _, t := range all {
 		switch t.call {
 		case "socket", "connect", "bind", "listen", "accept", "accept4", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg",
-			"getsockopt", "setsockopt", "getsockname", "getpeername", "shutdown", "ioctl", "socketpair":
+			"getsockopt", "setsockopt", "getsockname", "getpeername", "shutdown", "ioctl", "socketpair", "landlock_create_ruleset":
 		default:
 			n += t.calls
 		}
