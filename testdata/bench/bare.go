@@ -26,7 +26,8 @@ import (
 func bare(args []string) int {
 	calls, err := pathCalls()
 	if err == nil {
-		debug.SetGCPercent(-1) // it would wait for goOn, which waits in the kernel
+		debug.SetGCPercent(-1)                            // it would wait for goOn, which waits in the kernel
+		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))) // and so would all else, as goOn keeps what it runs by
 		runtime.LockOSThread()
 		var listener int
 		if listener, err = trap(calls); err == nil {
