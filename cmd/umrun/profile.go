@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,25 +19,34 @@ import (
 
 // configDir returns $XDG_CONFIG_HOME/umrun, or "" where there is no home. A
 // relative XDG_CONFIG_HOME is ignored, as the XDG base directory specification
-// wants it.
+// wants it, and so is a relative HOME: what lies in the working directory may be
+// somebody else's.
 func configDir() string {
-	base := os.Getenv("XDG_CONFIG_HOME")
-	if !filepath.IsAbs(base) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return ""
-		}
-		base = filepath.Join(home, ".config")
+	if base := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(base) {
+		return filepath.Join(base, "umrun")
 	}
-	return filepath.Join(base, "umrun")
+	if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".config", "umrun")
+	}
+	return ""
 }
 
-func profileDir() string { return filepath.Join(configDir(), "profiles") }
+// profileDir is where the profiles are, "" where there is no home.
+func profileDir() string {
+	if dir := configDir(); dir != "" {
+		return filepath.Join(dir, "profiles")
+	}
+	return ""
+}
 
 // refuseConfig returns an error if there is a config.toml: what it asks for would
 // be ignored.
 func refuseConfig() error {
-	file := filepath.Join(configDir(), "config.toml")
+	dir := configDir()
+	if dir == "" {
+		return nil
+	}
+	file := filepath.Join(dir, "config.toml")
 	if _, err := os.Stat(file); err == nil {
 		return view.NotBuilt(file + ": reading it")
 	}
@@ -71,8 +79,9 @@ func parseNetworks(specs []string) ([]view.Network, error) {
 }
 
 func profileExists(name string) bool {
+	dir := profileDir()
 	for _, ext := range []string{".toml", ".conf"} {
-		if _, err := os.Stat(filepath.Join(profileDir(), name+ext)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, name+ext)); err == nil && dir != "" {
 			return true
 		}
 	}
@@ -81,25 +90,29 @@ func profileExists(name string) bool {
 
 // resolveProfile makes the network that a profile stands for of n.
 func resolveProfile(n *view.Network) error {
-	base := filepath.Join(profileDir(), n.Target)
-	if _, err := os.Stat(base + ".toml"); err == nil {
-		return view.NotBuilt(fmt.Sprintf("-n %s: a profile in TOML (%s.toml)", n.Spec, base))
-	}
-	_, err := os.Stat(base + ".conf")
-	switch {
-	case err == nil:
-		if n.Name == string(view.Profile) {
-			n.Name = n.Target
+	where := "there are no profiles, as neither HOME nor XDG_CONFIG_HOME is an absolute path"
+	if dir := profileDir(); dir != "" {
+		where = "profiles are in " + dir
+		base := filepath.Join(dir, n.Target)
+		if _, err := os.Stat(base + ".toml"); err == nil {
+			return view.NotBuilt(fmt.Sprintf("-n %s: a profile in TOML (%s.toml)", n.Spec, base))
 		}
-		n.Kind, n.Target = view.WireGuard, base+".conf"
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf("-n %s: %v", n.Spec, err), Err: err}
+		_, err := os.Stat(base + ".conf")
+		switch {
+		case err == nil:
+			if n.Name == string(view.Profile) {
+				n.Name = n.Target
+			}
+			n.Kind, n.Target = view.WireGuard, base+".conf"
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf("-n %s: %v", n.Spec, err), Err: err}
+		}
 	}
 	p := &view.Problem{
 		Code: view.ExitConfig,
 		What: fmt.Sprintf("-n %s: there is no kind of network and no profile %q", n.Spec, n.Target),
-		Why:  "A file is written with a / or ends in .conf; profiles are in " + profileDir() + ".",
+		Why:  "A file is written with a / or ends in .conf; " + where + ".",
 		Try:  []string{fmt.Sprintf("-n ./%s", n.Target), fmt.Sprintf("-n wg:%s", n.Target)},
 	}
 	if s, ok := view.Suggest(n.Target, append(view.KindNames(), profiles()...)); ok {
@@ -110,12 +123,17 @@ func resolveProfile(n *view.Network) error {
 
 // profiles lists the names of the profiles, sorted.
 func profiles() []string {
-	files, _ := filepath.Glob(filepath.Join(profileDir(), "*.conf")) // fails on a bad pattern only
+	dir := profileDir()
+	if dir == "" {
+		return nil
+	}
+	files, _ := os.ReadDir(dir) // sorted; none where it cannot be read
 	var names []string
 	for _, f := range files {
-		names = append(names, strings.TrimSuffix(filepath.Base(f), ".conf"))
+		if name, is := strings.CutSuffix(f.Name(), ".conf"); is {
+			names = append(names, name)
+		}
 	}
-	slices.Sort(names)
 	return names
 }
 
