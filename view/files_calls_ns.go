@@ -126,13 +126,12 @@ func (p *programImage) Done(device string, err error) error {
 	if err == nil {
 		p.started()
 		p.done.Wait() // the child has ended, and what it was sent is not ours any more
-		var gone <-chan struct{}
-		held := closers{p.images}
-		if p.writer != nil {
-			gone, held = p.writer.Ended(), closers{p.writer, p.images}
-		} else {
-			gone = p.images.gone()
-		}
+	}
+	gone, held := p.images.gone(), closers{p.images}
+	if p.writer != nil {
+		gone, held = p.writer.Ended(), closers{p.writer, p.images}
+	}
+	if err == nil && gone != nil { // else nobody has asked: the kernel reads a block device itself
 		if p.disk != nil {
 			held = append(held, p.disk.Claimed())
 		}

@@ -143,10 +143,13 @@ func (m *images) serve(n int, dev *os.File) (*os.File, error) {
 	return nil, nil
 }
 
-// gone is closed when the first mount that is served has gone.
+// gone is closed when the first mount that is served has gone; nil: none is.
 func (m *images) gone() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if len(m.servers) == 0 {
+		return nil
+	}
 	return m.servers[0].Done()
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -416,6 +417,39 @@ func TestIntegrationMountFUSE(t *testing.T) {
 	for _, in := range [][]string{{"unshare", "-m", "--propagation", "private"}, {viewtest.Binary(t), "-n", "none", "--no-proc", "--fs-engine", "ns", "--"}} {
 		r := w.HostCmd(t.Context(), append(in, "/bin/sh", "-c", script, "sh", scriptTree(t, w, false))...).Result()
 		if r.Stdout != "file\nsub\nfree:\n\nsrc:\nfile\nnew\nsub\n" || r.Stderr != "" {
+			t.Errorf("%v: %v", in, r)
+		}
+	}
+	w.NoStrays(t)
+}
+
+// TestIntegrationMountBlock: for root the kernel mounts a block device, of a type that umrun serves
+// where the source is a file.
+func TestIntegrationMountBlock(t *testing.T) {
+	viewtest.Need(t, "root", "losetup", "mke2fs")
+	w := viewtest.New(t)
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mke2fs", "-q", image).CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	out, err := exec.Command("losetup", "-f", "--show", image).CombinedOutput()
+	if err != nil {
+		t.Skipf("the kernel makes no loop device: %v: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "-d", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup: %v: %s", err, out)
+		}
+	})
+	const script = `cd "$1" && mount -i -t ext2 "$2" free && echo x >free/new && umount free && mount -i -t ext2 -o ro "$2" free2 && cat free2/new && umount free2`
+	for _, in := range [][]string{{"unshare", "-m", "--propagation", "private"}, {viewtest.Binary(t), "-n", "none", "--no-proc", "--fs-engine", "ns", "--"}} {
+		dir := scriptTree(t, w, false)
+		r := w.HostCmd(t.Context(), append(in, "/bin/sh", "-c", script, "sh", dir, device)...).Result()
+		if r.Status != 0 || r.Stderr != "" || r.Stdout != "x\n" {
 			t.Errorf("%v: %v", in, r)
 		}
 	}
