@@ -181,37 +181,52 @@ func (m *Module) remount(c *intercept.Call, a *mounting) (func() error, error) {
 		} // else those that are taken change nothing
 	}
 	return func() error {
+		// First what files that are open to be written keep from it, as fs/super.c:reconfigure_super.
+		now, err := m.readOnly(old, ro, a.flags&msKept)
+		if err != nil {
+			return err
+		}
 		if err := again(); err != nil {
-			return err
+			return errors.Join(err, m.alter(func(t *table) (*table, error) {
+				if slices.Contains(t.rows, now) {
+					t = t.replacing(now, old)
+				}
+				return t, nil
+			}))
 		}
-		var now mount
-		err := m.alter(func(t *table) (*table, error) {
-			if !slices.Contains(t.rows, old) {
-				return nil, unix.EINVAL
-			}
-			if ro && !old.ReadOnly && m.writes(t, old) {
-				return nil, unix.EBUSY
-			}
-			now = *old
-			now.ReadOnly, now.flags = ro, a.flags&msKept
-			return t.replacing(old, &now), nil
-		})
-		if err != nil || !ro || old.ReadOnly {
-			return err
-		}
-		// Who opened a file in this moment was faster.
-		busy := false
-		err = m.alter(func(t *table) (*table, error) {
-			if busy = slices.Contains(t.rows, &now) && m.writes(t, &now); busy {
-				t = t.replacing(&now, old)
-			}
-			return t, nil
-		})
-		if busy && err == nil {
-			return unix.EBUSY
-		}
-		return err
+		return nil
 	}, nil
+}
+
+// readOnly makes a mount read-only, or not, and gives it other flags. EBUSY: a file of it is open to
+// be written.
+func (m *Module) readOnly(old *mount, ro bool, flags uint64) (*mount, error) {
+	now := *old
+	now.ReadOnly, now.flags = ro, flags
+	err := m.alter(func(t *table) (*table, error) {
+		if !slices.Contains(t.rows, old) {
+			return nil, unix.EINVAL
+		}
+		if ro && !old.ReadOnly && m.writes(t, old) {
+			return nil, unix.EBUSY
+		}
+		return t.replacing(old, &now), nil
+	})
+	if err != nil || !ro || old.ReadOnly {
+		return &now, err
+	}
+	// Who opened a file in this moment was faster.
+	busy := false
+	err = m.alter(func(t *table) (*table, error) {
+		if busy = slices.Contains(t.rows, &now) && m.writes(t, &now); busy {
+			t = t.replacing(&now, old)
+		}
+		return t, nil
+	})
+	if busy && err == nil {
+		err = unix.EBUSY
+	}
+	return &now, err
 }
 
 // bind shows what is found at the source at another place.

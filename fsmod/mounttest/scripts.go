@@ -83,6 +83,18 @@ print(mount("none", at, None, REMOUNT | BIND), do(os.mkdir, "at/w5"), do(os.rmdi
 print(mount("none", at + "/sub", None, REMOUNT | BIND | RDONLY), umount(at))
 print(mount("tmpfs", at, "tmpfs", RDONLY), do(os.mkdir, "at/x"), mount("none", at, None, REMOUNT), do(os.mkdir, "at/x"), umount(at))
 `},
+	{"tmpfs that stays as it was", `
+def options(at): return [[o for o in l.split()[5].split(",") if o in ("ro", "rw", "nosuid", "nodev")] for l in open("/proc/self/mountinfo") if l.split()[4] == at]
+if mount("tmpfs", at, "tmpfs", NOSUID, "size=64k") != "ok": print("refused"); sys.exit()
+size = lambda: (os.statvfs(at).f_blocks * os.statvfs(at).f_frsize, options(at))
+f = os.open("at/f", os.O_CREAT | os.O_WRONLY); os.write(f, b"x" * 30000); print(size())
+print(mount(None, at, None, REMOUNT | RDONLY | NODEV, "size=1m"), size(), os.close(f))
+print(mount(None, at, None, REMOUNT | RDONLY | NODEV, "size=4k"), size(), do(os.mkdir, "at/d"))
+print(mount(None, at, None, REMOUNT | RDONLY | NODEV, "size=x"), size(), do(os.mkdir, "at/e"))
+print(mount(None, at, None, REMOUNT | RDONLY, "size=1m"), size(), do(os.mkdir, "at/x"))
+print(mount(None, at, None, REMOUNT | NODEV, "size=4k"), size(), do(os.mkdir, "at/x"))
+print(mount(None, at, None, REMOUNT | NODEV, "size=2m"), size(), do(os.mkdir, "at/x"), umount(at))
+`},
 	{"attributes", `
 def options(at): return [[o for o in l.split()[5].split(",") if o in ("ro", "rw", "nosuid", "nodev")] for l in open("/proc/self/mountinfo") if l.split()[4] == at]
 print(mount(src, at, None, BIND), mount(None, at, None, REMOUNT | BIND | NOSUID | NODEV, "anything"), options(at), mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID | RDONLY), options(at))
@@ -160,7 +172,8 @@ var TrapUserDiffers = map[string]string{
 [('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL'), ('EINVAL', 'EINVAL')]
 ok EINVAL None ok
 `,
-	"tmpfs that is full": "refused\n",
+	"tmpfs that is full":         "refused\n",
+	"tmpfs that stays as it was": "refused\n",
 }
 
 // Locked is what cannot be undone: DIR/deep/secret, with a file f, is hidden, and DIR/open,

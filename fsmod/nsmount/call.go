@@ -194,21 +194,19 @@ func (c *caller) remount(at int, id uint64) error {
 	case m.Sealed && writable:
 		return unix.EPERM
 	}
-	if c.Flags&unix.MS_BIND == 0 && c.Data != "" && m.Mount.Kind != fsmod.Image { // whose options are none of ours
-		if err := c.reconfigure(at, m); err != nil {
-			return err
-		}
-	}
 	attr := unix.MountAttr{Attr_set: attributes(c.Flags), Attr_clr: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
 	if c.Flags&msAtime != 0 {
 		attr.Attr_clr |= unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
 	}
-	return unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, &attr)
+	if c.Flags&unix.MS_BIND != 0 || c.Data == "" || m.Mount.Kind == fsmod.Image { // whose options are none of ours
+		return unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, &attr)
+	}
+	return c.reconfigure(at, m, &attr)
 }
 
-// reconfigure gives a file system other options. It must be the program's own: that of a bind
-// is seen by others.
-func (c *caller) reconfigure(at int, m *Made) error {
+// reconfigure gives a file system other options, and its mount other attributes: both, or none. It
+// must be the program's own: that of a bind is seen by others.
+func (c *caller) reconfigure(at int, m *Made, attr *unix.MountAttr) error {
 	if !m.Fresh {
 		return unix.EPERM
 	}
@@ -227,7 +225,28 @@ func (c *caller) reconfigure(at int, m *Made) error {
 			return err
 		}
 	}
-	return unix.FsconfigReconfigure(fs)
+	var was unix.Statfs_t
+	if err := unix.Fstatfs(at, &was); err != nil {
+		return err
+	}
+	// First what files that are open to be written keep from it (EBUSY), as fs/super.c:reconfigure_super.
+	if err := unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, attr); err != nil {
+		return err
+	}
+	if err = unix.FsconfigReconfigure(fs); err != nil {
+		err = errors.Join(err, unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, attributesOf(&was)))
+	}
+	return err
+}
+
+// attributesOf are all those of a mount of which statfs(2) has told: the numbers are mount(2)'s.
+func attributesOf(st *unix.Statfs_t) *unix.MountAttr {
+	const all = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
+	attr := &unix.MountAttr{Attr_set: attributes(uint64(st.Flags)), Attr_clr: all}
+	if st.Flags&(unix.ST_NOATIME|unix.ST_RELATIME) == 0 {
+		attr.Attr_set |= unix.MOUNT_ATTR_STRICTATIME
+	}
+	return attr
 }
 
 // options are those of mount(2)'s data.
