@@ -119,5 +119,6 @@
 // reading. All other locks are leaves: no two of state.mu (the private directory), seen.mu (who went
 // where, and what runs), stands.mu, whoseSlot.mu, listings.mu, listings.reading, waitingOpen.mu, keptPages.mu and Errands.mu are held at once. umasking is
 // held while a file is made with another umask than ours, which
-// is the whole process's.
+// is the whole process's; the locks of the tree that makes the file are taken below it, and it is
+// not taken by what a tree calls ([Binder]).
 package fsmod

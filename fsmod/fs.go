@@ -79,6 +79,14 @@ type Filler interface {
 	Fill(name string) error
 }
 
+// A Binder is an [FS] that makes its files itself. Of sockets only bind(2) makes any that can be
+// connected to. Bind has bind make the one at name, where Mknod has made the place of one, by the
+// directory and the name in it that it is given; if that fails the place is gone. bind must ask
+// nothing of the FS, and may not make files with another umask of ours (package doc, locks).
+type Binder interface {
+	Bind(name string, bind func(dir int, last string) error) error
+}
+
 // A Layered is an [FS] that shows a directory of the kernel's with all that is below it.
 // Package cow lays others over such.
 type Layered interface {

@@ -120,40 +120,21 @@ type binding struct {
 	fd   int
 	path string // as the program has it
 
-	apart *apart // where the directory is, if that is not in our mount namespace
+	apart  *apart // where the directory is, if that is not in our mount namespace
+	locked bool   // the tree is, and umasking is taken before that
 }
 
-// layered binds to a name in a tree that makes its files itself: what it makes is replaced.
+// layered binds to a name in a tree that makes its files itself, which judges by making the place.
 func (b *binding) layered(n *nameAt) error {
 	if err := b.m.create(b.c, unix.S_IFSOCK|0o777, func(mode uint32) error { return n.m.fs.Mknod(n.name, mode, 0) }); err != nil {
 		return err
 	}
-	fd, err := n.m.fs.Open(n.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
+	fs, ok := n.m.fs.(Binder)
+	if !ok {
+		return unix.EROFS
 	}
-	defer unix.Close(fd)
-	host, err := os.Readlink(procFD(fd))
-	if err != nil {
-		return err
-	}
-	up, last := filepath.Split(host)
-	dir, err := unix.Open(up, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	var made, st unix.Stat_t
-	if err := unix.Fstat(fd, &made); err != nil {
-		return err
-	}
-	if err := unix.Fstatat(dir, last, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || inodeOf(&st) != inodeOf(&made) {
-		return unix.EACCES
-	}
-	if err := unix.Unlinkat(dir, last, 0); err != nil {
-		return err
-	}
-	return b.bind(dir, last)
+	b.locked = true
+	return fs.Bind(n.name, b.bind)
 }
 
 // bind binds to a name in a directory. The kernel's name of the socket, which others see, is
@@ -181,7 +162,7 @@ func (b *binding) bind(dir int, last string) error {
 		if !strings.HasPrefix(path, "/") || !leads(path) {
 			continue
 		}
-		err := b.m.create(b.c, 0, func(uint32) error { return bindPath(b.fd, path) })
+		err := b.here(path)
 		if err == nil && path != b.path {
 			b.m.table.sock(path, b.path)
 		}
@@ -200,6 +181,14 @@ func (b *binding) bind(dir int, last string) error {
 		}
 		return bindPath(b.fd, last)
 	})
+}
+
+// here binds to an absolute path, with the umask of the task.
+func (b *binding) here(path string) error {
+	if b.locked {
+		return b.onThread(func() error { return unix.Unshare(unix.CLONE_FS) }, func() error { return bindPath(b.fd, path) })
+	}
+	return b.m.create(b.c, 0, func(uint32) error { return bindPath(b.fd, path) })
 }
 
 // errElsewhere says that a path of the program's does not lead where its socket is to be.

@@ -51,6 +51,7 @@ type files interface {
 	Fill(name string) error
 	Mkdir(name string, mode uint32) error
 	Mknod(name string, mode uint32, dev uint64) error
+	Bind(name string, bind func(dir int, last string) error) error
 	Symlink(target, name string) error
 	Link(from, to string) error
 	LinkFile(fd int, to string) error

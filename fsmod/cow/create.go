@@ -6,6 +6,7 @@ package cow
 
 import (
 	"context"
+	"errors"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,31 @@ func (b *branch) Mknod(name string, mode uint32, dev uint64) error {
 		return err
 	}
 	return b.create(name, false, func(dir int, name string) error { return unix.Mknodat(dir, name, mode, int(dev)) })
+}
+
+// Bind is as [fsmod.Binder] has it. The lock is held, so that nobody sees what the name covers.
+func (b *branch) Bind(name string, bind func(dir int, last string) error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, err := b.walk(name, true)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if p.up < 0 || kind(&p.st) != unix.S_IFSOCK {
+		return unix.EACCES // somebody was faster
+	}
+	below, err := b.below(p, name)
+	if err == nil {
+		err = b.owner.do(func() error { return unix.Unlinkat(p.dir.up, p.name, 0) })
+	}
+	if err != nil {
+		return err
+	}
+	if err = bind(p.dir.up, p.name); err != nil && below {
+		err = errors.Join(err, b.owner.do(func() error { return makeWhiteout(p.dir.up, p.name) }))
+	}
+	return err
 }
 
 // Symlink is as [fsmod.FS] has it.

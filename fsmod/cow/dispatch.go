@@ -109,6 +109,15 @@ func (f *FS) Mknod(name string, mode uint32, dev uint64) error {
 	return t.Mknod(name, mode, dev)
 }
 
+// Bind is as [fsmod.Binder] has it.
+func (f *FS) Bind(name string, bind func(dir int, last string) error) error {
+	t, name, err := f.on(name)
+	if err != nil {
+		return err
+	}
+	return t.Bind(name, bind)
+}
+
 // Symlink is as [fsmod.FS] has it.
 func (f *FS) Symlink(target, name string) error {
 	t, name, err := f.on(name)

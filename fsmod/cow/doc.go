@@ -78,7 +78,7 @@
 //
 // There are no lasting goroutines; those that copy a large file (prepare.go) end when nobody
 // waits for it, and Close waits for them. branch.mu is held for reading while a name is looked
-// up, so that no state between two is seen, and for writing while one changes; no data
-// is copied under it. branch.copies.mu, below it in order, guards who copies what; two
+// up, so that no state between two is seen, and for writing while one changes, or a socket takes
+// its place, which package fsmod does; no data is copied under it. branch.copies.mu, below it in order, guards who copies what; two
 // that need the same file copied wait for one.
 package cow

@@ -123,6 +123,23 @@ func (t *through) Mknod(name string, mode uint32, dev uint64) error {
 	return t.make(name, func(dir int, name string) error { return unix.Mknodat(dir, name, mode, int(dev)) })
 }
 
+// Bind is as [fsmod.Binder] has it.
+func (t *through) Bind(name string, bind func(dir int, last string) error) error {
+	return t.make(name, func(dir int, last string) error {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, last, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if kind(&st) != unix.S_IFSOCK {
+			return unix.EACCES // somebody was faster
+		}
+		if err := unix.Unlinkat(dir, last, 0); err != nil {
+			return err
+		}
+		return bind(dir, last)
+	})
+}
+
 // Symlink is as [fsmod.FS] has it.
 func (t *through) Symlink(target, name string) error {
 	return t.make(name, func(dir int, name string) error { return unix.Symlinkat(target, dir, name) })

@@ -35,6 +35,13 @@ os.umask(0o22)
 open("file", "w").close()
 print("file", name(lambda: pair(r, "file")), name(lambda: pair(r, base)), name(lambda: pair(r, "file/x")))
 print("bound twice", name(lambda: r.bind("other")), os.path.exists("other"))
+# where something was before
+if os.path.exists("a"): os.unlink("a")
+print("removed", name(lambda: r.bind("a")), os.path.exists("a"), name(lambda: pair(server("a"), "a")), name(lambda: server("a")))
+# deeper than a path can tell
+for _ in range(25): os.mkdir("d" * 200); os.chdir("d" * 200)
+deep = server("s"); print("deep", deep.getsockname(), pair(deep, "s"), name(lambda: server("s")), name(lambda: deep.bind("t")), os.listdir("."))
+os.chdir(base)
 # long names
 long = "x" * 100
 print("long", name(lambda: pair(server(long), long)), name(lambda: pair(server("./" + "y" * 105), "y" * 105)))
