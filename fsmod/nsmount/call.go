@@ -358,7 +358,7 @@ func (c *caller) inherit(from uint64, name string, in []row, tree int) error {
 		if m := originals[placeIn(rows, r, id, top.point)]; m != nil {
 			now = *m
 		}
-		now.ID, now.Shows, now.Fresh = r.id, r.shows, false
+		now.ID, now.Unique, now.Shows, now.Fresh = r.id, r.unique, r.shows, false
 		c.made = append(c.made, now)
 	}
 	return nil
@@ -385,7 +385,7 @@ func (c *caller) note(at int, m Made) error {
 		return err
 	}
 	if r := find(rows, id); r != nil {
-		m.ID, m.Shows = id, r.shows
+		m.ID, m.Unique, m.Shows = id, r.unique, r.shows
 		c.made = append(c.made, m)
 	}
 	return nil

@@ -140,7 +140,7 @@ func (c *caller) mountOther(at int) error {
 	rows, err := readTable(c.fds)
 	for _, r := range rows {
 		if r.point == point && find(c.rows, r.id) == nil {
-			c.made = append(c.made, Made{ID: r.id, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
+			c.made = append(c.made, Made{ID: r.id, Unique: r.unique, Shows: r.shows, Mount: fsmod.Mount{Kind: fsmod.Kind(c.Type), Source: c.Source}})
 			err = errors.Join(err, c.pinner().pin(at, r.id))
 		}
 	}

@@ -22,6 +22,7 @@ import (
 // A row is a line of mountinfo (proc_pid_mountinfo(5)).
 type row struct {
 	id, parent uint64
+	unique     uint64 // 0: the kernel has none, see uniqueIDs
 	shows      string // device and root
 	point      string // as a path from the root of the namespace
 	readOnly   bool
@@ -30,7 +31,8 @@ type row struct {
 // A Made is a mount that a program has made.
 type Made struct {
 	ID     uint64
-	Shows  string // as in row: a number is given anew when a mount has gone
+	Unique uint64 // as in row
+	Shows  string // as in row; without Unique it is the best there is, as ID is given anew when a mount has gone
 	Mount  fsmod.Mount
 	Locked bool // it came in a copy, and the original is somebody else's
 	Sealed bool // it stays read-only, as what it is a copy of
@@ -62,6 +64,7 @@ func readTable(fds int) ([]row, error) {
 		text = append(text, b[:n]...)
 	}
 	var rows []row
+	unique := uniqueIDs()
 	for line := range strings.Lines(string(text)) {
 		id, at, _, ok := format.ParseMountinfo(line)
 		f := strings.SplitN(line, " ", 7)
@@ -72,7 +75,10 @@ func readTable(fds int) ([]row, error) {
 		if err != nil {
 			continue
 		}
-		rows = append(rows, row{id, parent, f[2] + " " + f[3], at, f[5] == "ro" || strings.HasPrefix(f[5], "ro,")})
+		rows = append(rows, row{
+			id: id, parent: parent, unique: unique[id], shows: f[2] + " " + f[3], point: at,
+			readOnly: f[5] == "ro" || strings.HasPrefix(f[5], "ro,"),
+		})
 	}
 	return rows, nil
 }
@@ -85,10 +91,15 @@ func find(rows []row, id uint64) *row {
 	return nil
 }
 
+// is reports whether it is the mount that m was, whose number it has.
+func (r *row) is(m *Made) bool {
+	return r.shows == m.Shows && (r.unique == m.Unique || r.unique == 0 || m.Unique == 0)
+}
+
 // stillMade are those of made that are there.
 func stillMade(made []Made, rows []row) (still []Made) {
 	for _, m := range made {
-		if r := find(rows, m.ID); r != nil && r.shows == m.Shows {
+		if r := find(rows, m.ID); r != nil && r.is(&m) {
 			m.Mount.Target, m.Mount.ReadOnly = r.point, r.readOnly
 			still = append(still, m)
 		}
