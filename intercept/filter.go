@@ -6,6 +6,7 @@
 package intercept
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -264,27 +265,34 @@ func conditions(args []Arg) ([]seccomp.ScmpCondition, error) {
 	return conds, nil
 }
 
-// export takes the program out of libseccomp, which writes it to a file only
-// (to memory from version 2.6 on).
+// maxFilter is the size in bytes of the largest program that the kernel takes.
+const maxFilter = 4096 * unix.SizeofSockFilter // BPF_MAXINSNS
+
+// export takes the program out of libseccomp, which writes it to a descriptor only
+// (to memory from version 2.6 on), in one piece. To a socket that keeps pieces whole the
+// limit of a file's size (RLIMIT_FSIZE) does not apply.
 func export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
-	fd, err := unix.MemfdCreate("filter", unix.MFD_CLOEXEC)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("memfd: %w", err)
+		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "filter")
+	defer unix.Close(fds[1])
+	file := os.NewFile(uintptr(fds[0]), "filter")
 	defer file.Close()
+	_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 2*maxFilter) // if the default is less
 	if err := f.ExportBPF(file); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	st, err := file.Stat()
-	if err != nil {
-		return nil, err
+	buf := make([]byte, maxFilter+1)
+	n, err := unix.Read(fds[1], buf)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the filter: %w", err)
+	case n > maxFilter:
+		return nil, fmt.Errorf("the filter has more than %d bytes: %w", maxFilter, unix.E2BIG)
 	}
-	prog := make([]unix.SockFilter, st.Size()/unix.SizeofSockFilter)
-	if _, err := file.Seek(0, 0); err != nil {
-		return nil, err
-	}
-	return prog, binary.Read(file, binary.NativeEndian, prog)
+	prog := make([]unix.SockFilter, n/unix.SizeofSockFilter)
+	return prog, binary.Read(bytes.NewReader(buf[:n]), binary.NativeEndian, prog)
 }
 
 // callName returns the name of a call, or its number if libseccomp does not know it.
