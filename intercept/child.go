@@ -164,6 +164,12 @@ func become(sp *spec, installed chan<- filtered, goAhead <-chan struct{}) childE
 	if err := ignoreSignals(sp.SigIgnore); err != nil {
 		return childError{step: stepSetup, err: err}
 	}
+	for _, fd := range sp.Missing {
+		unix.CloseOnExec(fd)
+	}
+	if sp.SetUmask {
+		unix.Umask(sp.Umask)
+	}
 	if sp.SetMask {
 		var set unix.Sigset_t
 		set.Val[0] = sp.SigMask

@@ -44,6 +44,13 @@ type Config struct {
 	// handlers in their place in this process.
 	SigIgnore uint64
 
+	// Missing are those of the first three descriptors that the program starts without:
+	// the Go runtime has put /dev/null in the place of those that this process lacked.
+	Missing []int
+
+	// Umask, if set, is the program's file mode creation mask; else it is the supervisor's.
+	Umask *int
+
 	// Session has the program begin a session of its own, setsid(2).
 	Session bool
 
@@ -196,6 +203,9 @@ type spec struct {
 	SetMask   bool // apply SigMask: gob cannot tell a pointer to zero from nil
 	SigMask   uint64
 	SigIgnore uint64
+	Missing   []int
+	SetUmask  bool // apply Umask
+	Umask     int
 	Session   bool
 	Filter    []unix.SockFilter
 
@@ -237,9 +247,12 @@ func (s *Supervisor) handshake(ctx context.Context, c *net.UnixConn, cfg Config,
 }
 
 func (s *Supervisor) converse(c *net.UnixConn, cfg Config, link int, rules Rules, prog []unix.SockFilter) error {
-	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Session: cfg.Session, Filter: prog, Interruptible: cfg.interruptible, Link: link}
+	sp := spec{Path: cfg.Path, Search: cfg.Search, Namespaces: cfg.Namespaces, Argv: cfg.Argv, Env: cfg.Env, Dir: cfg.Dir, SigIgnore: cfg.SigIgnore, Missing: cfg.Missing, Session: cfg.Session, Filter: prog, Interruptible: cfg.interruptible, Link: link}
 	if cfg.SigMask != nil {
 		sp.SetMask, sp.SigMask = true, *cfg.SigMask
+	}
+	if cfg.Umask != nil {
+		sp.SetUmask, sp.Umask = true, *cfg.Umask
 	}
 	if sp.Argv == nil {
 		sp.Argv = []string{sp.Path}

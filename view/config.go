@@ -46,6 +46,13 @@ type Config struct {
 	// to remember them: its runtime handles them.
 	SigIgnore uint64
 
+	// Missing are those of the first three descriptors that the program starts without.
+	// A Go program that was itself started without one has /dev/null in its place.
+	Missing []int
+
+	// Umask, if set, is what the program starts with (umask(2)); else it is the caller's.
+	Umask *int
+
 	// OnStop, if set, is told when the program is stopped by a signal or
 	// continued (then sig is SIGCONT), for job control. It must not block.
 	OnStop func(sig unix.Signal)

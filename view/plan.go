@@ -130,9 +130,9 @@ func MakePlan(conf Config) (*Plan, error) {
 	if err := p.checkName(); err != nil {
 		return nil, err
 	}
-	if p.Dir, err = filepath.Abs(conf.Dir); err != nil {
-		return nil, fmt.Errorf("working directory: %w", err)
-	}
+	if p.Dir, err = filepath.Abs(conf.Dir); err != nil && (conf.Dir != "" || conf.wantsFiles()) {
+		return nil, NoDir(err)
+	} // else the program starts where the caller is, wherever that was
 	if err := p.planFiles(); err != nil {
 		return nil, err
 	}
@@ -144,6 +144,11 @@ func MakePlan(conf Config) (*Plan, error) {
 	}
 	p.conf, p.Argv = conf, conf.Argv
 	return p, nil
+}
+
+// NoDir is the problem of a working directory that has no name any more.
+func NoDir(err error) error {
+	return &Problem{Code: ExitFailed, What: fmt.Sprintf("working directory: %v", err), Why: "With mounts the program has to find it in its view, by its name.", Try: []string{"cd /"}, Err: err}
 }
 
 // planNetworks makes the part of a plan that concerns the networks.

@@ -230,6 +230,8 @@ func (p *Plan) launch(ctx context.Context, v *View) (*intercept.Supervisor, erro
 		Stderr:    p.conf.Stderr,
 		SigMask:   p.conf.SigMask,
 		SigIgnore: p.conf.SigIgnore,
+		Missing:   p.conf.Missing,
+		Umask:     p.conf.Umask,
 		Session:   p.conf.far != nil, // a terminal's signals are the program's
 		OnChange:  v.changed,
 		Meter:     p.conf.Meter,

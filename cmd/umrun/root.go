@@ -156,7 +156,7 @@ func newRoot() *cobra.Command {
 			if f.noWait && c.Flags().Changed("wait") {
 				return &view.Problem{Code: view.ExitConfig, What: "--wait and --no-wait do not go together", Try: []string{"one of the two"}}
 			}
-			return f.run(c.Context(), args)
+			return f.run(c.Context(), args, c.OutOrStdout())
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -240,13 +240,16 @@ func flagError(c *cobra.Command, err error) error {
 
 // execute runs the command line args and returns the exit status.
 func execute(ctx context.Context, args []string) error {
-	root := newRoot()
+	root, out := newRoot(), new(output)
+	root.SetOut(out)
 	args, err := settle(root, args)
 	if err != nil {
 		return err
 	}
 	root.SetArgs(args)
-	err = root.ExecuteContext(ctx)
+	if err = root.ExecuteContext(ctx); err == nil {
+		err = out.problem()
+	}
 	var p *view.Problem
 	var st exitStatus
 	if err != nil && !errors.As(err, &p) && !errors.As(err, &st) && isUsage(err) {

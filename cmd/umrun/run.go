@@ -13,14 +13,15 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"umrun/fsmod"
 	"umrun/view"
 )
 
-// run runs the program of args, or prints the plan.
-func (f *flags) run(ctx context.Context, args []string) error {
+// run runs the program of args, or prints the plan to out.
+func (f *flags) run(ctx context.Context, args []string, out io.Writer) error {
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	relay, err := startRelay(cancel)
@@ -39,6 +40,10 @@ func (f *flags) run(ctx context.Context, args []string) error {
 	}
 	mask := blockedSignals()
 	conf.SigMask, conf.SigIgnore = &mask, ignoredSignals()
+	conf.Missing = missingStdio()
+	umask := unix.Umask(0o77)
+	unix.Umask(umask &^ 0o700) // umrun has to get into the directories that it makes
+	conf.Umask = &umask
 	conf.OnStop = relay.stopped
 	conf.Log = log
 	conf.Pending = func(bytes, _ int) {
@@ -56,7 +61,7 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.dryRun {
-		return printJSON(os.Stdout, plan)
+		return printJSON(out, plan)
 	}
 	procs.deaf.Store(slices.ContainsFunc(plan.Networks, func(n view.PlanNetwork) bool { return n.Stack == "kernel" }))
 	v, err := plan.Start(starting)
@@ -141,7 +146,7 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 	if len(f.mounts) > 0 {
 		cwd, err := os.Getwd()
 		if err != nil {
-			return conf, fmt.Errorf("working directory: %w", err)
+			return conf, view.NoDir(err)
 		}
 		for _, s := range f.mounts {
 			m, err := view.ParseMount(s, cwd)
