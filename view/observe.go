@@ -104,11 +104,36 @@ func (o *observation) close() error {
 		return nil
 	}
 	var errs []error
+	told := make(map[string]bool) // a file that is full says so to each who writes to it
+	add := func(err error) {
+		for _, err := range parts(err) {
+			if !told[err.Error()] {
+				told[err.Error()] = true
+				errs = append(errs, fmt.Errorf("%w; what follows is missing in it", err))
+			}
+		}
+	}
 	for _, r := range o.recorders {
-		errs = append(errs, r.Close())
+		add(r.Close())
 	}
 	for _, f := range o.files {
-		errs = append(errs, f.Close())
+		add(f.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// parts are the errors that errors.Join has joined.
+func parts(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, err := range joined.Unwrap() {
+		all = append(all, parts(err)...)
+	}
+	return all
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	"umrun/view"
 )
@@ -32,10 +33,26 @@ func openLog(f *flags, stderr io.Writer) (log *slog.Logger, close func(), err er
 		if f.verbose {
 			level = slog.LevelDebug
 		}
-		hs = append(hs, slog.NewTextHandler(file, &slog.HandlerOptions{Level: level}))
+		hs = append(hs, slog.NewTextHandler(&logFile{file: file, stderr: stderr}, &slog.HandlerOptions{Level: level}))
 		close = func() { file.Close() }
 	}
 	return slog.New(hs), close, nil
+}
+
+// A logFile is the file of --log. It says once that it cannot be written to.
+type logFile struct {
+	file   *os.File
+	stderr io.Writer
+	failed sync.Once
+}
+
+// Write implements [io.Writer].
+func (l *logFile) Write(p []byte) (int, error) {
+	n, err := l.file.Write(p)
+	if err != nil {
+		l.failed.Do(func() { fmt.Fprintf(l.stderr, "umrun: --log: %v; records are missing in it\n", err) })
+	}
+	return n, err
 }
 
 // messages writes records as umrun's own lines: `umrun: warning: TEXT (k=v ...)`.

@@ -28,6 +28,9 @@ func openMeter(name string) (_ *intercept.Meter, close func() error, err error) 
 		if werr == nil {
 			_, werr = m.WriteTo(file)
 		}
-		return errors.Join(werr, file.Close())
+		if err := errors.Join(werr, file.Close()); err != nil {
+			return fmt.Errorf("--traps: %w", err)
+		}
+		return nil
 	}, nil
 }

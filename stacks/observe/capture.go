@@ -5,6 +5,7 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -118,6 +119,9 @@ func (c *Capture) Close() error {
 
 func (c *Capture) wrap(err error) error {
 	if err != nil {
+		if pe := (*os.PathError)(nil); errors.As(err, &pe) {
+			err = pe.Err // it has the name
+		}
 		return fmt.Errorf("write %s: %w", c.name, err)
 	}
 	return nil

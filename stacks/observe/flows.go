@@ -7,6 +7,7 @@ package observe
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -228,6 +229,9 @@ func (fs *Flows) say(event string, at time.Time, f *flow) {
 		_, err = fs.file.Write(append(b, '\n'))
 	}
 	if err != nil && fs.err == nil {
+		if pe := (*os.PathError)(nil); errors.As(err, &pe) {
+			err = pe.Err // it has the name
+		}
 		fs.err = fmt.Errorf("write %s: %w", fs.name, err)
 	}
 }
