@@ -17,7 +17,7 @@ import (
 // checkName tells whether the view may be called as it is.
 func (p *Plan) checkName() error {
 	if name := p.conf.Name; name != "" && !control.ValidName(name) {
-		return &Problem{Code: ExitConfig, What: fmt.Sprintf("--name %s: a name is letters, digits, - and _, and begins with a letter or digit", name)}
+		return &Problem{Code: ExitConfig, What: fmt.Sprintf("--name %s: a name is up to 63 letters, digits, - and _, and begins with a letter or digit", name)}
 	}
 	return nil
 }

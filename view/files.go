@@ -41,8 +41,10 @@ func ParseMount(spec, cwd string) (fsmod.Mount, error) {
 		return m, err
 	}
 	p := &Problem{Code: ExitConfig, What: bad.Error(), Try: bad.Try, Err: err}
-	if bad.Known != nil {
-		p.What += didYouMean(bad.Got, bad.Known)
+	if hint := didYouMean(bad.Got, bad.Known); hint != "" {
+		p.What += hint
+	} else if bad.Known != nil {
+		p.Why = "There are " + strings.Join(bad.Known, ", ") + "."
 	}
 	return m, p
 }
@@ -63,6 +65,8 @@ func ParseHostName(s string) (HostName, error) {
 	switch {
 	case !hostNameRE.MatchString(name):
 		return HostName{}, &Problem{Code: ExitConfig, What: fmt.Sprintf("--hosts %s: %q is no name of a host", s, name), Try: []string{"--hosts db.example=192.0.2.7"}}
+	case err == nil && a.Zone() != "":
+		return HostName{}, &Problem{Code: ExitConfig, What: fmt.Sprintf("--hosts %s: an address in /etc/hosts has no zone: most programs would not see it", s)}
 	case err != nil:
 		return HostName{}, &Problem{Code: ExitConfig, What: fmt.Sprintf("--hosts %s: %q is no address", s, ip), Try: []string{"--hosts " + name + "=192.0.2.7"}}
 	}
@@ -104,7 +108,7 @@ func (p *Plan) planFiles() error {
 		return nil
 	}
 	if c.Hostname != "" && (!hostNameRE.MatchString(c.Hostname) || len(c.Hostname) > 64) {
-		return badConfig("--hostname %q is no name of a host", c.Hostname)
+		return badConfig("--hostname %q is no name of a host: it has up to 64 letters, digits, ., - and _, and begins and ends with a letter or digit", c.Hostname)
 	}
 	f := &PlanFiles{Mounts: []PlanMount{}, Hostname: c.Hostname}
 	ordered := fsmod.Order(c.Mounts)

@@ -46,6 +46,9 @@ var keys = map[string]struct {
 	"auth":          {notEmpty, hasAuth},
 }
 
+// repeatable are the keys of which each value counts.
+var repeatable = []string{"ip", "gw", "dns", "domain"}
+
 // check says whether k exists and has the form it needs. Whether it goes with the kind
 // of network is for [Network.supported]: what a profile stands for is not known yet.
 func (k Key) check() error {

@@ -60,8 +60,8 @@ func TestPlanSeveral(t *testing.T) {
 		specs, rules, want string
 	}{
 		{"nat nat", "", "there is a network nat already; give it a name: -n NAME=nat"},
-		{"a=nat b=none", "10.0.0.0/8=c", `there is no network "c"; there are a, b`},
-		{"a=nat", "10.0.0.0/8=c", `there is no network "c"; there are a`},
+		{"a=nat b=none", "10.0.0.0/8=c", `there is no network "c", only "a", "b"`},
+		{"a=nat", "10.0.0.0/8=c", `there is no network "c", only "a"`},
 		{"a=nat b=none", "10.0.0.0/8=a 10.0.0.0/8=b", "10.0.0.0/8 goes to a already"},
 		{"a=nat b=none", "10.0.0.0=", "no name of a network"},
 		{"a=nat b=none", "@" + dir + "/no=b", "no such file"},

@@ -115,6 +115,9 @@ func ParseNetwork(spec string) (Network, error) {
 		if err := k.check(); err != nil {
 			return n, badConfig("-n %s: %w", spec, err)
 		}
+		if k.HasValue && !slices.Contains(repeatable, k.Name) && n.has(k.Name) {
+			return n, badConfig("-n %s: the key %s is there twice", spec, k.Name)
+		}
 		n.Keys = append(n.Keys, k)
 	}
 	if n.Name == "" {

@@ -22,6 +22,12 @@ func newCheck() *cobra.Command {
 		Short: "parse, and try each network: handshake, DNS, MTU",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := refuseEmpty(c.Flags()); err != nil {
+				return err
+			}
+			if f.wait < 0 {
+				return badFlag("--wait %v is less than nothing", f.wait)
+			}
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
 			log, closeLog, err := openLog(&f, c.ErrOrStderr())

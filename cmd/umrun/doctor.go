@@ -18,7 +18,7 @@ func newDoctor() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor [--json]",
 		Short: "what this machine allows and lacks, and how to mend it",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			found := view.Doctor(c.Context())
 			if asJSON {
@@ -42,10 +42,14 @@ func newDoctor() *cobra.Command {
 
 // printFindings writes a table for people.
 func printFindings(w io.Writer, found []view.Finding) {
+	width := 0
 	for _, f := range found {
-		fmt.Fprintf(w, "%-4s  %-14s  %s\n", f.Verdict, f.Name, f.Text)
+		width = max(width, len(f.Name))
+	}
+	for _, f := range found {
+		fmt.Fprintf(w, "%-4s  %-*s  %s\n", f.Verdict, width, f.Name, f.Text)
 		if f.Mend != "" {
-			fmt.Fprintf(w, "%22s-> %s\n", "", f.Mend)
+			fmt.Fprintf(w, "%*s-> %s\n", 8+width, "", f.Mend)
 		}
 	}
 }

@@ -41,6 +41,13 @@ func fromEnv(fs *pflag.FlagSet) error {
 		if !strings.HasPrefix(name, envPrefix) || value == "" {
 			continue
 		}
+		if name == envName("dry-run") {
+			return &view.Problem{
+				Code: view.ExitConfig,
+				What: name + " is not taken from the environment, and something would run",
+				Try:  []string{"--dry-run", "unset " + name},
+			}
+		}
 		f, ok := byEnv[name]
 		if !ok {
 			if s, near := view.Suggest(strings.TrimPrefix(name, envPrefix), known); near {
@@ -56,7 +63,11 @@ func fromEnv(fs *pflag.FlagSet) error {
 			continue
 		}
 		if err := fs.Set(f.Name, value); err != nil {
-			return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf("%s: %v", name, err), Err: err}
+			what := badValue(err)
+			if what == "" {
+				what = err.Error()
+			}
+			return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf("%s: %s", name, what), Err: err}
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func newPS() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ps [--json]",
 		Short: "the running views that have a name: process, networks, command",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			views, silent, err := listViews(c.Context())
 			if err != nil {
@@ -132,9 +132,12 @@ func setRequest(what string, args []string, lazy bool) (r control.Request, err e
 	case lazy && what == "mount":
 		return r, bad("--lazy is for umount")
 	}
+	if args[0] == "" {
+		return r, bad("set NAME %s: the word behind it is empty", what)
+	}
 	cwd, err := os.Getwd()
 	if err != nil {
-		return r, fmt.Errorf("working directory: %w", err)
+		return r, &view.Problem{Code: view.ExitFailed, What: fmt.Sprintf("working directory: %v", err), Try: []string{"cd /"}, Err: err}
 	}
 	if what == "mount" {
 		if _, err := view.ParseMount(args[0], cwd); err != nil {

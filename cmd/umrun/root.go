@@ -147,6 +147,9 @@ func newRoot() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := refuseEmpty(c.Flags()); err != nil {
+				return err
+			}
 			if err := fromEnv(c.Flags()); err != nil {
 				return err
 			}
@@ -181,6 +184,14 @@ func newRoot() *cobra.Command {
 	root.InitDefaultHelpCmd()
 	_ = root.RegisterFlagCompletionFunc("net", completeNet)
 	return root
+}
+
+// noArgs is for commands that take flags alone. cobra's own takes a word for a command.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("accepts no arguments, and there is %q", args[0])
+	}
+	return nil
 }
 
 // newHelp is `umrun help [COMMAND]`.
@@ -226,7 +237,10 @@ func newCompletion(root *cobra.Command) *cobra.Command {
 // flagError words what pflag found: status 122, with a suggestion for a flag that
 // does not exist.
 func flagError(c *cobra.Command, err error) error {
-	p := &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{"umrun --help"}, Err: err}
+	p := &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{helpOf(c)}, Err: err}
+	if text := badValue(err); text != "" {
+		p.What = text
+	}
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
 		var known []string
@@ -236,6 +250,40 @@ func flagError(c *cobra.Command, err error) error {
 		}
 	}
 	return p
+}
+
+// badValue words what is wrong with the value of a flag; "" if err is about something else.
+func badValue(err error) string {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return ""
+	}
+	switch bad.GetFlag().Value.Type() {
+	case "duration":
+		return fmt.Sprintf("--%s %q: it is a time, as in 10s, 500ms or 2m", bad.GetFlag().Name, bad.GetValue())
+	case "bool":
+		return fmt.Sprintf("--%s=%s: it is true or false", bad.GetFlag().Name, bad.GetValue())
+	}
+	return ""
+}
+
+// refuseEmpty returns the error for a flag whose value is empty: of an unset variable
+// (--flows "$FILE") nothing would be said, and nothing done.
+func refuseEmpty(fs *pflag.FlagSet) (err error) {
+	fs.Visit(func(f *pflag.Flag) {
+		if err == nil && f.Value.Type() == "string" && f.Value.String() == "" {
+			err = badFlag("--%s: its value is empty", f.Name)
+		}
+	})
+	return err
+}
+
+// helpOf is where a command is explained.
+func helpOf(c *cobra.Command) string {
+	if c.HasParent() {
+		return "umrun help " + c.Name()
+	}
+	return "umrun --help"
 }
 
 // execute runs the command line args and returns the exit status.
@@ -253,7 +301,8 @@ func execute(ctx context.Context, args []string) error {
 	var p *view.Problem
 	var st exitStatus
 	if err != nil && !errors.As(err, &p) && !errors.As(err, &st) && isUsage(err) {
-		return &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{"umrun --help"}, Err: err}
+		c, _, _ := root.Find(args)
+		return &view.Problem{Code: view.ExitConfig, What: err.Error(), Try: []string{helpOf(c)}, Err: err}
 	}
 	return err
 }

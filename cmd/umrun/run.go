@@ -100,21 +100,18 @@ func (f *flags) run(ctx context.Context, args []string, out io.Writer) error {
 // config makes a view's configuration of the flags, with everything checked that
 // needs no file but profiles.
 func (f *flags) config(args []string) (conf view.Config, err error) {
-	bad := func(format string, a ...any) error {
-		return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf(format, a...), Try: []string{"umrun --help"}}
-	}
 	if f.noWait {
 		f.wait = 0
 	}
 	switch {
 	case len(args) == 0:
-		return conf, bad("there is no program to run: umrun [flags] [--] PROGRAM [ARG...]")
+		return conf, badFlag("there is no program to run: umrun [flags] [--] PROGRAM [ARG...]")
 	case f.quiet && f.verbose:
-		return conf, bad("-q and -v do not go together")
+		return conf, badFlag("-q and -v do not go together")
 	case f.wait < 0:
-		return conf, bad("--wait %v is less than nothing", f.wait)
+		return conf, badFlag("--wait %v is less than nothing", f.wait)
 	case f.dbus != "none" && f.dbus != "host":
-		return conf, bad("--dbus %s: it is none or host", f.dbus)
+		return conf, badFlag("--dbus %s: it is none or host", f.dbus)
 	}
 	switch f.backend {
 	case "auto", "notify":
@@ -125,7 +122,7 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 			Try:  []string{"--backend auto", "umrun doctor"},
 		}
 	default:
-		return conf, bad("--backend %s: it is auto, notify or ptrace", f.backend)
+		return conf, badFlag("--backend %s: it is auto, notify or ptrace", f.backend)
 	}
 	if err := refuseConfig(); err != nil {
 		return conf, err
@@ -185,6 +182,11 @@ func (f *flags) config(args []string) (conf view.Config, err error) {
 		Pcap:       f.pcap,
 		Flows:      f.flows,
 	}, nil
+}
+
+// badFlag is a mistake on the command line.
+func badFlag(format string, a ...any) error {
+	return &view.Problem{Code: view.ExitConfig, What: fmt.Sprintf(format, a...), Try: []string{"umrun --help"}}
 }
 
 // printJSON writes what --json and --dry-run show.

@@ -20,7 +20,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "versions of umrun and of what it is made of",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		Run:   func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), versionText()) },
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // A Kind is what a pattern is about.
@@ -68,7 +69,17 @@ func Parse(arg string) ([]Rule, error) {
 	if i := strings.LastIndexByte(file, '='); i >= 0 && nameRE.MatchString(file[i+1:]) {
 		file, network = file[:i], file[i+1:]
 	}
+	if file == "" {
+		return nil, fmt.Errorf("--route %s: there is no file behind the @", arg)
+	}
 	f, err := os.Open(file)
+	if err == nil {
+		defer f.Close()
+		var st os.FileInfo
+		if st, err = f.Stat(); err == nil && st.IsDir() {
+			err = syscall.EISDIR
+		}
+	}
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
@@ -76,7 +87,6 @@ func Parse(arg string) ([]Rule, error) {
 		}
 		return nil, fmt.Errorf("--route %s: %s: %w", arg, file, err)
 	}
-	defer f.Close()
 	return read(f, file, network)
 }
 

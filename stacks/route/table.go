@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,7 +78,7 @@ func New(rules []Rule, networks []Network) (*Table, error) {
 	for _, r := range rules {
 		n, ok := numbers[r.Network]
 		if !ok {
-			return nil, fmt.Errorf("%s: there is no network %q; there are %s", r.From, r.Network, known(networks))
+			return nil, fmt.Errorf("%s: there is no network %q, only %s", r.From, r.Network, known(networks))
 		}
 		if old, ok := seen[r.Pattern]; ok {
 			if old.network != n {
@@ -137,7 +138,7 @@ func New(rules []Rule, networks []Network) (*Table, error) {
 func known(networks []Network) string {
 	var names []string
 	for _, n := range networks {
-		names = append(names, n.Name)
+		names = append(names, strconv.Quote(n.Name))
 	}
 	return strings.Join(names, ", ")
 }
