@@ -39,6 +39,12 @@ func (m *Module) changeFD(c *intercept.Call, fd int, f func(o *object, fd int) e
 }
 
 func (m *Module) changeObject(c *intercept.Call, o *object, f func(o *object, fd int) error) error {
+	if o.m == nil {
+		var err error
+		if o.m, err = m.table.cameThrough(o); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.readOnly():
 		return unix.EROFS

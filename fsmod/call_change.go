@@ -441,13 +441,17 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 
 // linkFD gives a name to a file that has none, as one of O_TMPFILE.
 func (m *Module) linkFD(o *object, n *nameAt) error {
-	if f, ok := n.m.fs.(FileLinker); ok && m.table.tagOf(o.fd) == n.m {
+	mt, err := m.table.cameThrough(o)
+	if err != nil {
+		return err
+	}
+	if f, ok := n.m.fs.(FileLinker); ok && mt == n.m {
 		return f.LinkFile(o.fd, n.name)
 	}
 	if n.m.dir == nil {
 		return unix.EXDEV
 	}
-	if mt := m.table.tagOf(o.fd); mt != n.m && (mt != nil || n.m != m.table.host) {
+	if mt != n.m && (mt != nil || n.m != m.table.host) {
 		return unix.EXDEV
 	}
 	return n.m.dir.parent(n.name, func(dir int, last string) error {

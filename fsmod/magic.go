@@ -211,8 +211,15 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 	if host == "/" {
 		host = ""
 	}
-	var first *mount // of those that it may be, if by none of them
-	var below string
+	if m, name := t.mountOfHost(host, through); m != nil {
+		return m.below(name)
+	}
+	return host
+}
+
+// mountOfHost is the mount that shows a path of the host, as viewOfHost has it, and the name
+// there; nil: the view has what the host has.
+func (t *table) mountOfHost(host string, through func() *mount) (first *mount, below string) {
 	for _, m := range t.tagged {
 		if m == nil || m.namer == nil {
 			continue
@@ -222,19 +229,16 @@ func (t *table) viewOfHost(host string, through func() *mount) string {
 			continue
 		}
 		if !m.alias && !m.detached() {
-			return m.below(name)
+			return m, name
 		}
 		if through() == m {
-			return m.below(name)
+			return m, name
 		}
 		if at, _ := t.lookup(host); at != t.host && !m.detached() && first == nil {
-			first, below = m, name
+			first, below = m, name // of those that it may be, if by none of them
 		}
 	}
-	if first != nil {
-		return first.below(below)
-	}
-	return host
+	return first, below
 }
 
 // ambiguous reports whether viewOfHost would ask.

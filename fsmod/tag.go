@@ -5,6 +5,8 @@
 package fsmod
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -30,4 +32,26 @@ func (t *table) tagOf(fd int) *mount {
 		return nil
 	}
 	return t.tagged[tag-1] // nil if it is gone
+}
+
+// cameThrough is the mount that an object without a name came through, before something of the file
+// is changed. A descriptor of O_PATH, and one of what is neither a regular file nor a directory, has no
+// mark: its mount is the one that shows what the host calls the file. So it is with a file that a copy
+// has taken the place of, which is nothing to be changed any more. nil: it came through none. It is
+// EACCES if that cannot be told, of a path that is too long.
+func (t *table) cameThrough(o *object) (*mount, error) {
+	if typ := o.typ(); typ == unix.S_IFREG || typ == unix.S_IFDIR {
+		if mt := t.tagOf(o.fd); mt != nil || !isPath(o.fd) {
+			return mt, nil
+		}
+	}
+	host, err := nameOfFD(o.fd)
+	switch {
+	case err != nil:
+		return nil, unix.EACCES
+	case !strings.HasPrefix(host, "/"):
+		return nil, nil
+	}
+	mt, _ := t.mountOfHost(strings.TrimSuffix(host, deleted), func() *mount { return t.lastSeen(inodeOf(&o.st)) })
+	return mt, nil
 }
