@@ -303,18 +303,22 @@ func (m *Module) openThere(c *intercept.Call, op *opening, o *object) (a interce
 	case m.foreignProc(c, o):
 		fd, err = m.openInNamespace(c, o, flags&^unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	case o.m.dir != nil && flags&unix.O_TMPFILE != unix.O_TMPFILE:
-		m.guardedFile(c, o, func() {
+		if e := m.guardedFile(c, o, func() {
 			fd, err = unix.Openat(m.fds, strconv.Itoa(o.fd), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		})
+		}); e != nil {
+			err = e
+		}
 	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
 		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
 			fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 			return err
 		})
 	default:
-		m.guardedFile(c, o, func() {
+		if e := m.guardedFile(c, o, func() {
 			fd, err = o.m.fs.Open(o.name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		})
+		}); e != nil {
+			err = e
+		}
 	}
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
@@ -479,19 +483,4 @@ func isProcRoot(path string) bool {
 	const ino = 1 // PROC_ROOT_INO, linux/proc_ns.h
 	var st unix.Stat_t
 	return path == "/proc" || unix.Stat(path, &st) != nil || st.Ino == ino
-}
-
-// guardedFile is guarded for a file of procfs, of any other f alone.
-func (m *Module) guardedFile(c *intercept.Call, o *object, f func()) {
-	if m.mixed.Load() {
-		if tasks, _ := procTasks(o); len(tasks) > 0 {
-			if o.typ() == unix.S_IFDIR && m.ownFDs(c, o.view) {
-				m.asOurselves(f)
-				return
-			}
-			m.guarded(c, tasks[0], f)
-			return
-		}
-	}
-	f()
 }

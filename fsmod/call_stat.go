@@ -241,7 +241,9 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 	buf := make([]byte, pathMax)
 	var n int
 	var err error
-	m.guardedFile(c, o, func() { n, err = unix.Readlinkat(o.fd, "", buf) })
+	if e := m.guardedFile(c, o, func() { n, err = unix.Readlinkat(o.fd, "", buf) }); e != nil {
+		err = e
+	}
 	if err != nil {
 		return "", err
 	}

@@ -230,17 +230,57 @@ func traced(tid int) bool {
 }
 
 // guarded runs f, which does with procfs what the kernel allows to who may trace the task
-// tid, with no more rights to that than the caller has.
-func (m *Module) guarded(c *intercept.Call, tid int, f func()) {
-	if !m.mixed.Load() || tid == c.TID || tid == c.Task.TGID() {
+// tid, with no more rights to that than the caller has. It is EACCES where f was not run.
+func (m *Module) guarded(c *intercept.Call, tid int, f func()) error {
+	if tid != c.TID && tid != c.Task.TGID() && !ownUserNamespace(strconv.Itoa(c.TID)) {
+		if !m.mayTrace(c, tid) {
+			return unix.EACCES
+		}
 		f()
-		return
+		return nil
 	}
-	if r, err := m.rightsOf(c); err == nil && r.caps&capPtrace != 0 {
+	return m.unprivileged(c, tid, f)
+}
+
+// unprivileged runs f, which opens a file of procfs that is the task tid's, without the capabilities that
+// we have and the caller has not. What is opened keeps those that it was opened with, which count
+// when a user namespace is mapped (user_namespaces(7)). It is EACCES where f was not run.
+func (m *Module) unprivileged(c *intercept.Call, tid int, f func()) error {
+	if !m.mixed.Load() {
 		f()
-		return
+		return nil
 	}
-	withCaps(func(now uint64) uint64 { return now &^ capPtrace }, f)
+	r, err := m.rightsOf(c)
+	if err != nil {
+		return unix.EACCES
+	}
+	its := r.caps
+	if tid == c.TID || tid == c.Task.TGID() {
+		its |= capPtrace
+	}
+	withCaps(func(now uint64) uint64 { return now & (fileCaps | its) }, f)
+	return nil
+}
+
+// guardedFile is guarded for a file of procfs, of any other f alone. Where nobody has changed
+// credentials only links matter: files are opened in the caller's user namespace (userns.go).
+func (m *Module) guardedFile(c *intercept.Call, o *object, f func()) error {
+	dir := o.typ() == unix.S_IFDIR
+	if m.mixed.Load() || o.typ() == unix.S_IFLNK {
+		tasks, _ := procTasks(o)
+		switch {
+		case len(tasks) == 0:
+		case dir && m.ownFDs(c, o.view):
+			m.asOurselves(f)
+			return nil
+		case dir: // which is for who may, by its owner and mode
+			return m.unprivileged(c, tasks[0], f)
+		default:
+			return m.guarded(c, tasks[0], f)
+		}
+	}
+	f()
+	return nil
 }
 
 // ownFDs reports whether a path is of the caller's descriptors in procfs, which are its to

@@ -62,7 +62,9 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 		}
 		var fd int
 		if tid != w.c.TID && tid != w.c.Task.TGID() {
-			w.m.guarded(w.c, tid, func() { _, err = readlink("/proc/" + owner + "/fd/" + name) })
+			if e := w.m.guarded(w.c, tid, func() { _, err = readlink("/proc/" + owner + "/fd/" + name) }); e != nil {
+				err = e
+			}
 		}
 		if err == nil {
 			fd, err = w.m.fdOf(w.c, tid, n)
@@ -96,7 +98,9 @@ func (w *walk) magic(dir, name string) (text string, to *object, err error) {
 
 // openTask opens what a link of a task leads to.
 func (w *walk) openTask(tid int, name string) (fd int, err error) {
-	w.m.guarded(w.c, tid, func() { fd, err = unix.Open(taskFile(tid, name), unix.O_PATH|unix.O_CLOEXEC, 0) })
+	if e := w.m.guarded(w.c, tid, func() { fd, err = unix.Open(taskFile(tid, name), unix.O_PATH|unix.O_CLOEXEC, 0) }); e != nil {
+		return -1, e
+	}
 	return fd, err
 }
 

@@ -20,7 +20,7 @@ import (
 // rightsScript gives up rights in each way, and tells which files it can open then. It
 // prints the same with umrun and without.
 const rightsScript = `
-import os, sys, errno, ctypes, time
+import os, sys, errno, ctypes, socket, time
 d = sys.argv[1]
 libc = ctypes.CDLL(None, use_errno=True)
 def tell(name, f):
@@ -138,6 +138,20 @@ os.read(ready[0], 1)
 for f in "uid_map", "gid_map":
     with open("/proc/%d/%s" % (pid, f), "w") as m: m.write("0 0 5000\n")
 os.write(mapped[1], b"x"); os.close(mapped[1]); os.waitpid(pid, 0)
+# What is mapped by who has the file from a user is what that user may map.
+sys.stdout.flush()
+ready, over, given = os.pipe(), os.pipe(), socket.socketpair()
+pid = os.fork()
+if pid == 0:
+    user(); libc.prctl(4, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0: must(libc.unshare(0x10000000)); os.write(ready[1], b"x"); os.read(over[0], 1); os._exit(0)
+    os.read(ready[0], 1)
+    socket.send_fds(given[1], [b"x"], [os.open("/proc/%d/uid_map" % child, os.O_RDWR)])
+    given[1].recv(1); os.write(over[1], b"x"); os.waitpid(child, 0); os._exit(0)
+f = socket.recv_fds(given[0], 1, 1)[1][0]
+tell("map of a user's", lambda: os.write(f, b"0 3000 5\n"))
+given[0].send(b"x"); os.waitpid(pid, 0)
 # What cannot be had ends no program, and leaves no descriptor.
 with open(d + "/script", "w") as f: f.write("#!/bin/sh\nexit 0\n")
 with open(d + "/foreign", "wb") as f:
@@ -182,7 +196,7 @@ func TestRights(t *testing.T) {
 	}
 	want := string(b)
 	t.Log(want)
-	for _, l := range []string{"user root EACCES", "user user read", "bounded theirs/f EACCES", "maps of root's EACCES", "maps of own read", "uid=0(root) gid=0(root) groups=0(root)", "script 0"} {
+	for _, l := range []string{"user root EACCES", "user user read", "bounded theirs/f EACCES", "maps of root's EACCES", "maps of own read", "map of a user's EPERM", "uid=0(root) gid=0(root) groups=0(root)", "script 0"} {
 		if !strings.Contains(want, l+"\n") {
 			t.Errorf("without umrun there is no %q", l)
 		}
@@ -195,6 +209,69 @@ func TestRights(t *testing.T) {
 				t.Errorf("line %d differs\n%s\nfrom that without umrun\n%s", i, got, want)
 				break
 			}
+		}
+	}
+}
+
+// TestNamespaceRights looks, from a user namespace, at what procfs has of a process that is not in it. An
+// ordinary user's supervisor may look there.
+func TestNamespaceRights(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir, mounts := secretLab(t)
+	const script = `
+import ctypes, errno, os, sys
+d = sys.argv[1]
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(name, f):
+    try: r = f()
+    except OSError as e: r = errno.errorcode.get(e.errno, e.errno)
+    print(name, r, flush=True)
+def looks(where, pid, fd):
+    p = "/proc/%d/" % pid
+    for name, l in ("fd", "fd/%d" % fd), ("fd of its thread", "task/%d/fd/%d" % (pid, fd)), *((l, l) for l in ("cwd", "root", "exe", "ns/mnt", "ns/user")):
+        l, name = p + l, where + " " + name
+        tell(name, lambda: os.readlink(l) and "told")
+        tell(name + " followed", lambda: os.stat(l) and "there")
+        tell(name + " opened", lambda: os.open(l, os.O_RDONLY) and "opened")
+        tell(name + " O_PATH", lambda: os.stat("/proc/self/fd/%d" % os.open(l, os.O_PATH)) and "opened")
+    tell(where + " f", lambda: os.stat(p + "cwd/f") and "there")
+    tell(where + " chdir", lambda: os.chdir(p + "cwd"))
+    for f in "environ", "maps", "auxv", "fdinfo/0", "fd", "status": tell(where + " " + f, lambda: os.open(p + f, os.O_RDONLY) and "opened")
+os.chdir(d + "/open")
+me, fd = os.getpid(), os.open(d + "/open/f", os.O_RDONLY)
+looks("beside", me, fd)
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0:
+    if libc.unshare(0x10000000) < 0: print("no user namespace"); os._exit(0)
+    looks("within", me, fd)
+    if os.fork() == 0: looks("its own", os.getppid(), fd); os._exit(0)
+    os.wait(); os._exit(0)
+os.wait()
+`
+	cmd := exec.Command(python, "-c", script, dir)
+	b, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	want := string(b)
+	for _, l := range []string{"beside fd opened opened", "within fd opened EACCES", "its own cwd told"} {
+		if !strings.Contains(want, l+"\n") {
+			t.Fatalf("without umrun there is no %q in\n%s", l, want)
+		}
+	}
+	if got := mountedIn(t, "", mounts, python, "-c", script, dir); got != want {
+		g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+		for i := range min(len(g), len(w)) {
+			if g[i] != w[i] {
+				t.Errorf("%q, and without umrun %q", g[i], w[i])
+			}
+		}
+		if len(g) != len(w) {
+			t.Errorf("got\n%s", got)
 		}
 	}
 }

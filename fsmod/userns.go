@@ -44,6 +44,23 @@ func (m *Module) openInNamespace(c *intercept.Call, o *object, flags int) (fd in
 	return fd, err
 }
 
+// mayTrace reports whether the calling thread, which is in another user namespace than ours, may look at
+// what procfs keeps for who may trace the task tid. It opens a file there for which that is asked
+// and nothing else.
+func (m *Module) mayTrace(c *intercept.Call, tid int) bool {
+	at, err := unix.Open(taskFile(tid, "environ"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(at)
+	fd, err := m.openInNamespace(c, &object{fd: at}, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
 // openByChild opens what a descriptor refers to in a user namespace, with some capabilities.
 // Only a process of one thread can go there (setns(2)): one is made for this, a copy of ours
 // that shares the descriptors. It makes five system calls and uses nothing of Go's runtime, whose
