@@ -34,14 +34,33 @@ const (
 	sysFileSetattr   = 469
 )
 
-// ioctls of linux/fs.h, fsverity.h and fscrypt.h that change a file.
+// ioctls of linux/fs.h, fsverity.h, fscrypt.h, msdos_fs.h and btrfs.h, and of fs/ext4/ext4.h, that change a
+// file or directory by any descriptor of it, or say what is in one.
 const (
-	fsIocSetFlags32    = 0x40046602
-	fsIocFSSetXattr    = 0x401c5820
-	fsIocSetVersion    = 0x40087602
-	fsIocSetVersion32  = 0x40047602
-	fsIocEnableVerity  = 0x40806685
-	fsIocSetEncryption = 0x800c6613
+	fsIocSetFlags32     = 0x40046602
+	fsIocFSSetXattr     = 0x401c5820
+	fsIocSetVersion     = 0x40087602
+	fsIocSetVersion32   = 0x40047602
+	fsIocEnableVerity   = 0x40806685
+	fsIocSetEncryption  = 0x800c6613
+	ext4IocSetVersion   = 0x40086604
+	ext4IocSetVersion32 = 0x40046604
+	ext4IocMigrate      = 0x6609
+	fatIocSetAttributes = 0x40047211
+)
+
+var btrfsIoctls = []uint32{
+	0x50009401, 0x50009417, 0x5000940e, 0x50009418, // BTRFS_IOC_SNAP_CREATE, _V2, SUBVOL_CREATE, _V2
+	0x5000940f, 0x5000943f, // SNAP_DESTROY, _V2
+	0x4008941a, 0xc0c89425, 0xc0c09425, // SUBVOL_SETFLAGS, SET_RECEIVED_SUBVOL, of 32 bits
+	0x50009402, 0x40309410, // DEFRAG, DEFRAG_RANGE
+	0xd000943d, 0xd000943e, // GET_SUBVOL_ROOTREF, INO_LOOKUP_USER
+}
+
+// perfIocSetFilter is PERF_EVENT_IOC_SET_FILTER of linux/perf_event.h, for which a file may be named.
+const (
+	perfIocSetFilter   = 0x40082406
+	perfIocSetFilter32 = 0x40042406
 )
 
 // pathCalls are all calls that name a file, and those on descriptors by which a mount
@@ -144,12 +163,11 @@ var refusedCalls = []struct {
 	{unix.SYS_SWAPON, 87, unix.EPERM, nil},
 	{unix.SYS_SWAPOFF, 115, unix.EPERM, nil},
 	{unix.SYS_ACCT, 51, unix.EPERM, nil},
-	// These change files, also of a mount that takes no changes, by any descriptor.
-	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetVersion)}},
-	{-1, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetVersion32)}},
-	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocEnableVerity)}},
-	{unix.SYS_IOCTL, 54, unix.EOPNOTSUPP, []intercept.Arg{intercept.ArgEqual32(1, fsIocSetEncryption)}},
+	// What is pinned below a bpffs has a path, which the kernel looks up: it tells of any file.
+	{unix.SYS_BPF, 357, unix.EPERM, []intercept.Arg{intercept.ArgEqual32(0, unix.BPF_OBJ_PIN)}},
+	{unix.SYS_BPF, 357, unix.EPERM, []intercept.Arg{intercept.ArgEqual32(0, unix.BPF_OBJ_GET)}},
 	{unix.SYS_QUOTACTL, 131, unix.EPERM, nil},
+	{unix.SYS_QUOTACTL_FD, unix.SYS_QUOTACTL_FD, unix.EPERM, nil},
 	// Who joins a mount namespace has another root and working directory.
 	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgMasked(1, unix.CLONE_NEWNS, unix.CLONE_NEWNS)}},
 	{unix.SYS_SETNS, 346, unix.EPERM, []intercept.Arg{intercept.ArgEqual32(1, 0)}},
@@ -178,6 +196,10 @@ var refusedCalls = []struct {
 	{-1, 107, unix.ENOSYS, nil}, // lstat
 	{-1, 86, unix.ENOSYS, nil},  // uselib
 }
+
+// refusedIoctls change files, also of a mount that takes no changes, by any descriptor, or take a path.
+var refusedIoctls = append([]uint32{fsIocSetVersion, fsIocSetVersion32, fsIocEnableVerity, fsIocSetEncryption,
+	ext4IocSetVersion, ext4IocSetVersion32, ext4IocMigrate, fatIocSetAttributes, perfIocSetFilter, perfIocSetFilter32}, btrfsIoctls...)
 
 // listCalls are those that list directories, which trap if a mount merges some, or is not there. getdents(2)
 // of old is not among them: programs have the new one since Linux 2.4.
@@ -240,6 +262,12 @@ func (m *Module) mountRules() intercept.Rules {
 		if r.i386 >= 0 {
 			rules = append(rules, intercept.Rule{Arch: intercept.I386, NR: r.i386, Args: r.args, Do: intercept.Deny(r.errno)})
 		}
+	}
+	for _, request := range refusedIoctls {
+		args := []intercept.Arg{intercept.ArgEqual32(1, request)}
+		rules = append(rules,
+			intercept.Rule{NR: unix.SYS_IOCTL, Args: args, Do: intercept.Deny(unix.EOPNOTSUPP)},
+			intercept.Rule{Arch: intercept.I386, NR: 54, Args: args, Do: intercept.Deny(unix.EOPNOTSUPP)})
 	}
 	return rules
 }

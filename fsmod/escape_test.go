@@ -159,6 +159,8 @@ attempt("exchange", lambda: (call(316, -100, (d + "/open").encode(), -100, s.enc
 m = os.memfd_create("cat"); os.write(m, open("/bin/cat", "rb").read())
 attempt("memfd", lambda: subprocess.run(["/proc/self/fd/%d" % m, s + "/f"], pass_fds=[m], capture_output=True).stdout)
 attempt("loader", lambda: subprocess.run(["/lib64/ld-linux-x86-64.so.2", "/bin/cat", s + "/f"], capture_output=True).stdout)
+def obj_get(p): return call(321, 7, ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(p), 0, 0), 128), 128)
+for p in s + "/f", s + "/none": attempt("BPF_OBJ_GET of " + p[len(s):], lambda: obj_get(ctypes.create_string_buffer(p.encode())))
 attempt("fanotify_mark", lambda: call(301, 0, 1, 0x20, -100, s.encode()))
 attempt("acct", lambda: call(163, (s + "/f").encode()))
 attempt("setns", lambda: (call(308, os.pidfd_open(sup), 0x20000), rd(s + "/f"))[1])
@@ -184,7 +186,7 @@ os.waitpid(pid, 0)
 	if strings.Contains(got, "ESCAPED") || !strings.Contains(got, "chroot above") {
 		t.Errorf("got\n%s", got)
 	}
-	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "covered fd ENOENT", "covered O_PATH ENOENT", "SCM_RIGHTS ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount done", "umount done", "umount what hides EPERM", "F_SETSIG EINVAL"} {
+	for _, want := range []string{"name ENOENT", "dirfd ENOENT", "covered fd ENOENT", "covered O_PATH ENOENT", "SCM_RIGHTS ENOENT", "supervisor mem EACCES", "supervisor environ EACCES", "move it EBUSY", "move above it EBUSY", "mount done", "umount done", "umount what hides EPERM", "BPF_OBJ_GET of /f EPERM", "BPF_OBJ_GET of /none EPERM", "F_SETSIG EINVAL"} {
 		if os.Geteuid() == 0 && !strings.Contains(got, want+"\n") {
 			t.Errorf("no %q in\n%s", want, got)
 		}

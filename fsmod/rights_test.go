@@ -391,6 +391,10 @@ fd = os.open(d + "/other/f", os.O_RDONLY)
 tell("FS_IOC_FSSETXATTR", lambda: fcntl.ioctl(fd, 0x401c5820, bytes(28)))
 tell("FS_IOC_SETFLAGS", lambda: fcntl.ioctl(fd, 0x40086602, bytes(8)))
 tell("FS_IOC_ENABLE_VERITY", lambda: fcntl.ioctl(fd, 0x40806685, bytes(128)))
+tell("EXT4_IOC_SETVERSION", lambda: fcntl.ioctl(fd, 0x40086604, bytes(8)))
+tell("EXT4_IOC_MIGRATE", lambda: fcntl.ioctl(fd, 0x6609))
+tell("FAT_IOCTL_SET_ATTRIBUTES", lambda: fcntl.ioctl(fd, 0x40047211, bytes(4)))
+tell("BTRFS_IOC_SUBVOL_CREATE", lambda: fcntl.ioctl(os.open(d, os.O_RDONLY), 0x5000940e, bytearray(4096)))
 `
 	got := mountedWith(t, mountedConfig{
 		mounts: []fsmod.Mount{{Kind: fsmod.Cow, Source: upper, Target: dir}},
@@ -409,6 +413,10 @@ see []
 FS_IOC_FSSETXATTR ENOTSUP
 FS_IOC_SETFLAGS ENOTSUP
 FS_IOC_ENABLE_VERITY ENOTSUP
+EXT4_IOC_SETVERSION ENOTSUP
+EXT4_IOC_MIGRATE ENOTSUP
+FAT_IOCTL_SET_ATTRIBUTES ENOTSUP
+BTRFS_IOC_SUBVOL_CREATE ENOTSUP
 `
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
