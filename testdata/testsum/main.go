@@ -7,7 +7,8 @@
 // names one that there is not.
 //
 // The list has one regular expression a line, over PACKAGE.TEST of a skip, with
-// the reason behind " # ". A test that is there, and not skipped on this machine, may be listed.
+// the reason behind " # ". A test that is there, and not skipped on this machine, may be listed, since
+// another machine may lack what it needs: then a line says so, and no more.
 //
 // With -again a few failed tests are tried once more, see again.go.
 package main
@@ -53,6 +54,7 @@ type allowance struct {
 	expr  string
 	re    *regexp.Regexp
 	used  bool // a test has such a name
+	skips bool // and was skipped
 }
 
 func readList(path string) ([]*allowance, error) {
@@ -118,7 +120,7 @@ func sum(r *bufio.Reader, allowed []*allowance) bool {
 					delete(output, name)
 					continue
 				}
-				listed := find(name, allowed)
+				listed := find(name, e.Action == "skip", allowed)
 				switch e.Action {
 				case "pass":
 					passed++
@@ -158,6 +160,8 @@ func sum(r *bufio.Reader, allowed []*allowance) bool {
 		if !a.used && complete() && !broken {
 			unused++
 			fmt.Printf("%s: no test is called %s\n", a.where, a.expr)
+		} else if a.used && !a.skips && complete() {
+			fmt.Printf("%s: nothing was skipped here of %s\n", a.where, a.expr)
 		}
 	}
 	if broken {
@@ -193,11 +197,12 @@ func reason(lines []string) string {
 	return "no reason given"
 }
 
-// find reports whether a test is listed, and notes that.
-func find(name string, allowed []*allowance) (listed bool) {
+// find reports whether a test is listed, and notes that, and whether it was skipped.
+func find(name string, skipped bool, allowed []*allowance) (listed bool) {
 	for _, a := range allowed {
 		if a.re.MatchString(name) {
 			a.used, listed = true, true
+			a.skips = a.skips || skipped
 		}
 	}
 	return listed
