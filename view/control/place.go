@@ -11,18 +11,25 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// nameRE is what a view may be called.
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
-
-// ValidName reports whether a view may be called so.
-func ValidName(name string) bool { return nameRE.MatchString(name) }
+// ValidName reports whether a view may be called so: by 1 to 63 letters, digits, - and _, the first
+// of them a letter or digit. It is no regular expression: to compile that took 0.2 ms of each start,
+// and as many of the child's.
+func ValidName(name string) bool {
+	for i, c := range []byte(name) {
+		switch {
+		case c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case i == 0, c != '-' && c != '_':
+			return false
+		}
+	}
+	return len(name) >= 1 && len(name) <= 63
+}
 
 // Dir returns the directory of the sockets, which it makes. It is the user's own, and
 // nobody else may look into it.
