@@ -68,9 +68,9 @@ func (v *View) answer(r control.Request) (a control.Answer) {
 	switch {
 	case err != nil:
 	case r.Op == control.Mount:
-		err = v.mountSpec(r.Spec, r.Dir)
+		err = v.mountSpec(string(r.Spec), string(r.Dir))
 	case r.Op == control.Umount:
-		err = v.Unmount(r.Path, r.Lazy)
+		err = v.Unmount(string(r.Path), r.Lazy)
 	}
 	if err == nil {
 		return a

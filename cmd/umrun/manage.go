@@ -143,11 +143,11 @@ func setRequest(what string, args []string, lazy bool) (r control.Request, err e
 		if _, err := view.ParseMount(args[0], cwd); err != nil {
 			return r, err
 		}
-		return control.Request{Op: control.Mount, Spec: args[0], Dir: cwd}, nil
+		return control.Request{Op: control.Mount, Spec: control.Text(args[0]), Dir: control.Text(cwd)}, nil
 	}
 	path := args[0]
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(cwd, path)
 	}
-	return control.Request{Op: control.Umount, Path: path, Lazy: lazy}, nil
+	return control.Request{Op: control.Umount, Path: control.Text(path), Lazy: lazy}, nil
 }

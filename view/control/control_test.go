@@ -32,7 +32,7 @@ func serve(t *testing.T, name string) *Server {
 		if r.Op == Info {
 			return Answer{View: &View{Name: name, Since: time.Unix(1, 0)}}
 		}
-		return Answer{Error: &Error{Code: 122, What: r.Spec + r.Path}}
+		return Answer{Error: &Error{Code: 122, What: string(r.Spec + r.Path)}}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestAsk(t *testing.T) {
 	if err != nil || a.Error == nil || !strings.Contains(a.Error.What, `"unknown"`) {
 		t.Errorf("unknown: %+v, %v", a, err)
 	}
-	if _, err = Ask(t.Context(), "two", Request{Op: Mount, Spec: strings.Repeat("x", maxMessage), Dir: "/"}); err == nil {
+	if _, err = Ask(t.Context(), "two", Request{Op: Mount, Spec: Text(strings.Repeat("x", maxRequest)), Dir: "/"}); err == nil {
 		t.Error("a message without end was answered")
 	}
 	if _, err := Ask(t.Context(), "three", Request{Op: Info}); !errors.Is(err, ErrNoView) {
@@ -74,6 +74,30 @@ func TestAsk(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(dir + "/one*"); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// TestMessages: what is asked arrives byte by byte, whether it is UTF-8 or not, and an answer may be
+// long: a program can have 6 MiB of arguments.
+func TestMessages(t *testing.T) {
+	place(t)
+	asked := Request{Op: Mount, Spec: "bind:a\xff:b", Dir: "/\xfe \u00e4"}
+	command := []string{strings.Repeat("\x01", 6<<20), "last"}
+	var got Request
+	s, err := Serve("one", slog.New(slog.DiscardHandler), func(r Request) Answer {
+		got = r
+		return Answer{View: &View{Command: command}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	a, err := Ask(t.Context(), "one", asked)
+	if err != nil || a.View == nil || strings.Join(a.View.Command, " ") != strings.Join(command, " ") {
+		t.Errorf("the answer: %v", err)
+	}
+	if got != asked {
+		t.Errorf("%+v was asked, and %+v arrived", asked, got)
 	}
 }
 
@@ -182,7 +206,7 @@ func TestLong(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	for name, want := range map[string]bool{"a": true, "A-1_b": true, "": false, "-a": false, "a/b": false, "..": false, "a.lock": false, strings.Repeat("x", 64): false} {
+	for name, want := range map[string]bool{"a": true, "A-1_b": true, "": false, "-a": false, "a/b": false, "..": false, "a.lock": false, "_a": false, "a\xe4": false, "a\n": false, strings.Repeat("x", 63): true, strings.Repeat("x", 64): false} {
 		if ValidName(name) != want {
 			t.Errorf("%q: %v", name, !want)
 		}
@@ -192,7 +216,7 @@ func TestNames(t *testing.T) {
 // FuzzDecodeRequest holds that what is taken says the same when it is written anew, and that
 // paths in it are absolute.
 func FuzzDecodeRequest(f *testing.F) {
-	for _, s := range []string{`{"op":"info"}`, `{"op":"mount","spec":"tmpfs:x","dir":"/"}`, `{"op":"umount","path":"/x","lazy":true}`, `{"op":"umount","path":"x"}`, `{}`, `[]`, `{"op":"info"}x`, `{"op":"info","more":1}`} {
+	for _, s := range []string{`{"op":"info"}`, `{"op":"mount","spec":"dG1wZnM6eA==","dir":"Lw=="}`, `{"op":"umount","path":"L3g=","lazy":true}`, `{"op":"umount","path":"eA=="}`, `{"op":"umount","path":"/x"}`, `{}`, `[]`, `{"op":"info"}x`, `{"op":"info","more":1}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -200,7 +224,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r.Op == Umount && !filepath.IsAbs(r.Path) || r.Op == Mount && !filepath.IsAbs(r.Dir) {
+		if r.Op == Umount && !filepath.IsAbs(string(r.Path)) || r.Op == Mount && !filepath.IsAbs(string(r.Dir)) {
 			t.Errorf("a relative path: %+v", r)
 		}
 		again, err := json.Marshal(r)

@@ -22,15 +22,34 @@ const (
 	Umount = "umount" // Path, an absolute one
 )
 
-// maxMessage bounds a request, and an answer, in bytes.
-const maxMessage = 1 << 16
+// Bounds of messages, in bytes. An answer has the program's arguments, which are 6 MiB at most
+// (execve(2)), and in JSON up to six times that.
+const (
+	maxRequest = 1 << 16
+	maxAnswer  = 1 << 26
+)
+
+// Text is a string of any bytes, as names of files are. JSON's strings are UTF-8, and other bytes
+// would come as others: so it is written in base64.
+type Text string
+
+// MarshalJSON is [json.Marshaler].
+func (t Text) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(t)) }
+
+// UnmarshalJSON is [json.Unmarshaler].
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var raw []byte
+	err := json.Unmarshal(b, &raw)
+	*t = Text(raw)
+	return err
+}
 
 // A Request asks a view for something.
 type Request struct {
 	Op   string `json:"op"`
-	Spec string `json:"spec,omitempty"` // of a mount, as --mount has it
-	Dir  string `json:"dir,omitempty"`  // what relative paths in Spec are taken from
-	Path string `json:"path,omitempty"` // where the mount is that goes
+	Spec Text   `json:"spec,omitempty"` // of a mount, as --mount has it
+	Dir  Text   `json:"dir,omitempty"`  // what relative paths in Spec are taken from
+	Path Text   `json:"path,omitempty"` // where the mount is that goes
 	Lazy bool   `json:"lazy,omitempty"` // though it is in use
 }
 
@@ -78,17 +97,17 @@ func DecodeRequest(b []byte) (Request, error) {
 	switch r.Op {
 	case Info:
 	case Mount:
-		if r.Spec == "" || !filepath.IsAbs(r.Dir) {
+		if r.Spec == "" || !filepath.IsAbs(string(r.Dir)) {
 			return r, errors.New("a mount has a spec and an absolute directory")
 		}
 	case Umount:
-		if !filepath.IsAbs(r.Path) {
+		if !filepath.IsAbs(string(r.Path)) {
 			return r, errors.New("what is unmounted has an absolute path")
 		}
 	default:
 		return r, fmt.Errorf("unknown operation %q", r.Op)
 	}
-	if strings.ContainsRune(r.Spec+r.Dir+r.Path, 0) {
+	if strings.ContainsRune(string(r.Spec+r.Dir+r.Path), 0) {
 		return r, errors.New("there is a NUL in it")
 	}
 	return r, nil

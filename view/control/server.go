@@ -115,11 +115,11 @@ func (s *Server) answer(c *net.UnixConn) error {
 // readRequest reads a request, and says why who has sent it may not; nil: it may.
 func readRequest(c *net.UnixConn) (line []byte, refused, err error) {
 	peer, refused := trusted(c)
-	buf := make([]byte, maxMessage)
+	buf := make([]byte, maxRequest)
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for len(line) == 0 || line[len(line)-1] != '\n' {
 		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
-		if err != nil || n == 0 || len(line)+n > maxMessage {
+		if err != nil || n == 0 || len(line)+n > maxRequest {
 			return nil, refused, fmt.Errorf("a message that does not end: %w", errors.Join(err, unix.EBADMSG))
 		}
 		if w, err := writer(oob[:oobn]); refused == nil && (err != nil || w != peer) {
@@ -143,9 +143,9 @@ func writer(oob []byte) (int32, error) {
 	return cr.Pid, nil
 }
 
-// readLine reads a message.
+// readLine reads an answer.
 func readLine(r io.Reader) ([]byte, error) {
-	line, err := bufio.NewReader(io.LimitReader(r, maxMessage)).ReadBytes('\n')
+	line, err := bufio.NewReader(io.LimitReader(r, maxAnswer)).ReadBytes('\n')
 	if err != nil {
 		return nil, fmt.Errorf("a message that does not end: %w", err)
 	}
