@@ -108,7 +108,7 @@
 //
 // # Goroutines and locks
 //
-// Handlers run on intercept's receivers, and injections on its tracer. Those of path calls, and of the
+// Handlers run on intercept's receivers, and injections on its tracers. Those of path calls, and of the
 // noted ones, run beside each other and beside all other handlers: in a rush there are two receivers
 // (intercept.Rule.Apart), and a handler may wait for a
 // file system that does not answer (intercept.Call.MayWait). The goroutines of

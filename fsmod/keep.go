@@ -42,10 +42,13 @@ func (p *keptPage) there(tid int) bool {
 	return p.size > 0 && peek(tid, p.at, b[:]) == nil && b == p.number
 }
 
-func (k *keptPages) get(parent int) keptPage {
+// take returns a parent's page, which is nobody else's until it is put back.
+func (k *keptPages) take(parent int) keptPage {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.m[parent]
+	p := k.m[parent]
+	delete(k.m, parent)
+	return p
 }
 
 func (k *keptPages) put(parent int, p keptPage) {
@@ -60,13 +63,17 @@ func (k *keptPages) put(parent int, p keptPage) {
 // onKept is OnPage for an exec, with memory that may be the parent's from the last one.
 func (k *keptPages) onKept(c *intercept.Call, do func(intercept.Injected) (int64, error), content []byte, f func(tid int, at uint64) (int64, error)) (int64, error) {
 	parent := parentOf(c.TID)
-	if p := k.get(parent); uint64(len(content)+keptHead) <= p.size && p.there(c.TID) {
+	p := k.take(parent)
+	if uint64(len(content)+keptHead) <= p.size && p.there(c.TID) {
+		defer k.put(parent, p)
 		if err := poke(c.TID, p.at+keptHead, content); err != nil {
 			return 0, err
 		}
 		return f(c.TID, p.at+keptHead)
 	}
-	var p keptPage
+	if p.size > 0 {
+		k.put(parent, p)
+	}
 	_, _ = rand.Read(p.number[:]) // never fails
 	content = append(p.number[:], content...)
 	return OnPage(c, do, content, func(tid int, at uint64) (int64, error) {

@@ -112,8 +112,8 @@
 // the target dies with it). While the program calls without a pause (rush.go) there is the
 // usher, and there may be a second receiver (notifier.assist), each receiver locked to its
 // thread. They end by themselves when the last task of the target is
-// gone. From the first injection on there is the tracer (tracer.run, locked to its thread),
-// with one more for each call that waits for it. Close ends and awaits all, but for
+// gone. From the first injection on there is the tracer (tracer.serve, locked to its thread), and more
+// while one of them is held up, with a goroutine for each call that waits for them. Close ends and awaits all, but for
 // receivers that wait in the kernel for somebody who never answers.
 //
 // No lock of this package is held while a handler, a cancel function or a callback

@@ -27,8 +27,8 @@ import (
 // intercepted call came by. What Run returns is the result of the intercepted call.
 // [ErrExec] of do says that the thread has become another program, which waits for its
 // first instruction; Run returns it, or [ErrAgain], or any other error to end the thread. So
-// does every error of do's that Run returns. It runs on the tracer's goroutine and must
-// not block for long.
+// does every error of do's that Run returns. It runs on a tracer's goroutine, beside others where
+// one is held up, and should not block for long.
 type Injection struct {
 	Run func(tid int, do func(Injected) (int64, error)) (result int64, err error)
 
@@ -104,7 +104,10 @@ func (n *notifier) AddFD(c *Call, fd int, cloexec bool) (int, error) {
 }
 
 // A tracer injects calls, one thread at a time. Its goroutine, which starts with the first
-// job, is locked to the thread that is the tracer of ptrace(2).
+// job, is locked to the thread that is the tracer of ptrace(2). A thread that does not answer, as its
+// memory is what somebody else fills in (userfaultfd(2), a file system), or it runs in a circle in what was
+// its system call instruction, holds up that thread, and no other job for longer than tracerPatience: then
+// there is one more, up to mostTracers.
 type tracer struct {
 	once sync.Once
 	jobs chan func() // unbuffered: who waits for the tracer is parked
@@ -113,10 +116,17 @@ type tracer struct {
 	wg   sync.WaitGroup
 
 	expecting atomic.Int32 // entries of expected
+	more      atomic.Int32 // tracers but the first
 
 	mu       sync.Mutex
 	expected map[int]Injected // calls that threads are about to make. Guarded by mu
 }
+
+const (
+	tracerPatience = 200 * time.Millisecond
+	tracerIdle     = 5 * time.Second // after which one that was started for another's sake ends
+	mostTracers    = 256             // each is a thread of ours
+)
 
 func newTracer() *tracer {
 	return &tracer{jobs: make(chan func()), quit: make(chan struct{}), expected: make(map[int]Injected)}
@@ -124,24 +134,54 @@ func newTracer() *tracer {
 
 // run queues a job. The goroutine that waits for the tracer ends with the tracer.
 func (t *tracer) run(job func()) {
-	t.once.Do(func() {
-		t.wg.Go(func() {
-			runtime.LockOSThread() // never unlocked: ptrace requests come from one thread
-			for {
-				select {
-				case f := <-t.jobs:
-					f()
-				case <-t.quit:
-					return
-				}
-			}
-		})
-	})
+	t.once.Do(func() { t.wg.Go(func() { t.serve(nil) }) })
 	t.wg.Go(func() {
-		select {
-		case t.jobs <- job:
-		case <-t.quit:
+		again := time.NewTicker(tracerPatience)
+		defer again.Stop()
+		for {
+			select {
+			case t.jobs <- job:
+				return
+			case <-t.quit:
+				return
+			case <-again.C:
+				t.another()
+			}
 		}
+	})
+}
+
+// serve does jobs on a thread of its own; idle, if it is not nil, says when there are to be none any more.
+func (t *tracer) serve(idle *time.Timer) {
+	runtime.LockOSThread() // never unlocked: ptrace requests come from one thread
+	var over <-chan time.Time
+	for {
+		if idle != nil {
+			idle.Reset(tracerIdle)
+			over = idle.C
+		}
+		select {
+		case f := <-t.jobs:
+			f()
+		case <-over:
+			return
+		case <-t.quit:
+			return
+		}
+	}
+}
+
+// another starts one more tracer.
+func (t *tracer) another() {
+	if t.more.Add(1) >= mostTracers {
+		t.more.Add(-1)
+		return
+	}
+	t.wg.Go(func() {
+		defer t.more.Add(-1)
+		idle := time.NewTimer(tracerIdle)
+		defer idle.Stop()
+		t.serve(idle)
 	})
 }
 

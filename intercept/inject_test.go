@@ -112,3 +112,33 @@ func TestInjectOver(t *testing.T) {
 		}
 	}
 }
+
+// TestInjectBeside: a thread that does not come on holds up no others for long.
+func TestInjectBeside(t *testing.T) {
+	if !canInject {
+		t.Skip(ErrNotInjected)
+	}
+	var first atomic.Bool
+	var done atomic.Int32
+	const others = 20
+	h := func(c *Call) Action {
+		return c.Inject(Injection{Run: func(_ int, do func(Injected) (int64, error)) (int64, error) {
+			if first.CompareAndSwap(false, true) {
+				for end := time.Now().Add(injectionLimit / 2); done.Load() < others; time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Errorf("%d calls were made beside one that takes long, want %d", done.Load(), others)
+						break
+					}
+				}
+			}
+			if _, err := do(Injected{NR: unix.SYS_GETTID}); err != nil {
+				return 0, err
+			}
+			done.Add(1)
+			return 1000 + int64(int32(c.Args[0])), nil
+		}})
+	}
+	if _, out := start(t, Config{Rules: onCall(h)}, "threads").wait(t); out != "bad: 0\n" {
+		t.Errorf("output %q", out)
+	}
+}
