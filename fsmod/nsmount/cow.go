@@ -101,10 +101,13 @@ func (c *cow) lay(l layer, at func(tree int) error) error {
 	if errors.Is(err, unix.EINVAL) && len(below) > 0 {
 		return c.layGlue(l, at)
 	}
-	if err == nil {
-		err = at(tree)
+	if err != nil {
+		return err
 	}
-	if err == nil {
+	if l.rel != "" { // else it may become the root
+		defer unix.Close(tree)
+	}
+	if err = at(tree); err == nil {
 		err = c.b.own(tree)
 	}
 	if err != nil {
@@ -180,11 +183,18 @@ func (c *cow) entry(l layer, glue int, e os.DirEntry) error {
 	}
 	// A file, which cannot be copied when it is written to, or a directory that the
 	// program cannot look into either.
-	tree, err := cloneTree(l.was, name, true)
-	if err == nil {
-		err = readOnly(tree, true)
-	}
+	return attachCopy(l.was, name, true, func(tree int) error { return readOnly(tree, true) }, at)
+}
+
+// attachCopy puts a copy of what is mounted at name, which change has changed, where it belongs. It
+// keeps no descriptor: of a directory of glue there may be thousands.
+func attachCopy(dir int, name string, whole bool, change, at func(tree int) error) error {
+	tree, err := cloneTree(dir, name, whole)
 	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	if err := change(tree); err != nil {
 		return err
 	}
 	return at(tree)
@@ -200,13 +210,7 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	case !s.dir:
 		return c.file(l.was, rel, at)
 	case format.Pseudo(s.fs), devices:
-		t, err := cloneTree(l.was, rel, true)
-		if err == nil {
-			err = private(t)
-		}
-		if err == nil {
-			err = at(t)
-		}
+		err := attachCopy(l.was, rel, true, private, at)
 		if err != nil || !devices {
 			return err
 		}
@@ -219,14 +223,7 @@ func (c *cow) sub(l layer, tree int, s submount) error {
 	}
 	was, err := openDir(l.was, rel)
 	if errors.Is(err, unix.EACCES) {
-		t, err := cloneTree(l.was, rel, true) // the program cannot look into it either
-		if err == nil {
-			err = private(t)
-		}
-		if err != nil {
-			return err
-		}
-		return at(t)
+		return attachCopy(l.was, rel, true, private, at) // the program cannot look into it either
 	}
 	if err != nil {
 		return err
@@ -258,20 +255,14 @@ func (c *cow) file(was int, rel string, at func(tree int) error) error {
 		if err != nil {
 			return err
 		}
-		tree, err := cloneTree(unix.AT_FDCWD, name, false)
-		if err != nil {
-			return err
+		return attachCopy(unix.AT_FDCWD, name, false, func(int) error { return nil }, at)
+	}
+	return attachCopy(was, rel, false, func(tree int) error {
+		if !regular {
+			return nil
 		}
-		return at(tree)
-	}
-	tree, err := cloneTree(was, rel, false)
-	if err == nil && regular {
-		err = readOnly(tree, false)
-	}
-	if err != nil {
-		return err
-	}
-	return at(tree)
+		return readOnly(tree, false)
+	}, at)
 }
 
 // overlay makes the overlay of a directory.
@@ -393,13 +384,7 @@ func (b *builder) merge(target string, over int) error {
 	}
 	c := &cow{subs: subs}
 	for _, s := range c.below("") {
-		t, err := cloneTree(was, s.rel, true)
-		if err == nil {
-			err = readOnly(t, true)
-		}
-		if err == nil {
-			err = attachAt(t, tree, s.rel)
-		}
+		err := attachCopy(was, s.rel, true, func(t int) error { return readOnly(t, true) }, func(t int) error { return attachAt(t, tree, s.rel) })
 		if err != nil && !errors.Is(err, unix.ENOENT) { // a name of the other one covers it
 			return fmt.Errorf("what is mounted at %s: %w", filepath.Join(target, s.rel), err)
 		}

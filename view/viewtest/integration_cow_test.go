@@ -374,3 +374,26 @@ func TestIntegrationCowOthers(t *testing.T) {
 	}
 	w.NoStrays(t)
 }
+
+// TestIntegrationCowOfMany: a cow of a directory with more names than there may be descriptors, in
+// which something is mounted: for an ordinary user each name has a mount of its own.
+func TestIntegrationCowOfMany(t *testing.T) {
+	w := viewtest.New(t)
+	dir := mountTree(t, w, true)
+	sub := filepath.Join(dir, "dst", "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Host.Tmpfs(sub); err != nil {
+		t.Fatal(err)
+	}
+	w.Host.MustRun(t, "sh", "-c", fmt.Sprintf("cd %s && mkdir -p $(seq -f d%%g 250) && touch $(seq -f f%%g 250) && chown -R %d:%d .", filepath.Join(dir, "dst"), viewtest.UID, viewtest.GID))
+	u := w.HostCmd(t.Context(), "sh", "-c", "ulimit -n 400 && exec \"$@\"", "sh", viewtest.Binary(t), "-q", "-n", "none", "--fs-engine", "ns", "-m", "cow::"+dir+"/dst", "--",
+		"sh", "-c", "cd "+dir+"/dst; ls | wc -l; echo new >d7/new; echo new >sub/new; cat d7/new sub/new").AsUser(w.Home())
+	if r := u.Result(); r.Stdout != "503\nnew\nnew\n" {
+		t.Errorf("got %v", r)
+	}
+	if got := w.Host.MustRun(t, "ls", filepath.Join(dir, "dst/d7"), sub); strings.Contains(got, "new") {
+		t.Errorf("the host has %q", got)
+	}
+}
