@@ -95,6 +95,15 @@ print(mount(None, at, None, REMOUNT | RDONLY, "size=1m"), size(), do(os.mkdir, "
 print(mount(None, at, None, REMOUNT | NODEV, "size=4k"), size(), do(os.mkdir, "at/x"))
 print(mount(None, at, None, REMOUNT | NODEV, "size=2m"), size(), do(os.mkdir, "at/x"), umount(at))
 `},
+	{"beside signals to the process group", `
+import signal, threading, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+stop = threading.Event()
+def interrupt():
+    while not stop.wait(0.003): os.kill(0, signal.SIGINT)
+t = threading.Thread(target=interrupt); t.start()
+print([(mount("tmpfs", at, "tmpfs"), umount(at)) for _ in range(8)]); stop.set(); t.join()
+`},
 	{"attributes", `
 def options(at): return [[o for o in l.split()[5].split(",") if o in ("ro", "rw", "nosuid", "nodev")] for l in open("/proc/self/mountinfo") if l.split()[4] == at]
 print(mount(src, at, None, BIND), mount(None, at, None, REMOUNT | BIND | NOSUID | NODEV, "anything"), options(at), mount(None, at, None, REMOUNT | BIND | NODEV | NOSUID | RDONLY), options(at))

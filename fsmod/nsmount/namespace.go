@@ -48,6 +48,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -173,6 +174,7 @@ func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("UMRUN_ENTER_USER=%d", enterUser))
 	}
 	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's signals are not for it
 	cmd.ExtraFiles = append([]*os.File{n.files[0], n.files[1], theirs, link, n.files[2]}, rest...)
 	err = cmd.Start()
 	theirs.Close()
