@@ -9,26 +9,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// realPath is a path of the host with the links of what there is of it resolved.
-func realPath(path string) string {
-	for up := path; ; {
-		if real, err := filepath.EvalSymlinks(up); err == nil {
-			return filepath.Join(real, path[len(up):])
-		}
-		i := strings.LastIndexByte(up, '/')
-		if i <= 0 {
-			return path
-		}
-		up = up[:i]
-	}
-}
 
 // glue is a row for what is missing on the way to a new one: a directory that takes no
 // changes, which would be lost with the view. nil: nothing is.
@@ -46,7 +31,7 @@ func (t *table) glue(m *mount) (*mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		row := newRow(Mounted{Mount: g, FS: fs})
+		row := rowAt(Mounted{Mount: g, FS: fs})
 		row.glued = true
 		return row, nil
 	}

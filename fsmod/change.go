@@ -60,8 +60,8 @@ func (m *Module) Now(f func(mounts []Mounted) error) error {
 // Mount adds a mount, which covers what has been there. The tree is the module's to
 // close from then on, but not if there is an error.
 func (m *Module) Mount(mt Mounted) error {
-	row := newRow(mt)
 	return m.alter(func(t *table) (*table, error) {
+		row := t.newRow(mt)
 		if row.dir == nil && row.Kind != Image && !m.listing {
 			return nil, ErrUnlisted
 		}

@@ -158,7 +158,7 @@ func newTable(mounts []Mounted) (*table, error) {
 	t.host = &mount{fs: host, dir: host}
 	t = t.of(nil, nil, nil)
 	for _, mt := range mounts {
-		t, err = t.placing(newRow(mt), mt.Over)
+		t, err = t.placing(t.newRow(mt), mt.Over)
 		if err != nil {
 			_ = host.Close()
 			return nil, err
@@ -209,8 +209,12 @@ func (t *table) placed(row *mount) (*table, error) {
 }
 
 // newRow makes a row, without a tag.
-func newRow(mt Mounted) *mount {
-	mt.Target = realPath(mt.Target) // paths of the view have no symbolic links
+func (t *table) newRow(mt Mounted) *mount {
+	made := make([]Mounted, len(t.rows))
+	for i, r := range t.rows {
+		made[i] = Mounted{Mount: Mount{Target: r.Target}, FS: r.fs}
+	}
+	mt.Target = RealPath(made, mt.Target) // paths of the view have no symbolic links
 	return rowAt(mt)
 }
 

@@ -271,9 +271,12 @@ func (m Mount) String() string {
 }
 
 // Order returns the mounts in the order in which they are made: as given, but what
-// covers a directory before what covers something in it.
+// covers a directory before what covers something in it, whatever symbolic links of the
+// host the targets are named by.
 func Order(mounts []Mount) []Mount {
-	depth := func(m Mount) int { return strings.Count(strings.TrimSuffix(m.Target, "/"), "/") }
+	depth := func(m Mount) int {
+		return strings.Count(strings.TrimSuffix(RealPath(nil, m.Target), "/"), "/")
+	}
 	ordered := slices.Clone(mounts)
 	slices.SortStableFunc(ordered, func(a, b Mount) int { return cmp.Compare(depth(a), depth(b)) })
 	return ordered

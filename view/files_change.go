@@ -90,6 +90,7 @@ func (v *View) open(m fsmod.Mount) (mt fsmod.Mounted, err error) {
 	switch m.Kind {
 	case fsmod.Cow, fsmod.Merge:
 		err = v.files.Now(func(earlier []fsmod.Mounted) (err error) {
+			m.Target = fsmod.RealPath(earlier, m.Target)
 			mt, err = v.plan.trapMount(v.life, m, earlier)
 			return err
 		})
@@ -111,13 +112,14 @@ func (v *View) Unmount(path string, lazy bool) error {
 		return v.errUnarmed()
 	}
 	at := filepath.Clean(path)
-	if real, err := filepath.EvalSymlinks(at); err == nil {
-		at = real
-	}
 	var err error
 	if v.plan.Files.Engine == EngineNS {
 		err = v.kernelUnmount(at, lazy)
 	} else {
+		_ = v.files.Now(func(mounts []fsmod.Mounted) error {
+			at = fsmod.RealPath(mounts, at)
+			return nil
+		})
 		err = v.files.Unmount(at, lazy)
 	}
 	switch problem := (*Problem)(nil); {

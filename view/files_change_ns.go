@@ -121,7 +121,9 @@ func (v *View) kernelMount(m fsmod.Mount) error {
 	if _, err := check(m, v.Mounts()); err != nil {
 		return err
 	}
-	m.Target = real(m.Target)
+	if m.Target, err = ns.Real(m.Target); err != nil {
+		return err
+	}
 	held, server, err := v.hold(m, disk)
 	if err != nil {
 		return err
@@ -191,6 +193,9 @@ func (k *kernelMounts) make(ns *nsmount.Namespace, m kernelMount, places []strin
 // kernelUnmount removes the topmost mount at a path.
 func (v *View) kernelUnmount(at string, lazy bool) error {
 	ns, err := v.changeable()
+	if err == nil {
+		at, err = ns.Real(at)
+	}
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ func (p *Plan) trapFiles(ctx context.Context, v *View) (mounts []fsmod.Mounted, 
 		}
 	}()
 	for _, m := range fsmod.Order(p.conf.Mounts) {
+		m.Target = fsmod.RealPath(mounts, m.Target)
 		mt, err := p.trapMount(ctx, m, mounts)
 		if err != nil {
 			return mounts, err
@@ -62,8 +63,8 @@ func closeMounted(m fsmod.Mounted) {
 	}
 }
 
-// trapMount opens the tree of one mount, over those that are made before it. Errors are
-// Problems.
+// trapMount opens the tree of one mount, over those that are made before it; their targets, and
+// that of a cow or merge, have no symbolic links. Errors are Problems.
 func (p *Plan) trapMount(ctx context.Context, m fsmod.Mount, earlier []fsmod.Mounted) (mt fsmod.Mounted, err error) {
 	mt.Mount = m
 	switch {
@@ -128,10 +129,10 @@ func openOver(mt *fsmod.Mounted, earlier []fsmod.Mounted) (err error) {
 // lay lays a mount over those that are made before it: what is seen of them at its target
 // and below is what it covers.
 func lay(mt *fsmod.Mounted, earlier []fsmod.Mounted) (lower []cow.Source) {
-	at := real(mt.Target)
+	at := mt.Target
 	lower = cow.Host(at)
 	for _, e := range earlier {
-		switch root := real(e.Target); {
+		switch root := e.Target; {
 		case covers(root, at):
 			lower, mt.Over, mt.Alias = []cow.Source{{FS: e.FS, Name: below(root, at)}}, nil, false
 		case covers(at, root):

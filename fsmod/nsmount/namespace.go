@@ -53,6 +53,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"umrun/fsmod"
 	"umrun/intercept"
 )
 
@@ -106,11 +107,12 @@ func (n *Namespace) Has(tid int) bool {
 	return true
 }
 
-// An order is what a child is to do: one of the three.
+// An order is what a child is to do: one of the four.
 type order struct {
 	Change *Change
 	Call   *Call
-	Trial  bool // see trial
+	Trial  bool   // see trial
+	Real   string // see [Namespace.Real]
 	Made   []Made
 	User   bool // the view has a user namespace
 }
@@ -119,6 +121,7 @@ type order struct {
 type reply struct {
 	Text  string
 	Errno unix.Errno
+	Path  string // what was asked for
 	Made  []Made // what there is by now of what programs have mounted
 }
 
@@ -150,13 +153,28 @@ const (
 	changePatience = 30 * time.Second
 )
 
+// Real is an absolute path with the symbolic links that the view has in it resolved, as far as
+// it is there.
+func (n *Namespace) Real(path string) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, err := n.ask(order{Real: path}, nil)
+	return r.Path, err
+}
+
 // do has a child follow an order, and returns its error. link is as in [intercept.Config]; it
 // may be nil. The rest is what the order needs. n.mu is held.
 func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
+	_, err := n.ask(o, link, rest...)
+	return err
+}
+
+// ask is do, with the whole answer.
+func (n *Namespace) ask(o order, link *os.File, rest ...*os.File) (r reply, err error) {
 	o.User, o.Made = Unprivileged(), n.made
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return r, fmt.Errorf("socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	ours := os.NewFile(uintptr(pair[0]), "control")
@@ -164,7 +182,7 @@ func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
 	ours.Close()
 	if err != nil {
 		theirs.Close()
-		return err
+		return r, err
 	}
 	defer c.Close()
 	cmd := exec.Command("/proc/self/exe")
@@ -179,24 +197,23 @@ func (n *Namespace) do(o order, link *os.File, rest ...*os.File) error {
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return fmt.Errorf("start a process to go there: %w", err)
+		return r, fmt.Errorf("start a process to go there: %w", err)
 	}
 	defer cmd.Wait() // it ends with its answer
 	_ = c.SetDeadline(time.Now().Add(changePatience))
-	var r reply
 	err = gob.NewEncoder(c).Encode(o)
 	if err == nil {
 		err = gob.NewDecoder(c).Decode(&r)
 	}
 	if err != nil {
 		_ = cmd.Process.Kill()
-		return fmt.Errorf("the process that was to go to the view's namespace has not answered: %w", err)
+		return r, fmt.Errorf("the process that was to go to the view's namespace has not answered: %w", err)
 	}
 	n.made = r.Made
 	if r.Text != "" {
-		return &ChangeError{r.Text, r.Errno}
+		return r, &ChangeError{r.Text, r.Errno}
 	}
-	return nil
+	return r, nil
 }
 
 // ChildMain is to be called at the beginning of main, and of TestMain in packages that call
@@ -216,7 +233,11 @@ func ChildMain() {
 		err = gob.NewDecoder(control).Decode(&o)
 	}
 	var r reply
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.Real != "":
+		r.Made, r.Path = o.Made, fsmod.RealPath(nil, o.Real)
+	default:
 		r.Made, err = o.follow(int(C.get_own_fds()))
 	}
 	if err != nil {
