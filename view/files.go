@@ -265,6 +265,10 @@ func checkPlace(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
 		return false, missing(m, m.Target, err)
 	}
 	if err != nil {
+		if link, to := dangling(m.Target); link != "" {
+			rest, _ := filepath.Rel(link, m.Target)
+			return false, missing(m, link, fmt.Errorf("it is a symbolic link to %s, which is not there", to), filepath.Join(to, rest)+" in its place")
+		}
 		switch m.Kind {
 		case fsmod.Cow, fsmod.Merge:
 			return false, missing(m, m.Target, err, "mkdir -p "+m.Target, "-m tmpfs:"+m.Target)
@@ -295,6 +299,28 @@ func checkPlace(m fsmod.Mount, earlier []fsmod.Mount) (there bool, err error) {
 // covers reports whether path is at or below root.
 func covers(root, path string) bool {
 	return path == root || root == "/" || strings.HasPrefix(path, root+"/")
+}
+
+// dangling returns the symbolic link on the way to path that leads to nothing, and where it
+// leads; "" if there is none. A mount cannot be made behind it.
+func dangling(path string) (link, to string) {
+	for ; path != "/"; path = filepath.Dir(path) {
+		to, err := os.Readlink(path)
+		if err != nil {
+			if _, err := os.Lstat(path); err == nil {
+				break
+			}
+			continue
+		}
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		return path, to
+	}
+	return "", ""
 }
 
 // existing returns the nearest directory above path that there is.
