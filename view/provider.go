@@ -148,8 +148,11 @@ func (r *provider) close() error {
 	select {
 	case <-r.ended:
 	default:
-		_ = unix.Kill(-r.view.PID(), unix.SIGTERM)
-		_ = unix.Kill(-r.view.PID(), unix.SIGCONT)
+		// Its group may be gone, if it has put itself into the background, and the number another's.
+		for _, pid := range r.view.sup.Processes() {
+			_ = unix.Kill(pid, unix.SIGTERM)
+			_ = unix.Kill(pid, unix.SIGCONT)
+		}
 		select {
 		case <-r.ended:
 		case <-time.After(providerPatient):

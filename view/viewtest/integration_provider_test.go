@@ -381,3 +381,28 @@ wait
 	}
 	w.NoStrays(t)
 }
+
+// TestIntegrationProviderDaemon: a client that puts itself into the background is told to end, too.
+func TestIntegrationProviderDaemon(t *testing.T) {
+	viewtest.Need(t, "/usr/bin/python3", "ip")
+	w := viewtest.New(t)
+	client := w.File(t, "client.py", `import fcntl, os, signal, struct, subprocess, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+f = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(f, 0x400454ca, struct.pack("16sH22x", b"tun0", 0x1001))
+def end(*_): time.sleep(0.2); open(sys.argv[1], "w").write("in order"); os._exit(0)
+signal.signal(signal.SIGTERM, end)
+subprocess.check_call("ip addr add 10.9.0.2/24 dev tun0; ip link set tun0 up", shell=True)
+while True: signal.pause()
+`)
+	ended := filepath.Join(mountTree(t, w, true), "ended")
+	r := umrunAs(t, w, true, "-n", "vpn=tun-provider:python3 "+client+" "+ended, "--", "ip", "-br", "addr").Result()
+	if r.Status != 0 || !strings.Contains(r.Stdout, "10.9.0.2/24") {
+		t.Errorf("got %v", r)
+	}
+	if b, err := os.ReadFile(ended); string(b) != "in order" {
+		t.Errorf("the client has ended otherwise: %q, %v", b, err)
+	}
+	w.NoStrays(t)
+}
