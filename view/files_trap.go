@@ -196,7 +196,8 @@ func (p *Plan) imageOf(ctx context.Context, file string, m fsmod.Mount) (mt fsmo
 		if err := checkWritable(m, file); err != nil {
 			return mt, "", err
 		}
-		return mt, "ext4", p.trapServed(ctx, &mt, file)
+		err = p.trapServed(ctx, &mt, file) // which changes mt
+		return mt, "ext4", err
 	}
 	at := m
 	at.Source = file
