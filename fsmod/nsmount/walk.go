@@ -56,7 +56,7 @@ func (w *walker) find(path string, follow bool) (int, error) {
 			if path = target; more {
 				path += "/" + rest
 			}
-			if links++; links > mostLinks || len(path) >= pathMax {
+			if links++; links > mostLinks { // which bounds the path too
 				err = unix.ELOOP
 			}
 		}
