@@ -103,6 +103,7 @@ type state struct {
 	umasked atomic.Bool    // some task may have another umask
 	watched atomic.Bool    // some task watches files: inotify(7)
 	waits   sync.WaitGroup // opens that wait, and what is prepared
+	waiting atomic.Int32   // opens that may wait for long, no more than mostWaiting
 	apart   sync.Map       // calls (*intercept.Call) that goroutines of their own answer
 	kept    keptPages      // by the parents of scripts
 	where   stands         // working directories
@@ -110,7 +111,7 @@ type state struct {
 	cores   bool           // RLIMIT_CORE is kept at 0; set by Rules
 	limited sync.Once      // it was set
 
-	unbounded sync.Once // the log says that a tmpfs has no bounds
+	unbounded, crowded sync.Once // the log says that a tmpfs has no bounds, that too many opens wait
 
 	mu      sync.Mutex
 	private string   // the directory of directories; "": not made yet. Guarded by mu

@@ -14,11 +14,32 @@ import (
 	"umrun/intercept"
 )
 
+// mostWaiting bounds the opens that wait for another program: each has a thread of ours, of which Go's
+// runtime has 10,000 and then gives up, and two descriptors, which all calls of the view need.
+func mostWaiting() int32 {
+	const most = 4096
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return most
+	}
+	return int32(min(limit.Cur/8, most))
+}
+
 // openWaiting opens the object anew on a goroutine of its own. A call that is interrupted
 // takes its open back, so that nobody finds a reader who is not there.
 func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.Action {
+	over := func() {}
+	if t := o.typ(); flags&unix.O_NONBLOCK == 0 && (t == unix.S_IFREG || t == unix.S_IFIFO && flags&unix.O_ACCMODE != unix.O_RDWR) {
+		over = func() { m.waiting.Add(-1) }
+		if m.waiting.Add(1) > mostWaiting() {
+			over()
+			m.crowded.Do(func() { m.log.Warn("so many opens wait that further ones which would wait fail with ENFILE") })
+			return intercept.Fail(unix.ENFILE)
+		}
+	}
 	fd, err := unix.FcntlInt(uintptr(o.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
+		over()
 		return fail(err)
 	}
 	tag := 0
@@ -29,11 +50,13 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 	if m.mixed.Load() {
 		if theirs, err = m.rightsOf(c); err != nil {
 			unix.Close(fd)
+			over()
 			return fail(err)
 		}
 	}
 	w := &waitingOpen{done: make(chan struct{})}
 	m.waits.Go(func() {
+		defer over()
 		defer unix.Close(fd)
 		defer close(w.done)
 		var got int
