@@ -42,12 +42,32 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 		over()
 		return fail(err)
 	}
+	terminal := -1
+	if o.isTerminalOfCaller() {
+		if terminal, err = terminalOf(c.TID); err == nil && terminal >= 0 {
+			err = faccess(fd, accessOf(flags))
+		}
+		if err == nil && !c.Valid() {
+			err = intercept.ErrGone
+		}
+		if err != nil {
+			unix.Close(fd)
+			if terminal >= 0 {
+				unix.Close(terminal)
+			}
+			return fail(err)
+		}
+		if terminal >= 0 { // whose owner is asked as little as natively
+			unix.Close(fd)
+			fd = terminal
+		}
+	}
 	tag := 0
 	if t := o.typ(); o.m != nil && (t == unix.S_IFREG || t == unix.S_IFDIR) {
 		tag = o.m.tag
 	}
 	var theirs *rights
-	if m.mixed.Load() {
+	if m.mixed.Load() && terminal < 0 {
 		if theirs, err = m.rightsOf(c); err != nil {
 			unix.Close(fd)
 			over()
@@ -84,6 +104,17 @@ func (m *Module) openWaiting(c *intercept.Call, o *object, flags int) intercept.
 		m.waits.Go(w.interrupt)
 		return intercept.Restart()
 	})
+}
+
+// accessOf is what access(2) is asked of a file that is opened so.
+func accessOf(flags int) uint32 {
+	switch flags & unix.O_ACCMODE {
+	case unix.O_RDONLY:
+		return unix.R_OK
+	case unix.O_WRONLY:
+		return unix.W_OK
+	}
+	return unix.R_OK | unix.W_OK
 }
 
 // A waitingOpen is an open(2) of ours that may block.

@@ -76,6 +76,22 @@ func TestIntegrationTerminal(t *testing.T) {
 	w.NoStrays(t)
 }
 
+// TestIntegrationControllingTerminal: who has left the session has no terminal, though umrun has one.
+func TestIntegrationControllingTerminal(t *testing.T) {
+	viewtest.Need(t, "bash", "setsid")
+	w, _, _ := lab(t)
+	x := newTerminal(t, w)
+	for _, umrun := range []string{"", viewtest.Binary(t) + " -n none --fs-engine trap -m tmpfs:/mnt -- "} {
+		x.send(umrun + "sh -c 'echo of the \"session\" >/dev/tty'\n")
+		x.expect("of the session\r\n")
+		x.expect("prompt> ")
+		x.send(umrun + "setsid -w sh -c 'exec 3<>/dev/tty; echo ope\"ned\"'\n")
+		x.expect("No such device or address\r\n")
+		x.expect("prompt> ")
+	}
+	w.NoStrays(t)
+}
+
 // pidOf finds a process of the host by a word of its command line.
 func pidOf(t *testing.T, w *viewtest.World, word string, not ...string) int {
 	t.Helper()
