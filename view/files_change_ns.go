@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,10 +185,23 @@ func (k *kernelMounts) make(ns *nsmount.Namespace, m kernelMount, places []strin
 	}
 	code := ExitFailed
 	var failed *nsmount.ChangeError
+	var try []string
 	if errors.As(err, &failed) && failed.Err == unix.ENOENT {
 		code = ExitConfig
+		if strings.HasPrefix(failed.Text, "stat "+m.Target+":") { // the place
+			try = []string{placeFor(m.Mount)}
+		}
 	}
-	return &Problem{Code: code, What: fmt.Sprintf("-m %v: %v", m.Mount, err), Err: err}
+	return &Problem{Code: code, What: fmt.Sprintf("-m %v: %v", m.Mount, err), Try: try, Err: err}
+}
+
+// placeFor is the command that makes what a mount can be made on.
+func placeFor(m fsmod.Mount) string {
+	st, err := os.Stat(m.Source)
+	if m.Kind == fsmod.File || m.Kind == fsmod.Dev || m.Kind == fsmod.Bind && err == nil && !st.IsDir() {
+		return "touch " + m.Target
+	}
+	return "mkdir -p " + m.Target
 }
 
 // kernelUnmount removes the topmost mount at a path.

@@ -156,7 +156,7 @@ func runSet(t *testing.T, w *viewtest.World, engine string, user bool) {
 	// The program cannot do it, though it is of the same user.
 	v.says(viewtest.Binary(t)+" set lab umount DIR/dst/b 2>&1 | grep -c 'not permitted'; stat -c %s DIR/dst/b", "1\n0\n")
 	if engine == "ns" {
-		v.set(122, "no such file or directory", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
+		v.set(122, "no such file or directory\n  try: mkdir -p ", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
 		v.set(125, "is not built yet", "set", "lab", "mount", "bind:DIR/src:/")
 	} else {
 		v.set(0, "", "set", "lab", "mount", "tmpfs:DIR/nowhere/in")
