@@ -237,13 +237,39 @@ func bare(err error) error {
 	return err
 }
 
-// passwordRE finds a password before the @ of a proxy.
-var passwordRE = regexp.MustCompile(`^([A-Za-z0-9_-]+=)?(socks5h?|https?|ssh):(//)?[^@/,]*:[^@,]*@`)
+// proxyRE finds what a SPEC of a proxy begins with.
+var proxyRE = regexp.MustCompile(`^([A-Za-z0-9_-]+=)?(socks5h?|https?|ssh):(//)?`)
+
+// hasPassword reports whether there is a password in the SPEC of a proxy. It may have commas in it,
+// and look like keys then: of those only the names of files have an @.
+func hasPassword(spec string) bool {
+	begin := proxyRE.FindString(spec)
+	if begin == "" {
+		return false
+	}
+	head, rest, _ := strings.Cut(spec[len(begin):], ",")
+	if user, _, ok := strings.Cut(head, "@"); ok {
+		return strings.Contains(user, ":")
+	}
+	i := strings.LastIndexByte(head, ':')
+	if i < 0 || !strings.Contains(rest, "@") {
+		return false
+	}
+	if _, err := strconv.ParseUint(head[i+1:], 10, 16); err != nil && !strings.HasSuffix(head, "]") {
+		return true // it is no port
+	}
+	for word := range strings.SplitSeq(rest, ",") {
+		if key, _, _ := strings.Cut(word, "="); strings.Contains(word, "@") && key != "auth" && key != "pcap" {
+			return true
+		}
+	}
+	return false
+}
 
 // refusePassword keeps passwords off the command line, where every user of the
 // machine sees them. The error does not repeat it.
 func refusePassword(spec string) error {
-	if passwordRE.MatchString(spec) {
+	if hasPassword(spec) {
 		return badConfig("-n: a password on the command line is seen by everybody: write it to a file (mode 0600) and say auth=FILE")
 	}
 	return nil

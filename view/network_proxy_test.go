@@ -73,8 +73,15 @@ func TestProxyPlan(t *testing.T) {
 			t.Errorf("%s: warnings %q, file %q", tt.spec, p.Warnings, p.Networks[0].AuthFile)
 		}
 	}
-	for _, spec := range []string{"socks5://me:swordfish@h:1", "x=http://me:swordfish@h:1,mtu=1300", "ssh:me:swordfish@h", "socks5h://me:swordfish@h:1", "https://me:swordfish@h:1"} {
+	for _, spec := range []string{"socks5://me:swordfish@h:1", "x=http://me:swordfish@h:1,mtu=1300", "ssh:me:swordfish@h", "socks5h://me:swordfish@h:1", "https://me:swordfish@h:1",
+		"http://me:a,swordfish@h:1", "http://m/e:swordfish@h:1", "http://me:sword/swordfish@h", "p=socks5://me:a,stack=swordfish@h:1", "http://me:1,b,swordfish@h:1",
+		"ssh:me:a,auth=swordfish@h", `http://me:a\,swordfish@h:1`, "http://me:a@swordfish@h:1"} {
 		if _, err := ParseNetwork(spec); err == nil || !strings.Contains(err.Error(), "auth=FILE") || strings.Contains(err.Error(), "swordfish") {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+	for _, spec := range []string{"http://h:1,auth=/a@b", "ssh:me@h:22,auth=a@b", "ssh:h,pcap=a@b", "http://[::1]:3128,auth=/a:c@b", "ssh:me@[::1],auth=x:y@z", "ssh:[::1],auth=x@z", "socks5://me@h:1,mtu=1300,pcap=@"} {
+		if _, err := ParseNetwork(spec); err != nil {
 			t.Errorf("%s: %v", spec, err)
 		}
 	}
