@@ -139,5 +139,5 @@ func profiles() []string {
 
 // completeNet offers kinds and profiles for -n; the shell adds files.
 func completeNet(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return append([]string{"nat", "none"}, profiles()...), cobra.ShellCompDirectiveDefault
+	return append([]string{"nat", "none", "host"}, profiles()...), cobra.ShellCompDirectiveDefault
 }

@@ -183,6 +183,11 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newReserved()...)
 	root.InitDefaultHelpCmd()
 	_ = root.RegisterFlagCompletionFunc("net", completeNet)
+	for name, words := range map[string][]string{
+		"fs-engine": {"auto", "ns", "trap"}, "dbus": {"none", "host"}, "backend": {"auto", "notify"}, "dns": {"tunnel", "none"},
+	} {
+		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return root
 }
 
