@@ -156,12 +156,11 @@ func (m *Module) list(mt *mount, fd int, st *unix.Stat_t, begin bool) (*listing,
 		return nil, err
 	}
 	entries = append(entries, dirents(absent, entries)...)
-	parent := st.Ino
-	var up unix.Stat_t
-	if unix.Fstatat(fd, "..", &up, 0) == nil {
-		parent = up.Ino
-	}
-	l = &listing{append([]Dirent{{".", st.Ino, unix.DT_DIR}, {"..", parent, unix.DT_DIR}}, entries...)}
+	self, up := *st, *st
+	_ = unix.Fstatat(fd, "..", &up, 0)
+	m.identify(&self)
+	m.identify(&up)
+	l = &listing{append([]Dirent{{".", self.Ino, unix.DT_DIR}, {"..", up.Ino, unix.DT_DIR}}, entries...)}
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	const enough = 256

@@ -41,6 +41,7 @@ func (m *Module) stat(c *intercept.Call, dir int, path, to intercept.Addr, flags
 	}
 	o.close()
 	m.asBlock(&o.st)
+	m.identify(&o.st)
 	if c.Arch == intercept.I386 {
 		b := stat64(&o.st)
 		return result(c.WriteMem(to, b[:]))
@@ -94,6 +95,7 @@ func (m *Module) doStatx(c *intercept.Call) intercept.Action {
 	if m.asBlock(&o.st) {
 		asBlockX(&l.stx, &o.st)
 	}
+	m.identifyX(&l.stx)
 	return result(c.WriteMem(intercept.Addr(c.Args[4]), unsafe.Slice((*byte)(unsafe.Pointer(&l.stx)), unsafe.Sizeof(l.stx))))
 }
 

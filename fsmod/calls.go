@@ -222,6 +222,9 @@ func (m *Module) mountRules() intercept.Rules {
 	if m.listing {
 		calls = slices.Concat(calls, listCalls)
 	}
+	if m.identifying {
+		calls = slices.Concat(calls, identifyCalls)
+	}
 	for _, pc := range calls {
 		pc.apart = true
 		add(pc, func(c *intercept.Call) intercept.Action {

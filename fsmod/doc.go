@@ -51,6 +51,9 @@
 // begins, to the file at once (look.go). Where a thread stands is kept until somebody goes
 // elsewhere (where.go).
 //
+// Where there is or may be a cow, fstat(2) traps too: a file that was copied is told with the
+// numbers that it had (identity.go).
+//
 // A mount's place need not be there: what is missing is made up (absent.go). Mounts and
 // mountinfo of /proc have the view's behind the kernel's (mountinfo.go). No process leaves a
 // core, which the kernel would write past the mounts (core.go).

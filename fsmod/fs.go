@@ -103,6 +103,13 @@ type Layer struct {
 	Fill func(ctx context.Context, name string, content bool) error
 }
 
+// An Identifier is an [FS] that has files in other places than they were, and shows them with the
+// device and inode numbers that they had: programs tell by these that a file is the same.
+type Identifier interface {
+	// Shown returns what is shown for the numbers that the kernel has; not ok: these.
+	Shown(dev, ino uint64) (shownDev, shownIno uint64, ok bool)
+}
+
 // A Reserver is an [FS] that keeps its own notes in extended attributes of its files. The
 // program sees none of these by name, and can set none: they mean something else to the
 // tree.

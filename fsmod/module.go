@@ -93,6 +93,8 @@ type state struct {
 	image   func(file string, m Mount) (Mounted, string, error)
 	listing bool // getdents64(2) traps
 
+	identifying bool // fstat(2) does
+
 	now      atomic.Pointer[Module] // with the mounts as they are
 	changing sync.Mutex             // held while they change
 
@@ -139,6 +141,7 @@ func New(conf Config) (*Module, error) {
 		return nil, err
 	}
 	m.listing = conf.Mountable || len(m.table.absent) > 0 || slices.ContainsFunc(m.table.rows, func(mt *mount) bool { return mt.dir == nil })
+	m.identifying = conf.Mountable || len(m.table.identifiers) > 0
 	return m, nil
 }
 

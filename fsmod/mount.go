@@ -125,6 +125,8 @@ type table struct {
 
 	absent map[listingKey][]*mount // by the directories that they would be in
 
+	identifiers []Identifier // of rows, and of those in gone
+
 	*seen
 }
 
@@ -267,6 +269,7 @@ func (t *table) of(rows, gone, tagged []*mount) *table {
 	for _, m := range tagged {
 		n.alias = n.alias || m != nil && m.alias
 	}
+	n.identifiers = identifiers(slices.Concat(rows, gone))
 	n.findAbsent()
 	return n
 }

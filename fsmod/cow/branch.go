@@ -26,6 +26,10 @@ type branch struct {
 	owner    creds   // of who opened the branch
 	trusted  bool    // trusted.* can be read
 
+	ids     *identities // nil: all is shown as it is
+	dev     uint64      // that all is shown with
+	foreign bool        // some of what is ours has another
+
 	mu      sync.RWMutex  // see the package's documentation
 	peek    sync.Mutex    // see isOpaque
 	seq     atomic.Uint64 // of names in copies/

@@ -100,6 +100,7 @@ func (b *branch) copyPlace(ctx context.Context, name string, p *place, how exten
 		if err != nil {
 			return err
 		}
+		b.copied(tmp, &p.st, p.layer)
 		again, err = b.putCopy(name, tmp, &p.st)
 		if again || err != nil {
 			b.discard(tmp)

@@ -34,6 +34,7 @@ type FS struct {
 	uppers []*Upper
 	owner  creds
 	names  []named // set once
+	ids    identities
 }
 
 // tree is one file system's part of an FS.
@@ -119,7 +120,7 @@ func (f *FS) cover(conf Config, p part) error {
 		return err
 	}
 	f.add(p, b)
-	return nil
+	return b.identify(&f.ids)
 }
 
 // add adds a part, the root first. Those that are mounted in others come before them.

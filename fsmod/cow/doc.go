@@ -33,8 +33,11 @@
 // copied; a file that was opened for reading before it was copied goes on to show the
 // lower one.
 //
-// Unlike overlayfs, the files are the layers' own: fstat(2) of a file tells the device
-// and inode of the layer that it is in, and they change when it is copied.
+// The files are the layers' own, and so what the kernel tells of them is the device and inode
+// of the layer that they are in. [FS.Shown] has those that the program is told (identity.go):
+// a file keeps the ones that it had when it is copied, if it has one name, and all of a file
+// system is on one device. Who goes through a tree (find -xdev), or has looked at a file that it
+// then opens to be written (vim), relies on that.
 //
 // # On disk
 //
@@ -80,5 +83,5 @@
 // waits for it, and Close waits for them. branch.mu is held for reading while a name is looked
 // up, so that no state between two is seen, and for writing while one changes, or a socket takes
 // its place, which package fsmod does; no data is copied under it. branch.copies.mu, below it in order, guards who copies what; two
-// that need the same file copied wait for one.
+// that need the same file copied wait for one. identities.mu and uppers.mu are leaves.
 package cow

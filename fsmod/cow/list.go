@@ -35,7 +35,7 @@ func (b *branch) List(name string) ([]fsmod.Dirent, bool, error) {
 		dirs++
 		hiding = hiding || len(b.lowers[l.layer].hiddenIn(name)) > 0
 	}
-	if dirs == 1 && !hiding {
+	if dirs == 1 && !hiding && !(b.foreign && b.ours(&p.node)) {
 		return nil, false, nil
 	}
 	if err := may(p.top(), unix.R_OK); err != nil {
@@ -56,11 +56,14 @@ func (b *branch) merge(name string, n *node) (entries []fsmod.Dirent, err error)
 		if entries, err = addLayer(entries, seen, n.up, true, nil); err != nil {
 			return nil, err
 		}
+		b.renumber(entries, n.up, true)
 	}
 	for l := range n.lowers() {
+		above := len(entries)
 		if entries, err = addLayer(entries, seen, l.fd, false, b.lowers[l.layer].hiddenIn(name)); err != nil {
 			return nil, err
 		}
+		b.renumber(entries[above:], l.fd, b.lowers[l.layer].ours)
 	}
 	return entries, nil
 }

@@ -50,6 +50,9 @@ const errAgain = unix.ERESTART
 func (b *branch) openFound(name string, p *place, flags int) (int, error) {
 	const creates = unix.O_CREAT | unix.O_EXCL
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+	if b.ours(&p.node) {
+		b.known(p.top())
+	}
 	switch k := kind(&p.st); {
 	case flags&creates == creates:
 		return -1, unix.EEXIST
@@ -166,6 +169,7 @@ func (b *branch) openNew(name string, flags int, mode uint32) (fd int, err error
 		}
 		return -1, err
 	}
+	b.known(fd)
 	return fd, nil
 }
 
@@ -194,6 +198,7 @@ func (b *branch) openTemp(name string, flags int, mode uint32) (int, error) {
 			return copyFirst(name)
 		}
 		fd, err = reopenMode(p.up, flags, mode&0o7777)
+		b.known(fd)
 		return err
 	})
 	return fd, err
@@ -213,6 +218,7 @@ func (b *branch) Own(name string) (int, error) {
 	case b.readOnly():
 		return -1, unix.EROFS
 	case p.up >= 0:
+		b.known(p.up)
 		return p.take(), nil
 	case !owns(&p.st) && mayLower(p.low, &p.st, unix.W_OK) != nil:
 		return -1, unix.EPERM
@@ -232,6 +238,7 @@ func (b *branch) own(name string, how extent) (int, error) {
 		}
 		up := p.up
 		if up >= 0 {
+			b.known(up)
 			up = p.take()
 		}
 		exists := p.exists() || up >= 0

@@ -41,6 +41,7 @@ type part struct {
 type layer struct {
 	fsmod.Layer
 	hidden []string // UPPERs that are in it, which are not shown
+	ours   bool     // it is the upper one of a branch that is covered
 }
 
 // hides reports whether a name is on the way to one that is not shown, or below it.
@@ -205,7 +206,7 @@ func (b *branch) part(name string) (part, error) {
 	}
 	var layers []layer
 	if p.up >= 0 {
-		layers = append(layers, layer{Layer: fsmod.Layer{Dir: p.up}})
+		layers = append(layers, layer{Layer: fsmod.Layer{Dir: p.up}, ours: true})
 	}
 	for d := range p.lowers() {
 		l := b.lowers[d.layer].from(name)
@@ -223,6 +224,7 @@ func (b *branch) part(name string) (part, error) {
 
 // from is what is particular to a layer, from a name on.
 func (l *layer) from(name string) (at layer) {
+	at.ours = l.ours
 	if l.Fill != nil {
 		at.Fill = func(ctx context.Context, below string, content bool) error {
 			return l.Fill(ctx, join(name, below), content)

@@ -7,9 +7,10 @@
 #include <sys/inotify.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
-enum { TREES = 8 };
+enum { TREES = 9 };
 
 void lower_make(const char *at)
 {
@@ -368,6 +369,84 @@ static void watching(void)
 	num(n, "names by a descriptor from before");
 }
 
+// numbered reports whether a directory's listing has the numbers that its files have.
+static int numbered(const char *path)
+{
+	DIR *d = opendir(path);
+	int right = d != NULL;
+	struct stat st;
+	for (struct dirent *e; d && (e = readdir(d));)
+		right &= !strcmp(e->d_name, "..") || (!fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && st.st_ino == e->d_ino);
+	if (d)
+		closedir(d);
+	return right;
+}
+
+// What a file is told from others by: editors and those that go through trees look whether it
+// is still the same.
+static void identity(void)
+{
+	tree();
+	struct stat top, a, b, open_;
+	stat(".", &top);
+	stat("g", &a);
+	int fd = open("g", O_WRONLY | O_CREAT, 0644);
+	fstat(fd, &open_);
+	stat("g", &b);
+	yes(a.st_ino == open_.st_ino && a.st_dev == open_.st_dev, "what is opened to be written is what was looked at");
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "and by its name");
+	struct statx x;
+	statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x);
+	yes(x.stx_ino == a.st_ino && makedev(x.stx_dev_major, x.stx_dev_minor) == a.st_dev, "and by statx");
+	is(rename("g", "d/g"), "elsewhere");
+	stat("d/g", &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "it is the same");
+	stat("script", &a);
+	is(chmod("script", 0700), "chmod");
+	stat("script", &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "which leaves the same");
+	is(link("d/x", "x"), "one more name");
+	yes(same("d/x", "x"), "of the same");
+	lstat("ld", &a);
+	is(lchown("ld", geteuid(), getegid()), "lchown");
+	lstat("ld", &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "the link is the same");
+	stat("d/e", &a);
+	int e = open("d/e", O_RDONLY | O_DIRECTORY);
+	put("d/e/new", "new");
+	stat("d/e", &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "a directory that has got a name is the same");
+	fstat(e, &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "and for who has it open");
+	chdir("d/e");
+	stat(".", &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "and from within");
+	chdir("../..");
+	stat(".", &b);
+	yes(top.st_ino == b.st_ino && top.st_dev == b.st_dev, "and the one above");
+	mkdir("made", 0755);
+	mkdir("made/below", 0755);
+	put("made/below/file", "new");
+	symlink("f", "made/link");
+	int made = open("made/below/file", O_RDONLY);
+	stat("made/below/file", &a);
+	fstat(made, &b);
+	yes(a.st_ino == b.st_ino && a.st_dev == b.st_dev, "a new file");
+	int one = 1;
+	static const char *all[] = { "f", "l", "fifo", "d", "d/e", "d/e/z", "d/e/new", "d/g", "script", "made", "made/below", "made/below/file", "made/link" };
+	for (int i = 0; i < LEN(all); i++)
+		one &= !lstat(all[i], &b) && b.st_dev == top.st_dev;
+	yes(one, "all on one device");
+	yes(numbered("."), "numbers of the listing");
+	yes(numbered("d"), "numbers of a listing with moved ones");
+	yes(numbered("made") && numbered("made/below"), "numbers of new ones");
+	FILE *p = popen("find . -xdev -name file; rm -rf --one-file-system d made; ls d made 2>&1 | wc -l", "r");
+	char out[100] = "";
+	out[fread(out, 1, sizeof out - 1, p)] = 0;
+	pclose(p);
+	text(out, "find -xdev, rm --one-file-system");
+}
+
 void lower_cases(void)
 {
 	char before[PATH_MAX];
@@ -376,7 +455,7 @@ void lower_cases(void)
 		lower_make(base);
 	static const struct { const char *name; void (*run)(void); } all[] = {
 		{ "old", reading }, { "written", writing }, { "changed", attributes }, { "tied", links }, { "removed", removing },
-		{ "renamed", renaming }, { "moved", directories }, { "seen", watching },
+		{ "renamed", renaming }, { "moved", directories }, { "seen", watching }, { "kept", identity },
 	};
 	for (turn = 0; turn < LEN(all); turn++)
 		group(all[turn].name, all[turn].run);
