@@ -27,7 +27,8 @@ func TestMountCalls(t *testing.T) {
 	}
 	for _, tc := range mounttest.Calls {
 		t.Run(tc.Name, func(t *testing.T) {
-			script := mounttest.Prelude + tc.Script
+			// In a process group of its own: one of the scripts signals all of it.
+			script := mounttest.Prelude + "os.setpgid(0, 0)\n" + tc.Script
 			native := newLab(t).dir
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
