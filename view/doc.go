@@ -66,7 +66,8 @@
 //
 // While a view runs there are of this package those that publish ports: one for
 // --publish-all, and those of each port that is relayed; one that receives the mounts of
-// images from the child; of a provider, and of a command that serves a mount, those that hear what
+// images from the child; one that waits for each mount to go that a program has made of an image, or
+// was removed and is in use; of a provider, and of a command that serves a mount, those that hear what
 // it says and wait for its end, and of a provider the one that reads what it writes to resolv.conf. Each Close waits for its own. A learner's lock,
 // and a farStack's, is held while what it learned is applied, before those of the module
 // and the stack; those of published ports, of the names of flows, of images and of what

@@ -135,7 +135,7 @@ func (p *programImage) Done(device string, err error) error {
 		if p.disk != nil {
 			held = append(held, p.disk.Claimed())
 		}
-		p.v.kernel.keepUntil(gone, newProgramServer(device, held), p.log)
+		p.v.kernel.keepUntil(p.v.life, gone, newProgramServer(device, held), p.log)
 		return nil
 	}
 	e := p.Close() // the child has its answers

@@ -5,6 +5,7 @@
 package view
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ type kernelMounts struct {
 	// left is what those hold that went lazily, whose users may still write, and images;
 	// guarded by mu.
 	left closers
+
+	watching sync.WaitGroup // the goroutines of keepUntil
 }
 
 // keep keeps something until the view ends.
@@ -39,11 +42,15 @@ func (k *kernelMounts) keep(c io.Closer) {
 	k.left = append(k.left, c)
 }
 
-// keepUntil keeps something until gone is closed, or the view ends.
-func (k *kernelMounts) keepUntil(gone <-chan struct{}, s *programServer, log *slog.Logger) {
+// keepUntil keeps something until gone is closed, or the view ends, of which life tells before Close.
+func (k *kernelMounts) keepUntil(life context.Context, gone <-chan struct{}, s *programServer, log *slog.Logger) {
 	k.keep(s)
-	go func() { // ends with the mount
-		<-gone
+	k.watching.Go(func() {
+		select {
+		case <-gone:
+		case <-life.Done():
+			return
+		}
 		err := s.Close()
 		k.mu.Lock()
 		i := slices.Index(k.left, io.Closer(s))
@@ -54,7 +61,7 @@ func (k *kernelMounts) keepUntil(gone <-chan struct{}, s *programServer, log *sl
 		if i >= 0 && err != nil { // else the view's end tells
 			log.Warn("a mount that has gone", "err", err)
 		}
-	}()
+	})
 }
 
 // programs returns what serves mounts that programs have made.
@@ -255,7 +262,7 @@ func (v *View) leave(held io.Closer, lazy bool) bool {
 		case <-time.After(fusemount.Busy):
 		}
 	}
-	v.kernel.keepUntil(s.writer.Ended(), newProgramServer(device, s.closers), v.plan.conf.Log)
+	v.kernel.keepUntil(v.life, s.writer.Ended(), newProgramServer(device, s.closers), v.plan.conf.Log)
 	return true
 }
 
@@ -307,6 +314,7 @@ func (k *kernelMounts) unmount(ns *nsmount.Namespace, at string, lazy bool) (gon
 
 // Close lets go of what the mounts hold.
 func (k *kernelMounts) Close() error {
+	defer k.watching.Wait() // when mu is free
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var errs []error
