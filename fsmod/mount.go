@@ -160,11 +160,17 @@ func newTable(mounts []Mounted) (*table, error) {
 	t.host = &mount{fs: host, dir: host}
 	t = t.of(nil, nil, nil)
 	for _, mt := range mounts {
-		t, err = t.placing(t.newRow(mt), mt.Over)
+		n, err := t.placing(t.newRow(mt), mt.Over)
 		if err != nil {
+			for _, r := range t.rows {
+				if r.glued {
+					_ = r.fs.Close()
+				}
+			}
 			_ = host.Close()
 			return nil, err
 		}
+		t = n
 	}
 	return t, nil
 }
