@@ -55,6 +55,16 @@ func (p *Plan) trapFiles(ctx context.Context, v *View) (mounts []fsmod.Mounted, 
 	return mounts, nil
 }
 
+// disown closes the trees of mounts if, for err, there is no module to have them.
+func (v *View) disown(mounts []fsmod.Mounted, err error) {
+	if err == nil || v.files != nil {
+		return
+	}
+	for _, m := range mounts {
+		closeMounted(m)
+	}
+}
+
 // closeMounted closes a tree that no module has.
 func closeMounted(m fsmod.Mounted) {
 	m.FS.Close()

@@ -166,13 +166,7 @@ func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 		if conf.Mounts, err = p.trapFiles(ctx, v); err != nil {
 			return err
 		}
-		defer func() {
-			if err != nil && v.files == nil { // nobody else has them
-				for _, m := range conf.Mounts {
-					closeMounted(m)
-				}
-			}
-		}()
+		defer func() { v.disown(conf.Mounts, err) }()
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
 		conf.Tasks, conf.Member, conf.Image = v.processes, v.has, func(file string, m fsmod.Mount) (fsmod.Mounted, string, error) { return p.targetImage(v.life, file, m) }
 	}
