@@ -324,6 +324,8 @@ func (m *Module) truncate(c *intercept.Call, size int64) intercept.Action {
 		return intercept.Fail(unix.EISDIR)
 	case o.typ() != unix.S_IFREG:
 		return intercept.Fail(unix.EINVAL)
+	case o.readOnly() && faccess(o.fd, unix.W_OK) == unix.EACCES: // fs/open.c: vfs_truncate, v6.18
+		return intercept.Fail(unix.EACCES)
 	case o.readOnly():
 		return intercept.Fail(unix.EROFS)
 	case o.m == nil && o.access == unix.O_RDONLY:

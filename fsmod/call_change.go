@@ -5,6 +5,7 @@
 package fsmod
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -39,6 +40,11 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 		return unix.ENOENT
 	}
 	n := nameAt{slash: path[len(path)-1] == '/'}
+	defer func() {
+		if err != nil && n.in != nil && !errors.Is(err, unix.ELOOP) && !n.searchable() {
+			err = unix.EACCES // which the kernel says of a path before anything of its last name
+		}
+	}()
 	bare := strings.TrimRight(path, "/")
 	i := strings.LastIndexByte(bare, '/')
 	last := bare[i+1:]
@@ -49,15 +55,19 @@ func (m *Module) onPath(c *intercept.Call, dir int, path string, f func(n *nameA
 		if err != nil {
 			return err
 		}
+		n.view = root
 		n.in, _ = m.table.lookup(root)
 		return f(&n)
 	case ".", "..":
-		o, err := m.resolvePath(c, dir, path, true, 0)
+		o, err := m.resolvePath(c, dir, bare[:i+1]+".", true, 0) // ".." itself is not looked for
 		if err != nil {
 			return err
 		}
-		n.in = o.m
+		n.in, n.view = o.m, o.view
 		o.close()
+		if o.typ() != unix.S_IFDIR { // a file that a descriptor is of
+			return unix.ENOTDIR
+		}
 		n.special = last
 		return f(&n)
 	}
@@ -142,6 +152,20 @@ func (t *table) isDirectory(view string) error {
 	return unix.ENOTDIR
 }
 
+// searchable reports whether the caller may look for names in the directory, if there is one.
+func (n *nameAt) searchable() bool {
+	dir := n.view // of "." and ".."
+	if n.special == "" {
+		dir = dir[:strings.LastIndexByte(dir, '/')]
+	}
+	fd, err := n.in.fs.Open(strings.TrimPrefix(dir[len(n.in.at):], "/"), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return faccess(fd, unix.X_OK) != unix.EACCES
+}
+
 // there reports whether something has the name.
 func (n *nameAt) there() (unix.Stat_t, error) { return n.m.stat(n.name) }
 
@@ -173,19 +197,13 @@ func (n *nameAt) refusesNew(t *table, dir bool) error {
 	return nil
 }
 
-// refusesMove is why what is at the place must stay: it is a mount, or on the way to one.
-func (n *nameAt) refusesMove(t *table) error {
-	switch {
-	case t.has(n.view), t.above(n.view):
-		return unix.EBUSY
-	case n.m.ReadOnly:
-		return unix.EROFS
+// staysPut reports whether what is at the place must stay: it is a mount, or on the way to one.
+func (n *nameAt) staysPut(t *table) bool {
+	if t.has(n.view) || t.above(n.view) {
+		return true
 	}
 	st, err := n.there()
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && t.parents[inodeOf(&st)] {
-		return unix.EBUSY
-	}
-	return nil
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && t.parents[inodeOf(&st)]
 }
 
 func (m *Module) doMkdir(c *intercept.Call) intercept.Action {
@@ -283,29 +301,25 @@ func (m *Module) remove(c *intercept.Call, at int, path intercept.Addr, dir bool
 			return unix.EINVAL
 		case n.special == "..":
 			return unix.ENOTEMPTY
+		case n.in.ReadOnly:
+			return unix.EROFS // before the name is looked for
 		}
-		if m.table.has(n.view) {
-			if st, err := n.there(); err == nil && !dir && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-				return unix.EISDIR
-			}
-			return unix.EBUSY
-		}
-		if n.m.ReadOnly {
-			return unix.EROFS
-		}
-		if dir {
-			if err := n.refusesMove(m.table); err != nil {
-				return err
-			}
-		} else if n.slash {
+		mounted := m.table.has(n.view)
+		if mounted || !dir && n.slash {
 			st, err := n.there()
+			isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 			switch {
 			case err != nil:
 				return err
-			case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+			case isDir && !dir:
 				return unix.EISDIR
+			case !isDir && (dir || n.slash):
+				return unix.ENOTDIR
 			}
-			return unix.ENOTDIR
+			return unix.EBUSY
+		}
+		if dir && n.staysPut(m.table) {
+			return unix.EBUSY
 		}
 		return n.m.fs.Remove(n.name, dir)
 	}))
@@ -340,26 +354,33 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 			}
 			return unix.EBUSY
 		}
+		if f.in.ReadOnly {
+			return unix.EROFS // before the names are looked for
+		}
 		st, err := f.there()
-		if err != nil && !f.m.ReadOnly {
-			return err
+		if err != nil {
+			return elsewhere(f, t, err)
 		}
 		if flags&unix.RENAME_NOREPLACE != 0 {
 			if _, err := t.there(); err == nil {
-				return unix.EEXIST
+				return elsewhere(f, t, unix.EEXIST)
 			}
 		}
 		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if err == nil && !dir && (f.slash || t.slash) {
-			if !t.slash || flags&unix.RENAME_EXCHANGE == 0 {
-				return unix.ENOTDIR
+		if flags&unix.RENAME_EXCHANGE != 0 {
+			over, err := t.there()
+			if err == nil && t.slash && over.Mode&unix.S_IFMT != unix.S_IFDIR {
+				err = unix.ENOTDIR
+			}
+			if err != nil {
+				return elsewhere(f, t, err)
 			}
 		}
-		if err := f.refusesMove(m.table); err != nil {
-			return err
+		if !dir && (f.slash || t.slash && flags&unix.RENAME_EXCHANGE == 0) {
+			return elsewhere(f, t, unix.ENOTDIR)
 		}
-		if err := t.refusesMove(m.table); err != nil {
-			return err
+		if f.staysPut(m.table) || t.staysPut(m.table) {
+			return elsewhere(f, t, refusesRename(&st, f, t, flags))
 		}
 		if err := m.prepare(c, f.m, f.name, UseMove, 0); err != nil {
 			return err
@@ -376,6 +397,54 @@ func (m *Module) rename(c *intercept.Call, fromDir int, from intercept.Addr, toD
 		return err
 	})
 	return m.orLater(c, err, func(m *Module) intercept.Action { return m.rename(c, fromDir, from, toDir, to, flags) })
+}
+
+// elsewhere is EXDEV for two names that the host has on different file systems, and else err:
+// which names there are matters less.
+func elsewhere(f, t *nameAt, err error) error {
+	var a, b unix.Stat_t
+	var e error
+	if f.in.dir != nil && f.in == t.in {
+		if a, e = f.above(); e == nil {
+			b, e = t.above()
+		}
+		if e == nil && a.Dev != b.Dev {
+			return unix.EXDEV
+		}
+	}
+	return err
+}
+
+// above looks at the directory that the name is in.
+func (n *nameAt) above() (unix.Stat_t, error) {
+	dir := n.view[len(n.in.at):strings.LastIndexByte(n.view, '/')]
+	return n.in.stat(strings.TrimPrefix(dir, "/"))
+}
+
+// refusesRename is why what has the mode of st cannot be moved where one of the two is busy
+// (fs/namei.c: do_renameat2, may_delete).
+func refusesRename(st *unix.Stat_t, from, to *nameAt, flags uint) error {
+	over, err := to.there()
+	exchange := flags&unix.RENAME_EXCHANGE != 0
+	isDir := func(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+	switch {
+	case err != nil && (exchange || !errors.Is(err, unix.ENOENT)):
+		return err
+	case strings.HasPrefix(to.view, from.view+"/"):
+		return unix.EINVAL
+	case strings.HasPrefix(from.view, to.view+"/") && exchange:
+		return unix.EINVAL
+	case strings.HasPrefix(from.view, to.view+"/"):
+		return unix.ENOTEMPTY
+	case from.view == to.view:
+		return nil // vfs_rename: one name is left where it is
+	case err != nil || exchange:
+	case isDir(st) && !isDir(&over):
+		return unix.ENOTDIR
+	case !isDir(st) && isDir(&over):
+		return unix.EISDIR
+	}
+	return unix.EBUSY
 }
 
 // onTwo is onName for two places.
@@ -417,18 +486,17 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 	defer o.close()
 	err = m.onName(c, toDir, to, func(n *nameAt) error {
 		switch err := n.refusesNew(m.table, false); {
-		case err == unix.EROFS && o.m != n.m:
-			return unix.EXDEV
 		case err != nil:
 			return err
 		case o.view == "" && o.typ() != unix.S_IFDIR:
 			return m.linkFD(&o, n)
-		case o.m != n.m:
-			if _, err := n.there(); err == nil {
-				return unix.EEXIST
+		case o.m != n.m || o.typ() == unix.S_IFDIR:
+			if _, err := n.there(); !errors.Is(err, unix.ENOENT) {
+				return cmp.Or(err, error(unix.EEXIST))
 			}
-			return unix.EXDEV
-		case o.typ() == unix.S_IFDIR:
+			if from := cmp.Or(o.m, m.table.tagOf(o.fd), m.table.host); from != n.m {
+				return unix.EXDEV
+			}
 			return unix.EPERM
 		}
 		if err := m.prepare(c, o.m, o.name, UseLink, 0); err != nil {
@@ -441,6 +509,9 @@ func (m *Module) link(c *intercept.Call, fromDir int, from intercept.Addr, toDir
 
 // linkFD gives a name to a file that has none, as one of O_TMPFILE.
 func (m *Module) linkFD(o *object, n *nameAt) error {
+	if _, err := n.there(); !errors.Is(err, unix.ENOENT) {
+		return cmp.Or(err, error(unix.EEXIST))
+	}
 	mt, err := m.table.cameThrough(o)
 	if err != nil {
 		return err

@@ -73,9 +73,12 @@ func (m *Module) doFchdir(c *intercept.Call) intercept.Action {
 		return fail(err)
 	}
 	defer o.close()
-	if o.m != nil {
+	switch {
+	case o.typ() != unix.S_IFDIR:
+		return intercept.Fail(unix.ENOTDIR)
+	case o.m != nil:
 		m.table.went(inodeOf(&o.st), o.m)
-	} else {
+	case !isPath(o.fd): // what has no mark: whoever opened it has noted the way
 		m.table.went(inodeOf(&o.st), m.table.host)
 	}
 	m.where.begin(c)
@@ -84,6 +87,9 @@ func (m *Module) doFchdir(c *intercept.Call) intercept.Action {
 
 func (m *Module) doGetcwd(c *intercept.Call) intercept.Action {
 	view, err := m.cwdOf(c)
+	if err == nil && m.table.goneFrom(view) != "" {
+		err = unix.ENOENT
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -190,11 +190,11 @@ func (m *Module) openObject(c *intercept.Call, op *opening, found object) interc
 		case o.dir && strings.HasSuffix(op.path, "."):
 			return fail(err)
 		case o.dir: // by a link with a slash behind it
-			return intercept.Fail(unix.EISDIR)
+			return below(&o, unix.EISDIR)
 		case o.m == m.table.host && m.isSealed(o.view):
 			return intercept.Fail(unix.EROFS)
 		case o.m.ReadOnly:
-			return m.readOnlyParent(&o)
+			return below(&o, unix.EROFS)
 		}
 		var fd int
 		err = m.create(c, op.mode&0o7777, func(mode uint32) (err error) {
@@ -223,23 +223,26 @@ func (m *Module) createsDirectory(c *intercept.Call, op *opening) intercept.Acti
 		return intercept.Fail(unix.EISDIR)
 	}
 	o, err := m.resolvePath(c, op.dir, name, false, op.resolve)
-	there := o.m != nil
 	o.close()
-	if err == nil || errors.Is(err, unix.ENOENT) && there {
+	switch {
+	case err == nil:
 		return intercept.Fail(unix.EISDIR)
+	case errors.Is(err, unix.ENOENT) && o.m != nil:
+		return below(&o, unix.EISDIR)
 	}
 	return fail(err)
 }
 
-// readOnlyParent is the error of making something in a mount that takes no changes.
-func (m *Module) readOnlyParent(o *object) intercept.Action {
+// below fails with errno, the reason why what is not there cannot be made, or with what there is
+// against the directory that it would be in.
+func below(o *object, errno unix.Errno) intercept.Action {
 	i := strings.LastIndexByte(o.name, '/')
 	fd, err := o.m.fs.Open(o.name[:max(i, 0)], unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fail(err)
 	}
 	unix.Close(fd)
-	return intercept.Fail(unix.EROFS)
+	return intercept.Fail(errno)
 }
 
 // openThere opens an object that is there.

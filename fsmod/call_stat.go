@@ -252,7 +252,7 @@ func (m *Module) linkText(c *intercept.Call, o *object) (string, error) {
 	text := string(buf[:n])
 	if replaced != nil {
 		if view := m.table.viewOfHost(text, func() *mount { return replaced.in }); view != text {
-			text = m.seenFrom(c, view)
+			text = m.seenFrom(c, view) + m.table.goneFrom(view)
 		}
 	}
 	return text, nil
@@ -281,7 +281,21 @@ func (m *Module) formerName(c *intercept.Call, o *object) (string, bool) {
 	if gone {
 		return view + deleted, true
 	}
-	return m.seenFrom(c, view), view != cut
+	removed := m.table.goneFrom(view)
+	return m.seenFrom(c, view) + removed, view != cut || removed != ""
+}
+
+// goneFrom is what procfs has behind a name that is no more, if a tree has removed it and the
+// layer below has it still.
+func (t *table) goneFrom(view string) string {
+	m, name := t.lookup(view)
+	if m.dir != nil || m.namer == nil {
+		return ""
+	}
+	if _, err := m.stat(name); !errors.Is(err, unix.ENOENT) {
+		return ""
+	}
+	return deleted
 }
 
 // exe is the view's path of a program that was started by it.

@@ -120,7 +120,7 @@ func (d *dirFS) openat(name string, flags int, mode uint32) (int, error) {
 		if name != "" {
 			return -1, unix.ENOTDIR
 		}
-		return d.openRoot(flags)
+		return d.openRoot(flags, mode)
 	}
 	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_SYMLINKS}
 	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
@@ -190,7 +190,7 @@ func (d *dirFS) there(path string) bool {
 }
 
 // openRoot opens the root anew.
-func (d *dirFS) openRoot(flags int) (int, error) {
+func (d *dirFS) openRoot(flags int, mode uint32) (int, error) {
 	switch {
 	case d.file && flags&unix.O_DIRECTORY != 0:
 		return -1, unix.ENOTDIR
@@ -203,7 +203,7 @@ func (d *dirFS) openRoot(flags int) (int, error) {
 	case flags&unix.O_CREAT != 0:
 		return -1, unix.EISDIR
 	}
-	return unix.Openat(d.root, ".", flags, 0)
+	return unix.Openat(d.root, ".", flags, mode) // of O_TMPFILE
 }
 
 // Open implements [FS].

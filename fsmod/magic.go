@@ -182,7 +182,7 @@ func (m *Module) outside(c *intercept.Call, tid int) bool {
 }
 
 // viewOf names an open file. ok is false unless the file that has the name in the view is
-// this very one.
+// this very one, or a directory that a tree has copied it to: a directory is where its names are.
 func (m *Module) viewOf(fd int, st *unix.Stat_t) (view string, ok bool) {
 	host, err := nameOfFD(fd)
 	if err != nil || !strings.HasPrefix(host, "/") {
@@ -194,11 +194,18 @@ func (m *Module) viewOf(fd int, st *unix.Stat_t) (view string, ok bool) {
 		if name, ok := mt.namer.Name(host); ok {
 			// Another file may have taken its place there, as a copy does; where else this one is
 			// found is not where it was opened.
-			return mt.below(name), t.same(mt.below(name), id)
+			return mt.below(name), t.same(mt.below(name), id) || t.copied(mt.below(name), st)
 		}
 	}
 	view = t.viewOfHost(host, func() *mount { return t.lastSeen(id) })
-	return view, t.same(view, id)
+	return view, t.same(view, id) || t.copied(view, st)
+}
+
+// copied reports whether a place of the view, which an open directory has the name of, holds a
+// directory that may be another layer's: what is in the one that is open is found there.
+func (t *table) copied(view string, st *unix.Stat_t) bool {
+	m, _ := t.lookup(view)
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Nlink != 0 && m.dir == nil && m.namer != nil && t.isDirectory(view) == nil
 }
 
 // same reports whether a place of the view holds the file id.
@@ -368,7 +375,10 @@ func (m *Module) dirOf(c *intercept.Call, fd int) (string, error) {
 		return strings.TrimSuffix(tree+"/"+rest, "/"), nil
 	}
 	if !strings.HasSuffix(host, deleted) && !t.ambiguous(host) {
-		return t.viewOfHost(host, nil), nil
+		view := t.viewOfHost(host, nil)
+		if m, _ := t.lookup(view); m.dir != nil {
+			return view, nil
+		} // what a tree has there may be a directory, and what is open a file of the layer below
 	}
 	o := object{}
 	if o.fd, err = c.Dup(fd); err != nil {

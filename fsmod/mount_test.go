@@ -315,7 +315,7 @@ src
 touch: cannot touch 'new/no': Read-only file system
 mkdir: cannot create directory 'new': File exists
 rmdir: failed to remove 'new': Device or resource busy
-rmdir: failed to remove 'at/single': Device or resource busy
+rmdir: failed to remove 'at/single': Not a directory
 1
 7
 LAB/new/way

@@ -68,7 +68,8 @@ func (t *table) named(host string) (view string, ok bool) {
 	if !strings.HasPrefix(host, "/") {
 		return "", false
 	}
-	view = t.viewOfHost(filepath.Clean(host), func() *mount { return nil })
+	host = filepath.Clean(host)
+	view = t.viewOfHost(host, func() *mount { return nil })
 	return view, view != host && !strings.HasPrefix(view, detachedMark)
 }
 

@@ -148,6 +148,9 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 	o.m, o.name = t.lookup(view)
 	var err error
 	if w.resolve&unix.RESOLVE_NO_XDEV != 0 {
+		if strings.Contains(strings.Trim(rest, "/"), "/") {
+			return o, unix.ELOOP // name by name: the host has mounts of its own
+		}
 		if m, _ := t.lookup(cur); m != o.m {
 			return o, unix.EXDEV
 		}
@@ -183,7 +186,28 @@ func (w *walk) attempt(cur, rest string) (object, error) {
 		o.close()
 		return o, err
 	}
+	if w.resolve&unix.RESOLVE_NO_XDEV != 0 && w.crosses(cur, &o) {
+		o.close()
+		return o, unix.EXDEV
+	}
 	return o, nil
+}
+
+// crosses reports whether the kernel has o on another mount than the directory cur, which is in
+// the same one of ours.
+func (w *walk) crosses(cur string, o *object) bool {
+	m, name := w.m.table.lookup(cur)
+	if m.dir == nil {
+		return false
+	}
+	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var a, b unix.Statx_t
+	return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &a) == nil &&
+		unix.Statx(o.fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &b) == nil && a.Mnt_id != b.Mnt_id
 }
 
 // open opens the place of o with O_PATH.
@@ -255,6 +279,9 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 		switch name {
 		case ".":
 		case "..":
+			if err := w.leaves(cur); err != nil {
+				return "", "", nil, err
+			}
 			switch {
 			case w.resolve&unix.RESOLVE_BENEATH != 0 && cur == w.base:
 				return "", "", nil, unix.EXDEV
@@ -287,6 +314,10 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 				o.close()
 				return "", "", nil, err
 			}
+			if w.resolve&unix.RESOLVE_NO_XDEV != 0 && w.crosses(cur, &o) {
+				o.close()
+				return "", "", nil, unix.EXDEV
+			}
 			switch o.typ() {
 			case unix.S_IFLNK:
 				if !more {
@@ -312,6 +343,24 @@ func (w *walk) step(cur, rest string) (next, left string, end *object, err error
 	}
 }
 
+// leaves is why a path cannot go on with ".." from what may be a file, where a magic link leads, or
+// a directory that the caller may not search.
+func (w *walk) leaves(cur string) error {
+	m, name := w.m.table.lookup(cur)
+	fd, err := m.fs.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		return nil // it was removed
+	}
+	defer unix.Close(fd)
+	if err := faccess(fd, unix.X_OK); err == unix.EACCES {
+		return err
+	}
+	return nil
+}
+
 // substitute follows the symbolic link o, the name in cur, and closes it.
 func (w *walk) substitute(cur, name string, o *object, after string) (next, left string, end *object, err error) {
 	defer o.close()
@@ -328,6 +377,9 @@ func (w *walk) substitute(cur, name string, o *object, after string) (next, left
 			if w.resolve&unix.RESOLVE_NO_MAGICLINKS != 0 {
 				return "", "", nil, unix.ELOOP
 			}
+			return "", "", nil, unix.EXDEV
+		case to != nil && w.resolve&unix.RESOLVE_NO_XDEV != 0 && !isProc(to.fd): // nd_jump_link
+			to.close()
 			return "", "", nil, unix.EXDEV
 		case to != nil && (to.m == nil || to.typ() == unix.S_IFLNK):
 			return "", after, to, nil
@@ -350,6 +402,12 @@ func (w *walk) substitute(cur, name string, o *object, after string) (next, left
 	if text[0] == '/' {
 		if w.resolve&unix.RESOLVE_BENEATH != 0 {
 			return "", "", nil, unix.EXDEV
+		}
+		if w.resolve&unix.RESOLVE_NO_XDEV != 0 { // fs/namei.c: nd_jump_root
+			was, _ := w.m.table.lookup(cur)
+			if m, _ := w.m.table.lookup(w.root); m != was {
+				return "", "", nil, unix.EXDEV
+			}
 		}
 		cur = w.root
 	}
