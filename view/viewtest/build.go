@@ -92,13 +92,26 @@ func Target(t testing.TB, name string, how Linking) string {
 // Posix builds the program of testdata/posix, once, and returns its path.
 func Posix(t testing.TB) string {
 	t.Helper()
-	return once(t, "posix", func(path string) error {
+	return suite(t, "posix", "-O0")
+}
+
+// Steps builds the program of testdata/steps, once, and returns its path. It needs no library, as
+// it is executed from places that have none.
+func Steps(t testing.TB) string {
+	t.Helper()
+	return suite(t, "steps", "-O1", "-static", "-Wno-parentheses", "-Wno-format-truncation")
+}
+
+// suite builds what is in a directory of testdata.
+func suite(t testing.TB, name string, flags ...string) string {
+	t.Helper()
+	return once(t, name, func(path string) error {
 		Need(t, "gcc")
-		src, err := filepath.Glob(filepath.Join(Root(), "testdata", "posix", "*.c"))
+		src, err := filepath.Glob(filepath.Join(Root(), "testdata", name, "*.c"))
 		if err != nil {
 			return err
 		}
-		args := append([]string{"-std=gnu11", "-O0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-unused-result", "-pthread", "-o", path}, src...)
+		args := append([]string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-unused-result", "-pthread", "-o", path}, append(flags, src...)...)
 		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("gcc %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
