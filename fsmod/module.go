@@ -69,7 +69,10 @@ type Config struct {
 	// Member reports whether a task is of the target: of others procfs shows what it shows
 	// to one who may not trace them. It may be nil: then all tasks are.
 	Member func(tid int) bool
-	Log    *slog.Logger
+	// Hostname is the name of the machine that uname(2) tells; empty: the host's. It takes
+	// mounts, or Mountable.
+	Hostname string
+	Log      *slog.Logger
 }
 
 // A Module serves the path calls of one target. It is what the target has at one moment:
@@ -92,6 +95,8 @@ type state struct {
 	member  func(tid int) bool
 	image   func(file string, m Mount) (Mounted, string, error)
 	listing bool // getdents64(2) traps
+
+	hostname string // that the view has; empty: the host's
 
 	identifying bool // fstat(2) does
 
@@ -123,7 +128,7 @@ type state struct {
 
 // New makes a module. Close ends it.
 func New(conf Config) (*Module, error) {
-	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, member: conf.Member, image: conf.Image, pid: os.Getpid()}}
+	m := &Module{state: &state{trees: conf.Trees, devices: conf.Devices, seals: conf.Sealed, log: conf.Log, tasks: conf.Tasks, member: conf.Member, image: conf.Image, hostname: conf.Hostname, pid: os.Getpid()}}
 	m.blocks = m.disks()
 	m.now.Store(m)
 	if len(conf.Mounts) == 0 && !conf.Mountable {
@@ -160,7 +165,7 @@ func (m *Module) Rules() intercept.Rules {
 	rules := m.deviceRules()
 	switch {
 	case m.table != nil:
-		return append(rules, m.mountRules()...)
+		return slices.Concat(rules, m.mountRules(), m.nameRules())
 	case len(m.trees)+len(m.devices)+len(m.seals) == 0:
 		return nil
 	}

@@ -165,9 +165,6 @@ func chooseEngine(c *Config, mounts []fsmod.Mount, o *others) (FSEngine, string,
 				return "", "", NotBuilt(fmt.Sprintf("-m %v with --fs-engine trap", m))
 			}
 		}
-		if c.Hostname != "" {
-			return "", "", NotBuilt("--hostname with --fs-engine trap")
-		}
 		return EngineTrap, why, nil
 	}
 	if c.FSEngine == EngineTrap {

@@ -16,6 +16,7 @@ import (
 	"umrun/fsmod"
 	"umrun/fsmod/cow"
 	"umrun/fsmod/imagetree"
+	"umrun/fsmod/nsmount"
 )
 
 // trapSupports reports whether the trap engine can serve a mount.
@@ -45,12 +46,17 @@ func (p *Plan) trapFiles(ctx context.Context, v *View) (mounts []fsmod.Mounted, 
 		}
 		mounts = append(mounts, mt)
 	}
-	for _, g := range p.hostFiles() {
+	const sysctl = "/proc/sys/kernel/hostname"
+	generated := p.hostFiles()
+	if name := p.conf.Hostname; name != "" {
+		generated = append(generated, nsmount.Generated{Target: sysctl, Content: []byte(name + "\n")})
+	}
+	for _, g := range generated {
 		t, err := fsmod.OpenContent(g.Content, 0o644)
 		if err != nil {
 			return mounts, err
 		}
-		mounts = append(mounts, fsmod.Mounted{Mount: fsmod.Mount{Kind: fsmod.File, Target: g.Target}, FS: t})
+		mounts = append(mounts, fsmod.Mounted{Mount: fsmod.Mount{Kind: fsmod.File, Target: fsmod.RealPath(mounts, g.Target), ReadOnly: g.Target == sysctl}, FS: t})
 	}
 	return mounts, nil
 }

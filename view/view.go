@@ -169,6 +169,7 @@ func (p *Plan) openFiles(ctx context.Context, v *View) (err error) {
 		defer func() { v.disown(conf.Mounts, err) }()
 		conf.Mountable = len(conf.Mounts) == 0 || p.conf.Name != ""
 		conf.Tasks, conf.Member, conf.Image = v.processes, v.has, func(file string, m fsmod.Mount) (fsmod.Mounted, string, error) { return p.targetImage(v.life, file, m) }
+		conf.Hostname = p.conf.Hostname
 	}
 	if conf.Devices, err = v.devices(); err != nil {
 		return err
