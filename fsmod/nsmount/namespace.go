@@ -13,6 +13,7 @@ package nsmount
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,10 +27,26 @@ static int enter(const char *name, int kind)
 	return fd ? setns(atoi(fd), kind) : 0;
 }
 
+// forget_signals drops what came before we had a session of our own, and was blocked: see begin.
+static void forget_signals(void)
+{
+	sigset_t none;
+
+	for (int s = 1; s < NSIG; s++) {
+		void (*was)(int) = signal(s, SIG_IGN); // POSIX.1, "Signal Actions": a pending one is discarded
+
+		if (was != SIG_ERR)
+			signal(s, was);
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 __attribute__((constructor)) static void enter_namespaces(void)
 {
 	if (strcmp(program_invocation_name, "umrun-mount") != 0) // enterName: else the variables are somebody's
 		return;
+	forget_signals();
 	own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (own_fds < 0 || enter("UMRUN_ENTER_USER", CLONE_NEWUSER) != 0 || enter("UMRUN_ENTER_MOUNTS", CLONE_NEWNS) != 0)
 		_exit(125);
@@ -46,6 +63,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -192,9 +210,8 @@ func (n *Namespace) ask(o order, link *os.File, rest ...*os.File) (r reply, err 
 		cmd.Env = append(cmd.Env, fmt.Sprintf("UMRUN_ENTER_USER=%d", enterUser))
 	}
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's signals are not for it
 	cmd.ExtraFiles = append([]*os.File{n.files[0], n.files[1], theirs, link, n.files[2]}, rest...)
-	err = cmd.Start()
+	err = begin(cmd)
 	theirs.Close()
 	if err != nil {
 		return r, fmt.Errorf("start a process to go there: %w", err)
@@ -214,6 +231,30 @@ func (n *Namespace) ask(o order, link *os.File, rest ...*os.File) (r reply, err 
 		return r, &ChangeError{r.Text, r.Errno}
 	}
 	return r, nil
+}
+
+// begin starts the child, which no signal to our process group ends, such as a terminal's: it has
+// a session of its own. Until it has one it is in our group, with no handlers any more, and a
+// signal would end it before it is anything; so it is forked with all of them blocked, and
+// forgets what has come when it begins.
+func begin(cmd *exec.Cmd) error {
+	runtime.LockOSThread() // the mask is the thread's, and its child's
+	defer runtime.UnlockOSThread()
+	all, old := unix.Sigset_t{}, unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return fmt.Errorf("rt_sigprocmask: %w", err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err := cmd.Start()
+	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); e != nil && err == nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		err = fmt.Errorf("rt_sigprocmask: %w", e)
+	}
+	return err
 }
 
 // ChildMain is to be called at the beginning of main, and of TestMain in packages that call
