@@ -18,10 +18,8 @@ package fsmod
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -72,7 +70,7 @@ type image struct {
 	m      *mount   // where that is
 	prefix []string // arguments in the place of the first one; nil: none, it is no script
 	loader int      // descriptor of the ELF loader, if it is another one than the host's; else -1
-	files  []uint64 // inode numbers of the program and its loader
+	files  []wanted // what it may map: its loader, and in the end the program
 }
 
 func (im *image) close() {
@@ -135,13 +133,21 @@ func (m *Module) exec(c *intercept.Call, dir int, at intercept.Addr, argv, envp 
 			page = append(append(page, arg...), 0)
 		}
 	}
-	files := im.files
+	var st unix.Stat_t
+	if err := unix.Fstat(int(im.file.Fd()), &st); err != nil {
+		return failLent(c, err, given...)
+	}
+	files := append(im.files, wantedFile(int(im.file.Fd()), &st))
 	prefix := im.prefix
 	empty := uint64(at) + uint64(len(path))
 	call := func(do func(intercept.Injected) (int64, error), tid int, empty, argv uint64) (int64, error) {
 		result, err := do(intercept.Injected{NR: nrs(c).execveat, Args: [6]uint64{uint64(fd), empty, argv, envp, unix.AT_EMPTY_PATH}})
 		if err == intercept.ErrExec {
-			if e := sameFiles(tid, c, files); e != nil {
+			pid := tid
+			if tgid := c.Task.TGID(); tgid != 0 {
+				pid = tgid
+			}
+			if e := mapsOnly(pid, files); e != nil {
 				return 0, e
 			}
 		}
@@ -209,7 +215,6 @@ func (m *Module) loadImage(c *intercept.Call, o object, name string) (*image, er
 		}
 		head := buf[:n]
 		if !bytes.HasPrefix(head, []byte("#!")) {
-			im.files = append(im.files, o.st.Ino)
 			err := m.elf(c, im)
 			ok = err == nil
 			return im, err
@@ -285,15 +290,21 @@ func (m *Module) elf(c *intercept.Call, im *image) error {
 		return err
 	}
 	defer o.close()
-	im.files = append(im.files, o.st.Ino)
-	var st unix.Stat_t
-	if unix.Stat(m.hostRoot(c, name)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
-		return nil
-	}
 	if o.typ() != unix.S_IFREG {
 		return unix.EACCES
 	}
-	im.loader, err = o.reopen(0)
+	fd, err := o.reopen(0)
+	im.files = append(im.files, wantedFile(fd, &o.st))
+	var st unix.Stat_t
+	if unix.Stat(m.hostRoot(c, name)+name, &st) == nil && inodeOf(&st) == inodeOf(&o.st) {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return nil
+	}
+	if err == nil {
+		im.loader = fd
+	}
 	return err
 }
 
@@ -393,32 +404,4 @@ func argTable(c *intercept.Call, at uint64, prefix []string, pointers []uint64) 
 	}
 	put(0)
 	return b
-}
-
-// sameFiles makes sure that a thread which has just become another program maps no files
-// but these.
-func sameFiles(tid int, c *intercept.Call, files []uint64) error {
-	pid := tid
-	if tgid := c.Task.TGID(); tgid != 0 {
-		pid = tgid
-	}
-	var buf [procSize]byte
-	b, err := intercept.ReadProc(taskFile(pid, "maps"), buf[:])
-	if err != nil {
-		return fmt.Errorf("mappings: %w", err)
-	}
-	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line) // proc_pid_maps(5): address, perms, offset, dev, inode, path
-		if len(f) < 5 {
-			return unix.EIO
-		}
-		ino, err := strconv.ParseUint(string(f[4]), 10, 64)
-		if err != nil {
-			return unix.EIO
-		}
-		if ino != 0 && !slices.Contains(files, ino) {
-			return fmt.Errorf("%s is mapped: %w", f[len(f)-1], unix.EACCES)
-		}
-	}
-	return nil
 }

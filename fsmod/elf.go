@@ -121,10 +121,5 @@ func (im *image) renameLoader(fd int) error {
 	}
 	im.file.Close()
 	im.file = os.NewFile(uintptr(ro), im.view)
-	var mst unix.Stat_t
-	if err := unix.Fstat(ro, &mst); err != nil {
-		return err
-	}
-	im.files[0] = mst.Ino
 	return nil
 }
