@@ -388,8 +388,24 @@ func planFDs(cfg *Config, control *os.File) (*fdPlan, error) {
 			p.files[i] = f.Fd()
 		}
 	}
+	limit, err := mostFDs()
+	if err != nil {
+		return nil, err
+	}
 	for _, fd := range inherited {
 		if fd <= 2 {
+			continue
+		}
+		if fd >= limit {
+			// It was opened under a higher limit, and no call makes another there: but
+			// who does not close it has it after fork and exec.
+			stay := pass(fd)
+			if !stay {
+				p.refused = append(p.refused, fd)
+			}
+			if err := closeOnExec(fd, !stay); err != nil {
+				return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+			}
 			continue
 		}
 		for len(p.files) <= fd {
@@ -412,6 +428,26 @@ func planFDs(cfg *Config, control *os.File) (*fdPlan, error) {
 		p.files = append(p.files, cfg.Link.Fd())
 	}
 	return p, nil
+}
+
+// mostFDs is one more than the highest number that a descriptor for the child may have:
+// syscall.ForkExec first moves some out of the way, behind all others.
+func mostFDs() (int, error) {
+	const moved = 8 // a pipe, the first three, control, link, and some
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, fmt.Errorf("RLIMIT_NOFILE: %w", err)
+	}
+	return int(min(l.Cur, 1<<30)) - moved, nil
+}
+
+func closeOnExec(fd int, on bool) error {
+	flags := 0
+	if on {
+		flags = unix.FD_CLOEXEC
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
+	return err
 }
 
 // InheritedFDs returns the descriptors above 2 that are not close-on-exec, in

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // The exit statuses that are umrun's own. The program's status is passed on as it
@@ -49,8 +51,8 @@ func (p *Problem) Unwrap() error { return p.Err }
 func Report(w io.Writer, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "umrun: %s\n", err)
-	var p *Problem
-	if errors.As(err, &p) {
+	p := openFilesProblem(err)
+	if p != nil || errors.As(err, &p) {
 		for line := range strings.Lines(p.Why) {
 			fmt.Fprintf(&b, "  %s\n", strings.TrimSuffix(line, "\n"))
 		}
@@ -59,6 +61,20 @@ func Report(w io.Writer, err error) {
 		}
 	}
 	io.WriteString(w, b.String()) // one write, so that lines of several processes do not mix
+}
+
+// openFilesProblem tells what to do where umrun has no more descriptors, of which the runtime
+// has taken all that the hard limit allows.
+func openFilesProblem(err error) *Problem {
+	const enough = 256 // where nothing but the start of a usual view fails for want of them
+	var l unix.Rlimit
+	if !errors.Is(err, unix.EMFILE) || unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return nil
+	}
+	return &Problem{
+		Why: fmt.Sprintf("The hard limit of open files (RLIMIT_NOFILE, ulimit -Hn) is %d.", l.Max),
+		Try: []string{fmt.Sprintf("ulimit -n %d, which a process that has lowered its hard limit needs root for", max(enough, 2*l.Max))},
+	}
 }
 
 // ExitCode returns the status for err: 0 for nil, a Problem's own, else 125.
