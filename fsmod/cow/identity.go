@@ -21,16 +21,28 @@ func identityOf(st *unix.Stat_t) identity { return identity{st.Dev, st.Ino} }
 
 // identities are those that files of an FS are shown with, by those that the kernel has for
 // them. What is not among them is shown as it is. An inode that is used again for another file
-// is shown as before, which is its own: a file of the lower layer is copied once.
+// is shown as before, which is its own: a file of the lower layer is copied once. The last of those
+// that were removed are kept for who has them open; with the others, and all that are in the
+// upper layer, there would be ever more.
 type identities struct {
-	mu sync.RWMutex
-	m  map[identity]identity // guarded by mu
+	mu      sync.RWMutex
+	m       map[identity]shownAs // guarded by mu
+	removed []identity           // the first one first. Guarded by mu
 }
 
-func (ids *identities) get(id identity) (identity, bool) {
+// shownAs is what one is shown with.
+type shownAs struct {
+	identity
+	gone bool // it was removed
+}
+
+// keptRemoved is how many are kept of those that were removed.
+const keptRemoved = 4096
+
+func (ids *identities) get(id identity) (shown shownAs, ok bool) {
 	ids.mu.RLock()
 	defer ids.mu.RUnlock()
-	shown, ok := ids.m[id]
+	shown, ok = ids.m[id]
 	return shown, ok
 }
 
@@ -38,9 +50,27 @@ func (ids *identities) set(id, shown identity) {
 	ids.mu.Lock()
 	defer ids.mu.Unlock()
 	if ids.m == nil {
-		ids.m = make(map[identity]identity)
+		ids.m = make(map[identity]shownAs)
 	}
+	ids.m[id] = shownAs{identity: shown}
+}
+
+// remove says that what had id is no more.
+func (ids *identities) remove(id identity) {
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	shown, ok := ids.m[id]
+	if !ok || shown.gone {
+		return
+	}
+	shown.gone = true
 	ids.m[id] = shown
+	if ids.removed = append(ids.removed, id); len(ids.removed) > keptRemoved {
+		if oldest := ids.removed[0]; ids.m[oldest].gone { // else it was used again
+			delete(ids.m, oldest)
+		}
+		ids.removed = ids.removed[1:]
+	}
 }
 
 // Shown is as [fsmod.Identifier] has it.
@@ -105,7 +135,7 @@ func (b *branch) identify(ids *identities) error {
 func (b *branch) shown(st *unix.Stat_t, ours bool) identity {
 	id := identityOf(st)
 	if shown, ok := b.ids.get(id); ok {
-		return shown
+		return shown.identity
 	}
 	if ours && st.Dev != b.dev {
 		if more := apart(st.Dev); more != 0 {
@@ -144,10 +174,22 @@ func (b *branch) known(fd int) {
 		return
 	}
 	id := identityOf(&st)
+	if is, ok := b.ids.get(id); ok && !is.gone {
+		return
+	}
 	if shown := b.shown(&st, true); shown != id {
-		if _, ok := b.ids.get(id); !ok {
-			b.ids.set(id, shown)
-		}
+		b.ids.set(id, shown)
+	}
+}
+
+// left is to be called of what was removed, or replaced: if it has no other name it is no more.
+func (b *branch) left(n *node) {
+	var st unix.Stat_t
+	if b.ids == nil || n.up < 0 {
+		return
+	}
+	if _, ok := b.ids.get(identityOf(&n.st)); ok && unix.Fstat(n.up, &st) == nil && st.Nlink == 0 {
+		b.ids.remove(identityOf(&st))
 	}
 }
 

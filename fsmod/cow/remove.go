@@ -34,7 +34,11 @@ func (b *branch) Remove(name string, dir bool) error {
 		if p.dir.up < 0 {
 			return copyFirst(above(name))
 		}
-		return b.owner.do(func() error { return b.remove(name, p) })
+		if err := b.owner.do(func() error { return b.remove(name, p) }); err != nil {
+			return err
+		}
+		b.left(&p.node)
+		return nil
 	})
 }
 

@@ -40,7 +40,11 @@ func (b *branch) Rename(from, to string, flags uint) error {
 		if err := r.needs(); err != nil {
 			return err
 		}
-		return b.owner.do(r.do)
+		if err := b.owner.do(r.do); err != nil {
+			return err
+		}
+		b.left(&t.node)
+		return nil
 	})
 }
 
