@@ -24,7 +24,7 @@ BUILD_NEEDS := gcc:gcc pkg-config:pkg-config
 BUILD_DEV   := libseccomp-dev
 TEST_NEEDS  := make:make wireguard-go:wireguard-go wg:wireguard-tools dnsmasq:dnsmasq-base nginx:nginx-light \
 	iperf3:iperf3 curl:curl wget:wget chromium:chromium sshd:openssh-server ssh:openssh-client git:git socat:socat \
-	dig:bind9-dnsutils ping:iputils-ping traceroute:traceroute tracepath:iputils-tracepath mtr:mtr-tiny nmap:nmap fping:fping hping3:hping3 ip:iproute2 strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
+	dig:bind9-dnsutils ping:iputils-ping traceroute:traceroute tracepath:iputils-tracepath mtr:mtr-tiny nmap:nmap fping:fping hping3:hping3 ip:iproute2 ethtool:ethtool ifconfig:net-tools strace:strace gdb:gdb tcpdump:tcpdump busybox:busybox-static \
 	dbus-daemon:dbus dbus-send:dbus musl-gcc:musl-tools node:nodejs setpriv:util-linux rsync:rsync \
 	vde_switch:vde-switch vde_plug:vdeplug vdens:vdens nc.openbsd:netcat-openbsd redis-server:redis-server redis-benchmark:redis-tools \
 	dhclient:isc-dhcp-client arping:iputils-arping \
