@@ -346,11 +346,13 @@ func (s *stream) Poll() stacks.Events {
 		}
 		return ev
 	}
-	// The FIN of the peer shows in the state; these are the states before it.
+	// The FIN of the peer shows in the state; these are the states before it. Who is told of it may
+	// look before the state has changed, and is not told again: gVisor changes it afterwards
+	// (transport/tcp/rcv.go, consumeSegment). Once our side is shut it shows by POLLIN alone then.
 	rdShut, wrShut := s.rdShut, true
 	switch st {
 	case tcp.StateEstablished:
-		wrShut = false
+		rdShut, wrShut = rdShut || r&waiter.EventRdHUp != 0, false
 	case tcp.StateCloseWait:
 		rdShut, wrShut = true, false
 	case tcp.StateFinWait1, tcp.StateFinWait2:
