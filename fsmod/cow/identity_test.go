@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// How many numbers of files a copy on write notes.
+
 package cow
 
 import (

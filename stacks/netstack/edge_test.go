@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What who waits for a stream sees when it is told.
+
 package netstack_test
 
 import (
