@@ -5,8 +5,9 @@
 // proc_pid_maps(5) is all that anybody may read, and its numbers are not those of stat(2):
 // on file systems with subvolumes or layers stat tells a device of each. So a file that is
 // to be executed is mapped here too, and what our own maps say of it is what the program's
-// are to say. Where these are stat's numbers, they are of one file only. Where they are
-// not, files of two subvolumes may have them both, and the name is looked at as well.
+// are to say. Where these are stat's numbers, they are of one file only, and so on all of the file
+// system: the next of its files are not mapped here. Where they are not, files of two subvolumes
+// may have them both, and the name is looked at as well.
 
 package fsmod
 
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -41,11 +43,28 @@ func statMapped(st inode, path string) mapped {
 	return mapped{fmt.Sprintf("%02x:%02x", unix.Major(st.dev), unix.Minor(st.dev)), st.ino, path}
 }
 
+// exactFS has the file systems on which maps has been seen to show stat's numbers, as fileSystem. One
+// that has taken the number of another of its kind shows them likewise; if not, a program is killed.
+var exactFS sync.Map
+
+type fileSystem struct {
+	dev   uint64
+	magic int64
+}
+
 // wantedFile tells how an open file is shown that is mapped. One that cannot be mapped here
 // has stat's numbers: where they are others, its program is killed.
 func wantedFile(fd int, st *unix.Stat_t) wanted {
 	w := wanted{st: inodeOf(st)}
 	w.mapped = statMapped(w.st, "")
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) != nil {
+		return w
+	}
+	on := fileSystem{st.Dev, int64(fs.Type)}
+	if _, ok := exactFS.Load(on); ok {
+		return w
+	}
 	page, err := unix.Mmap(fd, 0, 1, unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
 		return w
@@ -61,6 +80,9 @@ func wantedFile(fd int, st *unix.Stat_t) wanted {
 		if bytes.HasPrefix(bytes.TrimLeft(line, "0"), begin) {
 			if got, err := mappedLine(line); err == nil {
 				w.mapped = got
+				if w.exact() {
+					exactFS.Store(on, nil)
+				}
 			}
 		}
 	}
